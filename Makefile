@@ -1,0 +1,118 @@
+# `make` lists the targets. Each one that needs the environment makes it first: .venv, with the
+# versions of constraints.txt. On the machine: Python 3.11, its pip and venv, make and bash.
+
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+PROFILE ?= cpu
+ARGS ?=
+
+SHELL := bash
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format lab reproduce constraints ci clean distclean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  PYTHON=$(PYTHON) makes the environment, PROFILE=$(PROFILE) is what reproduce runs,"
+	@echo "  ARGS= goes to pytest or to reproduce:  make test ARGS='-m \"not slow\"'"
+
+quickstart: $(INSTALLED) ## fetch the embedded model, execute the first notebook, print its table
+	$(PY) -m intuitor_lib quickstart
+
+test: $(INSTALLED) ## run the tests, the slow ones too
+	$(PY) -m intuitor_lib fetch
+	$(PY) -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## check style, formatting and types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: $(INSTALLED) ## format code and notebooks, fix what ruff can fix
+	$(PY) -m ruff check --fix-only
+	$(PY) -m ruff format
+
+lab: $(INSTALLED) ## open the notebooks in JupyterLab
+	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks
+
+reproduce: $(INSTALLED) ## execute every notebook; finished runs are reused, broken ones resumed
+	$(PY) -m intuitor_lib reproduce --profile $(PROFILE) $(ARGS)
+
+ci: ## everything a change must pass: lint, tests, every notebook at the smoke profile
+	.ci/run
+
+clean: ## remove build products and executed notebooks, never trained runs or the model
+	rm -rf build dist *.egg-info runs/notebooks .mypy_cache .pytest_cache .ruff_cache
+	find intuitor_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+distclean: clean ## the same, and the environment
+	rm -rf $(VENV)
+
+# The stamp is touched last, so an interrupted installation is taken up again. pip names the
+# direct dependencies as it gets to them; its whole log is kept beside the stamp.
+define CHECK_PYTHON
+import sys
+if not (3, 11) <= sys.version_info[:2] < (3, 14):
+    sys.exit("Python 3.11 to 3.13 is needed (3.11 is what is tested); %s is %d.%d.\n"
+             "Name another one: make PYTHON=/path/to/python3.11 TARGET"
+             % ((sys.executable,) + tuple(sys.version_info[:2])))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("%s lacks venv or pip. Debian and Ubuntu have them in a package of their own:\n"
+             "apt install python%d.%d-venv"
+             % ((sys.executable,) + tuple(sys.version_info[:2])))
+endef
+export CHECK_PYTHON
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@rm -f $@
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "No $(PYTHON) here. Name one: make PYTHON=/path/to/python3.11 TARGET" >&2; exit 1; }
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV): some minutes the first time; all of it in $(VENV)/install.log"
+	@rm -f $(VENV)/install.log
+	@set -o pipefail; $(PY) -m pip install --log $(VENV)/install.log \
+		--constraint constraints.txt --editable '.[dev]' \
+		| awk '/^Collecting .*\(from intuitor/ { print "  " $$2 } \
+			/^Installing collected/ { print "  unpacking" } { fflush() }'
+	@touch $@
+	@echo "Installed."
+
+# A trial resolution in an empty environment: nothing is installed, what would be is written down.
+define WRITE_CONSTRAINTS
+import json, re, sys
+if sys.version_info[:2] != (3, 11):
+    sys.exit("The versions are fixed for Python 3.11: make constraints PYTHON=python3.11")
+print("""# The version of every package that the installation brings, for Python 3.11.
+# Written by `make constraints` from the dependencies in pyproject.toml; not edited by hand.
+#
+# The CPU build of torch and its CUDA build both meet the line for torch. What the CUDA build
+# brings (nvidia-*, cuda-*, triton) is not listed: torch asks for exact versions of all of it but
+# cuda-bindings, cuda-pathfinder and nvidia-nvjitlink, which move within one release of CUDA.""")
+found = {}
+for item in json.load(sys.stdin)["install"]:
+    name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
+    found[name] = item["metadata"]["version"].partition("+")[0]
+for name in sorted(found):
+    if not re.match(r"(intuitor|triton)$$|(nvidia|cuda)-", name):
+        print(name + "==" + found[name])
+endef
+export WRITE_CONSTRAINTS
+
+constraints: ## find the versions of constraints.txt anew
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" -m pip install --quiet --dry-run --ignore-installed \
+		--report "$$folder/report.json" '.[dev]'; \
+	"$$folder/venv/bin/python" -c "$$WRITE_CONSTRAINTS" \
+		<"$$folder/report.json" >"$$folder/constraints.txt"; \
+	cat "$$folder/constraints.txt" >constraints.txt; \
+	echo "constraints.txt: $$(grep -c '^[a-z]' constraints.txt) packages"

@@ -1,0 +1,461 @@
+"""Self-certainty, entropy and log-probabilities of tokens under a policy, in nats.
+
+Self-certainty (arXiv 2505.19590, eq. 4) is the mean over a completion's tokens of KL(U || p), the
+distance of the distribution p that predicts a token from the uniform U over the vocabulary. With V
+raw logits z at temperature 1:
+
+    KL(U || p) = sum_v 1/V log((1/V) / p_v) = logsumexp(z) - mean(z) - log V >= 0
+
+It is computed from logits (`self_certainty`), from hidden states and the LM head without ever
+holding the logits (`chunked_self_certainty`), or from a model and token ids (`score_completions`).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = [
+    "chunked_self_certainty",
+    "completion_log_probs",
+    "entropy",
+    "head_settings",
+    "score_completions",
+    "self_certainty",
+    "token_log_probs",
+    "token_self_certainty",
+]
+
+# 128 MiB of fp32 logits at a time: 220 tokens of Qwen2.5's 151,936-word vocabulary.
+_CHUNK_LOGITS = 2**25
+
+# Names under which model configurations hold what their forward does to the LM head's output.
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
+_UNSUPPORTED = ("logits_mup_width_multiplier", "output_logit_soft_cap", "unpadded_vocab_size")
+
+
+def self_certainty(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """KL(U || p) in nats of each position's raw logits: eq. 4 before the mean over tokens.
+
+    `logits` (B, T, V), or any (..., V), are those that *predict* the tokens, one position before
+    them. `mask` (B, T), boolean or 0/1 integers; masked positions are 0. Returns (B, T) in fp32,
+    in float64 for float64 logits. Non-negative up to rounding. A logit of -inf (a suppressed word)
+    gives inf, since U expects that word and p never says it: pass the raw logits of the model.
+
+    Raises `ValueError` for a mask of another shape or type, and for fewer than two logits.
+    """
+    shifted = _shifted(logits)
+    value = torch.logsumexp(shifted, -1) - shifted.mean(-1) - math.log(logits.shape[-1])
+    return value.where(_wanted(mask, value), 0.0)
+
+
+def entropy(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Entropy in nats, 0 to log V, of each position's distribution.
+
+    Shapes, types, mask and errors as in `self_certainty`. A logit of -inf adds nothing.
+    """
+    value = torch.special.entr(torch.softmax(_shifted(logits), -1)).sum(-1)
+    return value.where(_wanted(mask, value), 0.0)
+
+
+def token_log_probs(logits: Tensor, token_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log-probability in nats of `token_ids` (B, T) under the logits (B, T, V) that predict them.
+
+    Shapes, types, mask and errors as in `self_certainty`. Masked positions may hold any id. Raises
+    `ValueError` for ids of another shape or outside the vocabulary.
+    """
+    shifted = _shifted(logits)
+    vocabulary = logits.shape[-1]
+    if token_ids.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"token_ids have shape {tuple(token_ids.shape)}, expected {tuple(logits.shape[:-1])}: "
+            "pass one id for each position of the logits."
+        )
+    inside = (token_ids >= 0) & (token_ids < vocabulary)
+    stray = token_ids[~inside & _wanted(mask, token_ids)]
+    if stray.numel():
+        raise ValueError(
+            f"token_ids hold {stray[0].item()}, outside 0..{vocabulary - 1}: mask the positions "
+            "that hold no token, or pass the logits of the model these ids belong to."
+        )
+    picked = shifted.gather(-1, token_ids.where(inside, 0).long().unsqueeze(-1)).squeeze(-1)
+    value = picked - torch.logsumexp(shifted, -1)
+    return value.where(_wanted(mask, value), 0.0)
+
+
+def chunked_self_certainty(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    chunk_size: int = _CHUNK_LOGITS,
+) -> Tensor:
+    """`self_certainty` of a model's hidden states, without holding the logits (B, T, V).
+
+    `hidden` (B, T, H), or any (..., H), is what enters the LM head of `weight` (V, H) and `bias`
+    (V,); the logits are `softcap * tanh(z / softcap)` with `z = logit_scale * (hidden @ weight.T +
+    bias)`. At most `chunk_size` logits exist at a time, but those of one token always do (the
+    bound holds under `no_grad`; autograd keeps every chunk). Only positions where `mask` (B, T) is
+    true are computed, the others are 0.
+
+    The product runs in the type of `weight`, as in the model; all that follows, and the mean
+    logit, in fp32 (float64 for float64 weights). Returns (B, T) nats in that type.
+
+    Raises `ValueError` for shapes that do not fit, a bad mask, `chunk_size` < 1, `softcap` <= 0.
+    """
+    _check_head(hidden, weight, bias)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}, expected at least 1 logit; 2**25 is usual.")
+    if softcap is not None and softcap <= 0:
+        raise ValueError(f"softcap is {softcap}, expected more than 0, or None for no soft cap.")
+    wanted = _wanted(mask, hidden[..., 0])
+    rows = hidden[wanted].to(weight.device, weight.dtype)  # [N, H]
+    vocabulary, dtype = weight.shape[0], _accumulator(weight.dtype)
+    # By slices, so that no fp32 copy of a whole bf16 head is made.
+    slices = [part.sum(0, dtype=dtype) for part in weight.split(4096)]
+    mean_row = torch.stack(slices).sum(0) / vocabulary
+    mean_bias = 0.0 if bias is None else bias.to(dtype).mean()
+    values = []
+    for block in rows.split(max(1, chunk_size // vocabulary)):
+        logits = _head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
+        if softcap is not None:
+            values.append(self_certainty(logits))
+            continue
+        # The head is linear, so the mean logit is the logit of its mean row. As a sum and not as a
+        # matrix product, which autocast or TF32 would round to fewer digits.
+        mean = logit_scale * ((block.to(dtype) * mean_row).sum(-1) + mean_bias)
+        values.append(torch.logsumexp(logits, -1) - mean - math.log(vocabulary))
+    nothing = torch.zeros(wanted.shape, dtype=dtype, device=hidden.device)
+    return nothing.masked_scatter(wanted, torch.cat(values).to(hidden.device))
+
+
+def head_settings(model: nn.Module) -> tuple[float, float | None]:
+    """`(logit_scale, softcap)` of a causal language model, for `chunked_self_certainty`.
+
+    Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
+    logits, Granite and MiniCPM3 divide them, Gemma and others cap them. A PEFT model counts as the
+    model inside.
+
+    Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
+    one linear layer: an encoder-decoder, a transformed, quantized or adapted head, a padded one.
+    """
+    base, _, _ = _backbone_and_head(model)
+    config = base.config.get_text_config()
+    for name in _UNSUPPORTED:
+        if getattr(config, name, None) is not None:
+            raise _refusal(base, f"its configuration sets {name}={getattr(config, name)}")
+    scale = 1.0
+    # transformers' MPT has a logit_scale in its configuration and leaves it unused.
+    for name in _MULTIPLIERS if config.model_type != "mpt" else ():
+        value = getattr(config, name, None)
+        scale *= 1.0 if value is None else float(value)
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor is not None:
+        scale = scale * divisor if config.model_type.startswith("hyperclovax") else scale / divisor
+    caps = [cap for name in _SOFTCAPS if (cap := getattr(config, name, None)) is not None]
+    return scale, (float(caps[0]) if caps else None)
+
+
+def token_self_certainty(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int = 0,
+    batch_size: int = 16,
+) -> list[Tensor]:
+    """Self-certainty in nats of every token of every completion under `model` (eq. 4).
+
+    `prompt_ids` and `completion_ids` are N unpadded lists of token ids. A completion counts up to
+    its first `eos_token_id`, that token included; None asks the model's generation settings, then
+    its configuration, and `[]` means that no token ends a completion. Value i belongs to the
+    distribution that *predicts* token i: the prompt's last position gives the first, and what
+    follows the last token gives none.
+
+    Runs the backbone under `eval()` and `no_grad` on `batch_size` sequences of like length at a
+    time, and the LM head on the completions only. `pad_token_id` may be an end token too. Returns
+    N tensors (length,) in input order, on the CPU, in fp32 (float64 for a float64 head).
+
+    Raises `ValueError` for lists of different length, an empty prompt, a token id outside the
+    vocabulary, `batch_size` < 1, and a model that `head_settings` refuses.
+    """
+    return _per_token(
+        model,
+        prompt_ids,
+        completion_ids,
+        lambda hidden, head, scale, softcap, _: chunked_self_certainty(
+            hidden, head.weight, head.bias, logit_scale=scale, softcap=softcap
+        ),
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        batch_size=batch_size,
+    )
+
+
+def completion_log_probs(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    temperature: float = 1.0,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int = 0,
+    batch_size: int = 16,
+) -> list[Tensor]:
+    """Log-probability in nats of every token of every completion, at a sampling temperature.
+
+    The logits are divided by `temperature` (> 0). Other arguments, the result and errors as in
+    `token_self_certainty`.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected more than 0; 1 is the model's.")
+
+    def log_probs(
+        hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
+    ) -> Tensor:
+        rows = hidden.to(head.weight.device, head.weight.dtype)
+        size = max(1, _CHUNK_LOGITS // head.weight.shape[0])
+        values = []
+        for block, ids in zip(rows.split(size), tokens.split(size), strict=True):
+            logits = _head_logits(block, head.weight, head.bias, scale, softcap)
+            values.append(token_log_probs(logits / temperature, ids.to(logits.device)))
+        return torch.cat(values)
+
+    return _per_token(
+        model,
+        prompt_ids,
+        completion_ids,
+        log_probs,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        batch_size=batch_size,
+    )
+
+
+def score_completions(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int = 0,
+    batch_size: int = 16,
+) -> Tensor:
+    """Self-certainty (N,) of each completion: the mean of `token_self_certainty`, eq. 4.
+
+    In nats per token, fp32 on the CPU. An empty completion scores NaN: it has no token to be
+    certain of. Arguments and errors are those of `token_self_certainty`.
+    """
+    values = token_self_certainty(
+        model,
+        prompt_ids,
+        completion_ids,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        batch_size=batch_size,
+    )
+    return torch.tensor([value.mean().item() for value in values], dtype=torch.float32)
+
+
+def _per_token(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    score: Callable[[Tensor, Any, float, float | None, Tensor], Tensor],
+    *,
+    eos_token_id: int | Sequence[int] | None,
+    pad_token_id: int,
+    batch_size: int,
+) -> list[Tensor]:
+    """`score(hidden, head, logit_scale, softcap, tokens)` of every completion token.
+
+    `hidden` (n, H) are the states that predict `tokens` (n,).
+    """
+    base, backbone, head = _backbone_and_head(model)
+    logit_scale, softcap = head_settings(model)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1 sequence.")
+    embedding = base.get_input_embeddings().weight
+    ends = _end_tokens(base, eos_token_id)
+    completions = [_through_end(completion, ends) for completion in completion_ids]
+    _check_sequences(prompt_ids, completions, pad_token_id, embedding.shape[0])
+    # The last token is not fed: what the model says after it scores nothing.
+    inputs = [[*p, *c[:-1]] for p, c in zip(prompt_ids, completions, strict=True)]
+    order = sorted((i for i, c in enumerate(completions) if c), key=lambda i: -len(inputs[i]))
+    values = [torch.empty(0, dtype=_accumulator(head.weight.dtype)) for _ in completions]
+    with _scoring(model):
+        for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
+            counts = [len(completions[i]) for i in batch]
+            ids, attended, predicting = _padded([inputs[i] for i in batch], counts, pad_token_id)
+            hidden = backbone(
+                input_ids=ids.to(embedding.device),
+                attention_mask=attended.long().to(embedding.device),
+                use_cache=False,
+            ).last_hidden_state
+            tokens = torch.tensor([token for i in batch for token in completions[i]])
+            scores = score(
+                hidden[predicting.to(hidden.device)],  # [sum of counts, H]
+                head,
+                logit_scale,
+                softcap,
+                tokens,
+            )
+            for i, value in zip(batch, scores.cpu().split(counts), strict=True):
+                values[i] = value
+    return values
+
+
+def _head_logits(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None
+) -> Tensor:
+    """Logits (n, V) in fp32 or float64 of hidden states (n, H)."""
+    logits = functional.linear(rows, weight, bias).to(_accumulator(weight.dtype))
+    if logit_scale != 1.0:
+        logits = logits * logit_scale
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _shifted(logits: Tensor) -> Tensor:
+    """Logits in fp32 or float64 less their maximum, which keeps digits when they are large."""
+    if logits.dim() < 1 or logits.shape[-1] < 2 or not logits.is_floating_point():
+        raise ValueError(
+            f"logits are {logits.dtype} of shape {tuple(logits.shape)}, expected floating-point "
+            "logits (..., V) with V >= 2: keep the vocabulary as the last dimension."
+        )
+    logits = logits.to(_accumulator(logits.dtype))
+    return logits - logits.detach().amax(-1, keepdim=True)
+
+
+def _wanted(mask: Tensor | None, values: Tensor) -> Tensor:
+    """`mask`, or all, as booleans of the shape and device of `values`."""
+    if mask is None:
+        return torch.ones_like(values, dtype=torch.bool)
+    if mask.shape != values.shape:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, expected {tuple(values.shape)}: pass one entry "
+            "for each position, without the vocabulary or hidden dimension."
+        )
+    if mask.is_floating_point():
+        # An additive attention mask holds 0 where it lets through, the opposite of what is meant.
+        raise ValueError(f"mask is {mask.dtype}, expected booleans or 0/1 integers: pass .bool().")
+    return mask.to(values.device).bool()
+
+
+def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if weight.dim() != 2 or weight.shape[0] < 2 or not weight.is_floating_point():
+        raise ValueError(
+            f"weight is {weight.dtype} of shape {tuple(weight.shape)}, expected a floating-point "
+            "LM head (V, H) with V >= 2: dequantize the head first."
+        )
+    bias_shape = weight.shape[:1] if bias is None else bias.shape
+    if hidden.shape[-1:] != weight.shape[1:] or bias_shape != weight.shape[:1]:
+        raise ValueError(
+            f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and bias "
+            f"{tuple(bias_shape)} do not fit, expected (..., H), (V, H) and (V,): pass the "
+            "backbone's last hidden state with the LM head of the same model."
+        )
+
+
+def _refusal(model: nn.Module, reason: str) -> ValueError:
+    return ValueError(
+        f"{type(model).__name__} cannot be scored from its hidden states: {reason}. "
+        "Pass its logits to self_certainty, or unwrap it, merge its adapter or dequantize its head."
+    )
+
+
+def _backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
+    """The causal language model, inside PEFT or not, its transformer and its LM head."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise _refusal(model, "its adapter adds virtual tokens outside the backbone")
+    base: Any = getattr(model, "get_base_model", lambda: model)()
+    head = getattr(base, "get_output_embeddings", lambda: None)()
+    backbone = getattr(base, "base_model", base)
+    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
+        raise _refusal(base, f"its LM head is a {type(head).__name__}, not a floating-point Linear")
+    others = [name for name, part in base.named_children() if part not in (backbone, head)]
+    if others or backbone is base or base.config.is_encoder_decoder:
+        raise _refusal(base, f"it is not one backbone under one LM head ({others} beside them)")
+    return base, backbone, head
+
+
+def _end_tokens(base: Any, eos_token_id: int | Sequence[int] | None) -> set[int]:
+    for source in (getattr(base, "generation_config", None), base.config.get_text_config()):
+        if eos_token_id is None:
+            eos_token_id = getattr(source, "eos_token_id", None)
+    if eos_token_id is None:
+        return set()
+    return {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id)
+
+
+def _through_end(completion: Sequence[int], ends: set[int]) -> list[int]:
+    stop = next((i + 1 for i, token in enumerate(completion) if token in ends), len(completion))
+    return list(completion[:stop])
+
+
+def _padded(
+    inputs: list[list[int]], counts: list[int], pad_token_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, the mask of real tokens and that of the last `counts` of them, each (B, T).
+
+    Padding goes to the right, where causal attention, recurrent states and positions counted from
+    0, of whatever kind the model has, never meet it.
+    """
+    lengths = torch.tensor([len(row) for row in inputs]).unsqueeze(1)
+    steps = torch.arange(int(lengths.max()))
+    attended = steps < lengths
+    ids = torch.full(attended.shape, pad_token_id)
+    ids[attended] = torch.tensor([token for row in inputs for token in row])
+    return ids, attended, attended & (steps >= lengths - torch.tensor(counts).unsqueeze(1))
+
+
+def _check_sequences(
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    pad_token_id: int,
+    vocabulary: int,
+) -> None:
+    if len(prompt_ids) != len(completion_ids):
+        raise ValueError(
+            f"{len(prompt_ids)} prompts and {len(completion_ids)} completions: repeat each prompt "
+            "once for each of its completions."
+        )
+    empty = [i for i, prompt in enumerate(prompt_ids) if len(prompt) == 0]
+    if empty:
+        raise ValueError(
+            f"prompt_ids[{empty[0]}] is [], so nothing predicts its completion's first token: "
+            "start the prompt with the beginning-of-sequence token."
+        )
+    everything = itertools.chain(*prompt_ids, *completion_ids, [pad_token_id])
+    stray = next((token for token in everything if not 0 <= token < vocabulary), None)
+    if stray is not None:
+        raise ValueError(
+            f"token id {stray} is outside the model's 0..{vocabulary - 1}: strip padding such as "
+            "-100, and use the tokenizer that belongs to this model."
+        )
+
+
+@contextmanager
+def _scoring(model: nn.Module) -> Iterator[None]:
+    """`eval()` and `no_grad`; afterwards every submodule is back in its own mode."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

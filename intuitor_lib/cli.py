@@ -1,0 +1,244 @@
+"""The console script `intuitor`: train, reproduce, recipes, runs, quickstart, fetch.
+
+Results go to standard output, progress and messages to standard error. Exit status: 0 done,
+1 a failure, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .recipe import InputError, Recipe, RecipeError
+from .recipes import PROFILES, RECIPES, get_recipe
+from .runs import RunStore
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the console script; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except InputError as error:
+        print(f"intuitor: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("intuitor: interrupted; the same command goes on from there", file=sys.stderr)
+        return 130
+    except (OSError, RuntimeError) as error:
+        print(f"intuitor: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="intuitor", description=__doc__.partition("\n")[0])
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    verb = _verb(verbs, "train", _train, "train a recipe; the last line printed is the run's folder")
+    verb.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
+    verb.add_argument("--seed", type=int, help="instead of the recipe's")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
+    verb.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
+    verb.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
+    verb.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
+    _add_profile(verb)
+    _add_runs(verb)
+
+    verb = _verb(verbs, "reproduce", _reproduce, "execute notebooks under a profile")
+    verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
+    verb.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set one"
+    )
+    _add_profile(verb)
+    _add_runs(verb)
+
+    verb = _verb(verbs, "quickstart", _quickstart, "fetch the model, execute 00_quickstart")
+    _add_profile(verb)
+    _add_runs(verb)
+
+    verb = _verb(verbs, "recipes", _recipes, "list the recipes, or print one with its sources")
+    verb.add_argument("recipe", nargs="?")
+    _add_profile(verb)
+
+    verb = _verb(verbs, "runs", _runs, "list the runs of the store")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    _add_runs(verb)
+
+    _verb(verbs, "fetch", _fetch, "fetch and convert the embedded model, once")
+    return parser
+
+
+def _verb(verbs: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="cpu", help=f"{', '.join(PROFILES)}; default cpu")
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", metavar="DIR", help="run store; default $INTUITOR_RUNS or runs/")
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise InputError(f"{text!r} is not of the form KEY=VALUE")
+        try:
+            values[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key.strip()] = value
+    return values
+
+
+def _read_recipe(options: argparse.Namespace) -> Recipe:
+    changes = _assignments(options.set)
+    if options.seed is not None:
+        changes["seed"] = options.seed
+    if options.data is not None:
+        changes |= {"dataset": options.data, "dataset_kwargs": {}}
+    if options.prompt_column is not None:
+        changes["prompt_column"] = options.prompt_column
+    if options.answer_column is not None:
+        none = options.answer_column.lower() == "none"
+        changes["answer_column"] = None if none else options.answer_column
+    path = Path(options.recipe)
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        return get_recipe(options.recipe, options.profile, **changes)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"recipe file {str(path)!r} cannot be read: {error}") from error
+    recipe = Recipe.from_json(text) if path.suffix == ".json" else Recipe.from_yaml(text)
+    return recipe.replace(**changes)
+
+
+def _train(options: argparse.Namespace) -> int:
+    recipe = _read_recipe(options)
+    # Bad problems must be told before torch is even imported.
+    from .data import load_problems
+
+    load_problems(recipe)
+    from .trainer import train
+
+    print(train(recipe, runs=options.runs).path.resolve())
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from .notebooks import check_parameters, execute, find_notebooks
+
+    _require_profile(options.profile)
+    parameters = _assignments(options.parameter)
+    notebooks = find_notebooks(options.notebooks)
+    for notebook in notebooks:
+        check_parameters(notebook, parameters)
+    failed = False
+    for notebook in notebooks:
+        done = execute(notebook, options.profile, parameters, runs=options.runs)
+        status = "failed" if done.error else "done"
+        print(f"{done.name} ({done.profile}): {status} in {done.seconds:.0f} s")
+        print(f"  notebook {done.notebook}\n  html     {done.html}", flush=True)
+        if done.error:
+            failed = True
+            print(done.error, file=sys.stderr)
+    return int(failed)
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    from .embedded import embedded_model_folder, is_cached
+    from .notebooks import execute, find_notebooks
+    from .report import Table, load_record
+
+    _require_profile(options.profile)
+    started = time.monotonic()
+    cached = is_cached()
+    embedded_model_folder()
+    print(f"embedded model: {'reused' if cached else 'fetched and converted'}", flush=True)
+    store = RunStore(options.runs)
+    before = {run.id for run in store if run.finished}
+    done = execute(find_notebooks(["00_quickstart"])[0], options.profile, runs=options.runs)
+    if done.error:
+        print(f"notebook {done.notebook}\n{done.error}", file=sys.stderr)
+        return 1
+    record = load_record("00_quickstart", options.profile, options.runs)
+    run = store[record["values"]["run"]]
+    print()
+    print(Table(**record["table"]))
+    print()
+    how = "reused from the run store" if run.id in before else "trained now"
+    print(f"run      {run.path}: {how}, {run.steps} steps in {run.seconds:.0f} s of training")
+    print(f"notebook {done.notebook}")
+    print(f"html     {done.html}")
+    print(f"all of it took {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def _require_profile(name: str) -> None:
+    if name not in PROFILES:
+        raise InputError(f"unknown profile {name!r}: choose from {', '.join(PROFILES)}")
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    if options.recipe is None:
+        width = max(map(len, RECIPES))
+        for recipe in RECIPES.values():
+            print(f"{recipe.name:<{width}}  {recipe.reproduces}")
+        print("\nprofiles:")
+        for profile in PROFILES.values():
+            verified = profile.verified or "never run on its hardware yet"
+            print(f"{profile.name:<{width}}  {profile.description} (run on: {verified})")
+        return 0
+    recipe = get_recipe(options.recipe, options.profile)
+    for key, value in recipe.to_dict().items():
+        print(f"{key}: {json.dumps(value, ensure_ascii=False)}  # default: {Recipe.source(key)}")
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    store = RunStore(options.runs)
+    rows = []
+    for run in store:
+        recipe, status = run.recipe, run.status
+        rows.append(
+            {
+                "id": run.id,
+                "state": status["state"],
+                "steps": run.steps,
+                "max_steps": recipe.max_steps,
+                "seconds": round(run.seconds, 1),
+                "profile": recipe.profile,
+                "model": recipe.model,
+                "changed": status.get("changed"),
+                "path": str(run.path.resolve()),
+            }
+        )
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        steps = f"{row['steps']}/{row['max_steps']} steps"
+        print(f"{row['id']}  {row['state']}  {steps}  {row['seconds']:.0f} s  {row['profile']}")
+    if not rows:
+        print(f"no runs in {store.root}", file=sys.stderr)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from .embedded import embedded_model_folder
+
+    print(embedded_model_folder())
+    return 0

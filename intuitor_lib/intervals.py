@@ -1,0 +1,100 @@
+"""Estimates with 95 % intervals, from per-item results."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Estimate", "difference_over_problems", "mean_over_problems", "proportion"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    `n` counts problems; `samples` all values, several of which may belong to one problem.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    samples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return asdict(self)
+
+    def text(self, digits: int = 2) -> str:
+        """`0.41 [0.30, 0.53]`."""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def proportion(successes: int, n: int) -> Estimate:
+    """Share of successes with its Wilson score interval.
+
+    Raises:
+        ValueError: n < 1, or successes outside of 0..n.
+    """
+    from scipy.stats import binomtest
+
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is no proportion: give 0 <= successes <= n, n >= 1")
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Estimate(successes / n, interval.low, interval.high, n, n)
+
+
+def mean_over_problems(
+    problems: Sequence[Hashable], values: Sequence[float], *, resamples: int = 4000, seed: int = 0
+) -> Estimate:
+    """Mean of values with a percentile bootstrap interval that resamples whole problems.
+
+    Samples of one problem resemble each other, so they are drawn together.
+
+    Raises:
+        ValueError: no values, or not one problem per value.
+    """
+    if len(problems) != len(values) or not len(values):
+        raise ValueError(
+            f"{len(problems)} problems for {len(values)} values: give one each, at least one"
+        )
+    numbers = np.asarray(values, dtype=float)
+    _, index = np.unique(np.asarray([str(p) for p in problems]), return_inverse=True)
+    sums, counts = np.bincount(index, numbers), np.bincount(index)
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(resamples, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(numbers.mean()), float(low), float(high), len(counts), len(numbers))
+
+
+def difference_over_problems(
+    before: Sequence[tuple[Hashable, float]],
+    after: Sequence[tuple[Hashable, float]],
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of `after` minus mean of `before` on the same problems, (problem, value) pairs.
+
+    Each problem's own mean is compared with itself, and the bootstrap resamples problems.
+
+    Raises:
+        ValueError: the two hold different problems.
+    """
+    means = [_mean_per_problem(pairs) for pairs in (before, after)]
+    if means[0].keys() != means[1].keys():
+        odd = sorted(means[0].keys() ^ means[1].keys(), key=str)[:5]
+        raise ValueError(f"a paired difference needs the same problems; only one side has {odd}")
+    ids = list(means[0])
+    changes = [means[1][i] - means[0][i] for i in ids]
+    return mean_over_problems(ids, changes, resamples=resamples, seed=seed)
+
+
+def _mean_per_problem(pairs: Sequence[tuple[Hashable, float]]) -> dict[Hashable, float]:
+    values: dict[Hashable, list[float]] = {}
+    for problem, value in pairs:
+        values.setdefault(problem, []).append(float(value))
+    return {problem: float(np.mean(numbers)) for problem, numbers in values.items()}

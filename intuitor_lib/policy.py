@@ -1,0 +1,263 @@
+"""The policy: a causal language model, in 4 bits or not, with LoRA adapters, and its reference.
+
+The reference policy is the same weights with the adapter off; a policy that starts from an
+existing adapter keeps a frozen copy of that adapter as its reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import accelerate
+import peft
+import torch
+import transformers
+from torch import nn
+
+from .embedded import embedded_model_folder
+from .prompts import require_chat_template
+from .recipe import EMBEDDED_MODEL, InputError, Recipe
+
+__all__ = [
+    "START_ADAPTER",
+    "Policy",
+    "add_start_adapter",
+    "adapter_is_fresh",
+    "compute_dtype",
+    "describe_policy",
+    "load_policy",
+    "reference_policy",
+]
+
+START_ADAPTER = "start"
+"""Name of the frozen copy of the adapter that a policy started from."""
+
+
+class Policy(NamedTuple):
+    """What `load_policy` returns; unpacks as `model, tokenizer`."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_policy(recipe: Recipe) -> Policy:
+    """The model and tokenizer a recipe names, quantized and with LoRA adapters as it says.
+
+    On CUDA where there is one (the GPU of this process under `accelerate launch`), else on the
+    CPU. Base weights are frozen under LoRA; LoRA weights are fp32.
+
+    Raises:
+        InputError: prompt and completion do not fit the model's context; the tokenizer has no
+            chat template or nothing to pad with; the adapter folder holds no adapter;
+            the model is neither a local folder nor reachable on the hub.
+    """
+    source = embedded_model_folder() if recipe.model == EMBEDDED_MODEL else recipe.model
+    config = _load(transformers.AutoConfig, source, recipe)
+    _check_context(recipe, config)
+    tokenizer = _load(transformers.AutoTokenizer, source, recipe, padding_side="left")
+    _set_pad_token(tokenizer, recipe.model)
+    require_chat_template(tokenizer)
+
+    device = accelerate.PartialState().device
+    dtype = compute_dtype(recipe.dtype, device)
+    # All weights trained: AdamW steps of 3e-6 round away in bf16, so the weights stay fp32.
+    weights = {"dtype": dtype if recipe.use_lora else torch.float32}
+    if recipe.quantization == "nf4":
+        weights["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    if device.type == "cuda":
+        weights["device_map"] = {"": device}
+    model = _load(transformers.AutoModelForCausalLM, source, recipe, **weights)
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _keep_4bit_weights_unpacked(model)
+    if recipe.use_lora:
+        model = _with_adapter(model, recipe)
+    return Policy(model.to(device) if recipe.quantization == "none" else model, tokenizer)
+
+
+def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of a recipe's `dtype` on a device.
+
+    "auto" is bf16 on GPUs that have it and on CPUs that multiply it faster than fp32, else fp32:
+    a CPU without AVX512-BF16 or AMX multiplies bf16 matrices hundreds of times slower.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    device = torch.device(device)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = _product_seconds(torch.bfloat16, device) < _product_seconds(torch.float32, device)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
+    matrix = torch.ones(256, 256, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _load(auto: Any, source: Any, recipe: Recipe, **kwargs: Any) -> Any:
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    try:
+        if recipe.model == EMBEDDED_MODEL:
+            bars.disable_progress_bar()
+        return auto.from_pretrained(source, revision=recipe.model_revision, **kwargs)
+    except OSError as error:
+        raise InputError(
+            f"model={recipe.model!r} could not be loaded: {error}. Give a hub name that this "
+            "machine can reach (log in for gated models), the path of a local folder, or "
+            f"{EMBEDDED_MODEL!r}, which needs no hub (profiles smoke and cpu)."
+        ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _check_context(recipe: Recipe, config: Any) -> None:
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    needed = recipe.max_prompt_length + recipe.max_completion_length
+    if context is not None and needed > context:
+        raise InputError(
+            f"max_prompt_length={recipe.max_prompt_length} + max_completion_length="
+            f"{recipe.max_completion_length} exceed the {context} tokens of {recipe.model}: "
+            "lower one"
+        )
+
+
+def _set_pad_token(tokenizer: Any, name: str) -> None:
+    if tokenizer.pad_token_id is not None:
+        return
+    if tokenizer.eos_token is None:
+        raise InputError(
+            f"the tokenizer of {name} has neither a pad nor an end-of-sequence token: set "
+            "tokenizer.pad_token and tokenizer.eos_token in its folder"
+        )
+    # As TRL does. Masks are made from lengths, so an end token that is also padding still counts.
+    tokenizer.pad_token = tokenizer.eos_token
+
+
+def _keep_4bit_weights_unpacked(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking weights for AVX512-BF16 CPUs.
+
+    It repacks in place at the first forward in eval mode; from then on the layer's input gets no
+    gradient and its dequantized weights differ.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _with_adapter(model: Any, recipe: Recipe) -> Any:
+    if recipe.adapter is None:
+        targets = recipe.lora_target_modules
+        # PEFT draws LoRA-A from the global generator; the recipe's seed must decide it.
+        transformers.set_seed(recipe.seed)
+        return peft.get_peft_model(
+            model,
+            peft.LoraConfig(
+                r=recipe.lora_r,
+                lora_alpha=recipe.lora_alpha,
+                lora_dropout=recipe.lora_dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    try:
+        model = peft.PeftModel.from_pretrained(model, recipe.adapter, is_trainable=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"adapter={recipe.adapter!r} could not be loaded: {error}. Give a folder (or hub "
+            "name) with adapter_config.json and adapter_model.safetensors made for "
+            f"{recipe.model}; a run's is its folder 'adapter'."
+        ) from error
+    add_start_adapter(model)
+    return model
+
+
+def adapter_is_fresh(model: Any) -> bool:
+    """Whether the adapter changes nothing yet: every LoRA-B entry is 0."""
+    return not any(
+        parameter.any()
+        for name, parameter in model.named_parameters()
+        if ".lora_B.default." in name or ".lora_embedding_B.default" in name
+    )
+
+
+def add_start_adapter(model: Any) -> None:
+    """Keep a frozen copy of the adapter `default` under the name `START_ADAPTER`."""
+    if START_ADAPTER in model.peft_config:
+        return
+    model.add_adapter(START_ADAPTER, model.peft_config["default"])
+    for name, parameter in list(model.named_parameters()):
+        if ".default" in name:
+            copy = model.get_parameter(name.replace(".default", f".{START_ADAPTER}"))
+            copy.data.copy_(parameter.data)
+            copy.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def reference_policy(model: Any) -> Iterator[None]:
+    """Within it, a PEFT policy computes as its reference: the start adapter, or none.
+
+    Raises:
+        InputError: a model without adapters, which has no reference within itself.
+    """
+    if not isinstance(model, peft.PeftModel):
+        raise InputError(
+            f"{type(model).__name__} has no adapter to turn off, so it holds no reference policy: "
+            "train with use_lora=true, or keep a copy of the model before training"
+        )
+    if START_ADAPTER not in model.peft_config:
+        with model.disable_adapter():
+            yield
+        return
+    active = model.active_adapter
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    model.set_adapter(START_ADAPTER)
+    try:
+        yield
+    finally:
+        model.set_adapter(active)
+        # set_adapter marks whatever it activates as trainable and what it leaves as frozen.
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def describe_policy(model: Any) -> dict[str, Any]:
+    """What was really loaded: device, precision, 4-bit layers, trainable and all parameters."""
+    import bitsandbytes
+
+    four_bit = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    first = next(model.parameters())
+    # A 4-bit layer keeps two weights in a byte.
+    total = sum(
+        p.numel() * (2 if isinstance(p, bitsandbytes.nn.Params4bit) else 1)
+        for p in model.parameters()
+    )
+    return {
+        "device": str(first.device),
+        "device_name": torch.cuda.get_device_name(first.device) if first.is_cuda else "CPU",
+        "compute_dtype": str(four_bit[0].compute_dtype if four_bit else first.dtype).removeprefix(
+            "torch."
+        ),
+        "quantization": "nf4" if four_bit else "none",
+        "layers_4bit": len(four_bit),
+        "parameters": total,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "memory_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+    }

@@ -1,0 +1,279 @@
+"""Named recipes, one or more per experiment of the paper, and profiles that scale them.
+
+A recipe says what is trained, a profile on what machine: the same recipe under another profile
+keeps its question and changes model and sizes.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .recipe import (
+    EMBEDDED_MODEL,
+    GENERATOR_PREFIX,
+    SYSTEM_PROMPTS,
+    Recipe,
+    RecipeError,
+    require_known,
+)
+
+__all__ = ["PROFILES", "RECIPES", "NamedRecipe", "Profile", "get_recipe"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A machine and the settings that fit a recipe to it.
+
+    `verified` says on what hardware the profile has really run; empty if on none.
+    """
+
+    name: str
+    description: str
+    settings: Mapping[str, Any]
+    verified: str = ""
+
+
+_EMBEDDED_SETTINGS = {
+    "model": EMBEDDED_MODEL,
+    "model_revision": None,
+    "quantization": "nf4",
+    "use_lora": True,
+    "gradient_checkpointing": False,
+}
+
+PROFILES: Mapping[str, Profile] = types.MappingProxyType(
+    {
+        p.name: p
+        for p in (
+            Profile(
+                "smoke",
+                "two steps of the embedded model, to see that everything runs",
+                _EMBEDDED_SETTINGS
+                | {
+                    "max_steps": 2,
+                    "num_generations": 2,
+                    "per_device_train_batch_size": 4,
+                    "gradient_accumulation_steps": 1,
+                    "max_prompt_length": 256,
+                    "max_completion_length": 8,
+                    "max_problems": 16,
+                    "learning_rate": 1e-3,
+                },
+                verified="2-core CPU",
+            ),
+            Profile(
+                "cpu",
+                "the embedded model on two CPU cores, trained for real in minutes",
+                _EMBEDDED_SETTINGS
+                | {
+                    "max_steps": 12,
+                    "num_generations": 8,
+                    "per_device_train_batch_size": 16,
+                    "gradient_accumulation_steps": 2,
+                    "max_prompt_length": 384,
+                    "max_completion_length": 48,
+                    # Tens of steps instead of the paper's: a larger one moves rank-16
+                    # adapters of a 135M model visibly in that many (LOG.md).
+                    "learning_rate": 5e-4,
+                },
+                verified="2-core CPU",
+            ),
+            Profile(
+                "gpu-12gb",
+                "Qwen2.5-1.5B in 4 bits on a 12 GB GPU",
+                {
+                    "model": "Qwen/Qwen2.5-1.5B",
+                    "per_device_train_batch_size": 7,
+                    "num_generations": 7,
+                    "gradient_accumulation_steps": 16,
+                    "max_completion_length": 1024,
+                    "system_prompt": SYSTEM_PROMPTS["math-1.5b"],
+                },
+            ),
+            Profile(
+                "gpu-24gb",
+                "Qwen2.5-3B in 4 bits on a 24 GB GPU",
+                {
+                    "model": "Qwen/Qwen2.5-3B",
+                    "per_device_train_batch_size": 7,
+                    "num_generations": 7,
+                    "gradient_accumulation_steps": 32,
+                    "max_completion_length": 2048,
+                },
+            ),
+            Profile(
+                "paper",
+                "the paper's own setting: all weights in bf16 on large GPUs (A100-40GB)",
+                {"quantization": "none", "use_lora": False, "learning_rate": 3e-6},
+            ),
+        )
+    }
+)
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe by name: what it reproduces, its settings, and what a profile changes in it."""
+
+    name: str
+    reproduces: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    under: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+# Table 7, columns "MATH 7B/14B" and "Codeforces 3B". With LoRA: 10 x their learning rate.
+_TABLE_7_LARGE = {
+    "num_generations": 14,
+    "per_device_train_batch_size": 14,
+    "gradient_accumulation_steps": 64,
+    "beta": 0.01,
+    "max_steps": 117,
+    "learning_rate": 1e-5,
+    "system_prompt": SYSTEM_PROMPTS["math-7b"],
+}
+_TABLE_7_CODE = _TABLE_7_LARGE | {
+    "max_steps": 50,
+    "max_prompt_length": 1024,
+    "max_completion_length": 2048,
+    "dataset": "deepmind/code_contests",
+    "prompt_column": "description",
+    "answer_column": None,
+    "system_prompt": SYSTEM_PROMPTS["code"],
+}
+_LARGE_ON_PAPER_MACHINE = {"paper": {"learning_rate": 1e-6}}
+
+
+def _large(name: str, reproduces: str, model: str, **settings: Any) -> NamedRecipe:
+    """A model of Tables 4 to 6; the GPU profiles keep it, since the model is the question."""
+    return NamedRecipe(
+        name,
+        reproduces,
+        _TABLE_7_LARGE | {"model": model} | settings,
+        _LARGE_ON_PAPER_MACHINE
+        | {
+            gpu: {"model": model, "system_prompt": SYSTEM_PROMPTS["math-7b"]}
+            for gpu in ("gpu-12gb", "gpu-24gb")
+        },
+    )
+
+
+def _math(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
+    """A variant of the paper's 3B MATH training."""
+    return NamedRecipe(name, reproduces, settings)
+
+
+RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
+    {
+        r.name: r
+        for r in (
+            NamedRecipe(
+                "quickstart",
+                "the method of section 3 on procedural sums, small enough to watch",
+                {
+                    "dataset": GENERATOR_PREFIX + "chain_sum",
+                    "dataset_kwargs": {
+                        "min_terms": 2,
+                        "max_terms": 2,
+                        "min_digits": 1,
+                        "max_digits": 1,
+                    },
+                    "prompt_template": "{prompt} Answer briefly.",
+                    "prompt_column": "question",
+                    "answer_column": "answer",
+                    "last_number": True,
+                    "system_prompt": None,
+                    "eval_problems": 64,
+                    "max_problems": 128,
+                },
+                {
+                    "smoke": {"eval_problems": 8},
+                    "cpu": {"max_prompt_length": 64, "max_completion_length": 16},
+                    # The embedded model's sums are too easy for a 1.5B model.
+                    **{
+                        gpu: {
+                            "dataset_kwargs": {
+                                "min_terms": 4,
+                                "max_terms": 6,
+                                "min_digits": 2,
+                                "max_digits": 4,
+                            },
+                            "max_completion_length": 512,
+                            "max_problems": 2048,
+                            "system_prompt": None,
+                        }
+                        for gpu in ("gpu-12gb", "gpu-24gb", "paper")
+                    },
+                },
+            ),
+            _math("intuitor", "Table 1, Table 2, Figures 3, 4, 8: INTUITOR on MATH"),
+            _math("grpo", "the GRPO baseline beside it (Tables 1, 2)", rewards=("accuracy",)),
+            NamedRecipe(
+                "intuitor-1.5b",
+                "Table 1, Table 2, Figure 3: the 1.5B model",
+                {"model": "Qwen/Qwen2.5-1.5B", "system_prompt": SYSTEM_PROMPTS["math-1.5b"]},
+            ),
+            NamedRecipe(
+                "intuitor-code",
+                "Table 1, Figure 6: INTUITOR-Code",
+                _TABLE_7_CODE,
+                _LARGE_ON_PAPER_MACHINE
+                | {
+                    gpu: {"system_prompt": SYSTEM_PROMPTS["code"]}
+                    for gpu in ("gpu-12gb", "gpu-24gb")
+                },
+            ),
+            _math(
+                "offline",
+                "Figure 7: the frozen base model annotates (224 responses, 175 steps)",
+                annotator="offline",
+                max_steps=175,
+                gradient_accumulation_steps=32,
+            ),
+            _math(
+                "online",
+                "Figure 7: the current policy annotates, same length",
+                max_steps=175,
+                gradient_accumulation_steps=32,
+            ),
+            _math("kl-0", "Table 3: no KL penalty", beta=0.0),
+            _math("kl-0.0001", "Table 3", beta=0.0001),
+            _math("kl-0.005", "Table 3: the paper's choice", beta=0.005),
+            _math("kl-0.01", "Table 3", beta=0.01),
+            _large("qwen2.5-7b", "Table 4, Figure 9", "Qwen/Qwen2.5-7B"),
+            _large("qwen2.5-14b", "Table 4, Figure 9", "Qwen/Qwen2.5-14B"),
+            _large("qwen3-14b", "Table 4", "Qwen/Qwen3-14B"),
+            _large("llama3.2-3b", "Table 5, Figure 10", "meta-llama/Llama-3.2-3B-Instruct"),
+            _large("olmo2-7b", "Table 6, Figure 11", "allenai/OLMo-2-1124-7B-SFT"),
+            _math("random", "Figure 12: a coin as the reward", rewards=("random",)),
+        )
+    }
+)
+
+
+def get_recipe(name: str, profile: str = "paper", **changes: Any) -> Recipe:
+    """A named recipe under a profile, with some settings changed.
+
+    Later ones win: defaults, the recipe's settings, the profile's, what the recipe changes under
+    that profile, `changes`.
+
+    Raises:
+        RecipeError: an unknown name, profile or setting, or a value that cannot be trained.
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}")
+    if profile not in PROFILES:
+        raise RecipeError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
+    require_known(changes)
+    named = RECIPES[name]
+    settings = {
+        **named.settings,
+        **PROFILES[profile].settings,
+        **named.under.get(profile, {}),
+        "name": name,
+        "profile": profile,
+        **changes,
+    }
+    return Recipe(**settings)

@@ -1,0 +1,102 @@
+"""What a notebook leaves behind: a small record of its numbers, and tables to read.
+
+A record names profile, model, data and sample sizes beside every number, so no figure of a small
+model or a stand-in can be read as a figure of the paper.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .runs import RunStore, environment, write_text
+
+__all__ = ["Table", "load_record", "record_path", "save_record"]
+
+
+class Table:
+    """Rows of text under a header; shows itself as HTML in a notebook, as text elsewhere."""
+
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> None:
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"row {row!r} has {len(row)} cells under {len(header)} headings")
+        self.header = [str(cell) for cell in header]
+        self.rows = [[str(cell) for cell in row] for row in rows]
+        self.caption = caption
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return {"header": self.header, "rows": self.rows, "caption": self.caption}
+
+    def __str__(self) -> str:
+        grid = [self.header, *self.rows]
+        widths = [max(len(row[i]) for row in grid) for i in range(len(self.header))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in grid
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*lines, "", self.caption])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def cells(row: Sequence[str], tag: str) -> str:
+            style = "text-align:left;padding:2px 12px 2px 0"
+            return "".join(f'<{tag} style="{style}">{html.escape(c)}</{tag}>' for c in row)
+
+        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
+        return (
+            f"<table><caption style='caption-side:bottom;text-align:left'>"
+            f"{html.escape(self.caption)}</caption>"
+            f"<thead><tr>{cells(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+
+def record_path(notebook: str, profile: str, runs: str | Path | None = None) -> Path:
+    """Where the record of a notebook under a profile lies in the run store."""
+    return RunStore(runs).root / "records" / f"{notebook}-{profile}.json"
+
+
+def save_record(
+    notebook: str,
+    profile: str,
+    *,
+    table: Table,
+    values: Mapping[str, Any],
+    runs: str | Path | None = None,
+) -> Path:
+    """Store the numbers of an executed notebook: its table, and `values` for programs.
+
+    Raises:
+        ValueError: a value that is not finite JSON.
+    """
+    content = {
+        "notebook": notebook,
+        "profile": profile,
+        "environment": environment(),
+        "table": table.to_dict(),
+        "values": dict(values),
+    }
+    path = record_path(notebook, profile, runs)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> dict[str, Any]:
+    """The stored record.
+
+    Raises:
+        KeyError: the notebook has not been executed under this profile.
+    """
+    path = record_path(notebook, profile, runs)
+    if not path.is_file():
+        raise KeyError(
+            f"no record of {notebook} under {profile}: run `intuitor reproduce {notebook} "
+            f"--profile {profile}`"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))

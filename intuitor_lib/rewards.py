@@ -1,0 +1,189 @@
+"""Reward functions with TRL's signature: `reward(prompts, completions, completion_ids, ...)`.
+
+Each returns one float per completion, or None for a completion it cannot judge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import random
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import peft
+from torch import nn
+
+from .answers import grade
+from .certainty import score_completions
+from .policy import adapter_is_fresh, add_start_adapter, reference_policy
+from .prompts import prompt_token_ids
+
+__all__ = ["AccuracyReward", "RandomReward", "SelfCertaintyReward", "completion_text"]
+
+Conversation = Sequence[dict[str, str]]
+
+
+def completion_text(completion: str | Conversation) -> str:
+    """The text of a completion as TRL hands it over: plain, or one assistant message."""
+    return completion if isinstance(completion, str) else completion[-1]["content"]
+
+
+class SelfCertaintyReward:
+    """Mean self-certainty (nats) of each completion under the policy: INTUITOR's reward (eq. 4).
+
+    Works in an unmodified `trl.GRPOTrainer` or `RLOOTrainer` that trains the same model instance:
+
+        reward = SelfCertaintyReward(model, tokenizer)
+        GRPOTrainer(model, reward_funcs=reward, processing_class=tokenizer, ...)
+
+    TRL hands rewards no prompt ids, so the prompts are rendered again with the chat template; the
+    completions are scored by one more forward pass, at temperature 1.
+
+    Args:
+        model: the model instance given to the trainer.
+        tokenizer: its tokenizer.
+        annotator: "online" scores with the current policy, "offline" with the policy as it is
+            now: the adapter off or, if it is trained already, a frozen copy of it. A model
+            without adapters is copied whole.
+        batch_size: completions per forward pass.
+        chat_template_kwargs: as in the trainer's arguments.
+
+    Raises:
+        ValueError: a model given by name, or one whose weights are sharded over processes.
+    """
+
+    __name__ = "self_certainty"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        annotator: str = "online",
+        batch_size: int = 16,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"model={model!r} is not a model instance: load it first and give the same "
+                "instance to the trainer and to SelfCertaintyReward, since the reward must see "
+                "the weights being trained"
+            )
+        if annotator not in ("online", "offline"):
+            raise ValueError(f"annotator={annotator!r}: choose 'online' or 'offline'")
+        _refuse_sharded(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.annotator = annotator
+        self.batch_size = batch_size
+        self.chat_template_kwargs = chat_template_kwargs or {}
+        self._frozen: nn.Module | None = None
+        if annotator == "offline" and not isinstance(model, peft.PeftModel):
+            self._frozen = copy.deepcopy(model).requires_grad_(False)
+        elif annotator == "offline" and not adapter_is_fresh(model):
+            add_start_adapter(model)
+
+    def __call__(
+        self,
+        prompts: Sequence[str | Conversation],
+        completions: Sequence[str | Conversation],
+        completion_ids: Sequence[Sequence[int]],
+        log_metric: Callable[[str, float], None] | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """Mean self-certainty of each completion (nats); None for an empty one."""
+        _refuse_sharded(self.model)
+        if isinstance(prompts[0], str):
+            prompt_ids = self.tokenizer(list(prompts))["input_ids"]
+        else:
+            prompt_ids = prompt_token_ids(self.tokenizer, prompts, **self.chat_template_kwargs)
+        model = self._frozen or self.model
+        offline_adapter = self.annotator == "offline" and self._frozen is None
+        with reference_policy(model) if offline_adapter else contextlib.nullcontext():
+            scores = score_completions(
+                model, prompt_ids, completion_ids, batch_size=self.batch_size
+            ).tolist()
+        if log_metric is not None:
+            log_metric("self_certainty/group_std", _mean_group_std(prompts, scores))
+        return [None if score != score else score for score in scores]
+
+
+def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:
+    """Standard deviation (n - 1, as in TRL) within each run of equal prompts, averaged."""
+    groups = groupby(zip(prompts, scores, strict=True), key=lambda pair: pair[0])
+    values = [np.array([score for _, score in group]) for _, group in groups]
+    stds = [np.nanstd(v, ddof=1) for v in values if np.isfinite(v).sum() > 1]
+    return float(np.mean(stds)) if stds else float("nan")
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        sharded = (
+            hasattr(parameter, "ds_id")  # DeepSpeed ZeRO-3
+            or type(parameter).__name__ == "DTensor"  # FSDP2
+            or "FlatParameter" in type(parameter).__name__  # FSDP1
+        )
+        if sharded:
+            raise ValueError(
+                f"parameter {name!r} is sharded over processes (DeepSpeed ZeRO-3 or FSDP): the "
+                "reward's forward pass needs whole weights. Train with DDP, or with LoRA on a "
+                "4-bit model, which fits one device"
+            )
+
+
+class AccuracyReward:
+    """1.0 where the completion's answer equals the row's `answer`, else 0.0 (GRPO's reward).
+
+    A row without an answer is judged None, which TRL leaves out. `last_number` accepts the last
+    number of a completion that has no \\boxed{} answer.
+    """
+
+    __name__ = "accuracy"
+
+    def __init__(self, *, last_number: bool = False) -> None:
+        self.last_number = last_number
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[str | Conversation],
+        answer: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """One verdict per completion; `answer` is the data set's column."""
+        golds = [None] * len(completions) if answer is None else list(answer)
+        rows = [i for i, gold in enumerate(golds) if gold is not None]
+        verdicts = grade(
+            [completion_text(completions[i]) for i in rows],
+            [golds[i] for i in rows],
+            last_number=self.last_number,
+        )
+        rewards: list[float | None] = [None] * len(completions)
+        for i, verdict in zip(rows, verdicts, strict=True):
+            rewards[i] = float(verdict)
+        return rewards
+
+
+class RandomReward:
+    """0.0 or 1.0 by a fair coin (Figure 12): the control beside any claim.
+
+    Drawn from its own generator, seeded by `seed`, the training step and the process, so it
+    leaves sampling alone and repeats when a run resumes.
+    """
+
+    __name__ = "random"
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __call__(
+        self, prompts: Sequence[Any], trainer_state: Any = None, **kwargs: Any
+    ) -> list[float]:
+        """One coin per completion."""
+        step = getattr(trainer_state, "global_step", 0)
+        coin = random.Random(f"{self.seed}:{step}:{os.environ.get('RANK', 0)}")
+        return [float(coin.random() < 0.5) for _ in prompts]

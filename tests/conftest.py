@@ -1,0 +1,102 @@
+"""A tiny causal language model with a character tokenizer, and recipes that train it."""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+from pathlib import Path
+
+import pytest
+
+# Before any library reads them: tests use no network and few threads.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<' + m['role'][0] + '>' + m['content'] + '<e>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<a>' }}{% endif %}"
+)
+
+
+def character_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE, pad: bool = True):
+    """One token per printable character; `<e>` ends a turn, `<p>` pads."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<p>", "<e>", "<s>", "<u>", "<a>", "<?>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *string.printable])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<?>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<e>",
+        unk_token="<?>",
+        additional_special_tokens=["<s>", "<u>", "<a>"],
+        **({"pad_token": "<p>"} if pad else {}),
+    )
+    fast.chat_template = chat_template
+    return fast
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 2-layer Llama of 0.1 M parameters with its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = character_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    folder = tmp_path_factory.mktemp("tiny-model")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sums_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A jsonl file of 24 sums: columns problem and answer."""
+    path = tmp_path_factory.mktemp("problems") / "sums.jsonl"
+    rows = [{"problem": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model: Path, sums_file: Path):
+    """The quickest recipe that trains a 4-bit LoRA policy: 2 steps of 2 problems, G = 2."""
+    from intuitor_lib import Recipe
+
+    return Recipe(
+        name="tiny",
+        model=str(tiny_model),
+        dataset=str(sums_file),
+        prompt_column="problem",
+        answer_column="answer",
+        system_prompt=None,
+        last_number=True,
+        dtype="float32",
+        max_steps=2,
+        num_generations=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=1,
+        max_prompt_length=64,
+        max_completion_length=6,
+        learning_rate=1e-3,
+        gradient_checkpointing=False,
+        save_steps=1,
+    )

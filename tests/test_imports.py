@@ -1,0 +1,129 @@
+"""Which module may import which, and which must stay free of torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import intuitor_lib
+
+PACKAGE = "intuitor_lib"
+FOLDER = Path(intuitor_lib.__file__).parent
+MODULES = {path.stem for path in FOLDER.glob("*.py")}
+
+# Data flows one way: recipe, problems and prompts, policy, rewards, trainer, run store,
+# evaluation, figures and report. Trainer and evaluation meet only through the run store.
+MAY_IMPORT = {
+    "recipe": set(),
+    "paper": set(),
+    "answers": set(),
+    "certainty": set(),
+    "embedded": set(),
+    "intervals": set(),
+    "progress": set(),
+    "recipes": {"recipe"},
+    "data": {"recipe"},
+    "prompts": {"recipe", "data"},
+    "policy": {"recipe", "embedded"},
+    "rewards": {"answers", "certainty", "policy", "prompts"},
+    "runs": {"recipe", "data"},
+    "trainer": {
+        *("recipe", "recipes", "data", "prompts", "policy"),
+        *("answers", "certainty", "rewards", "progress", "runs"),
+    },
+    "evaluation": {
+        *("recipe", "data", "prompts", "policy"),
+        *("answers", "certainty", "intervals", "progress", "runs"),
+    },
+    "figures": {"runs", "paper", "intervals"},
+    "report": {"runs", "paper", "figures", "intervals", "recipe", "recipes"},
+    "notebooks": {"recipe", "recipes", "runs", "report", "progress"},
+    "__main__": {"cli"},
+}
+MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
+MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
+
+# Stored results redraw without torch.
+NO_TORCH = (
+    *("recipe", "recipes", "paper", "answers", "data"),
+    *("prompts", "runs", "figures", "report", "progress"),
+)
+
+
+def imported_modules(source: str) -> set[str]:
+    """Modules of ours that a source imports, at the top, in a function or for type checking."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:  # the package is flat: one dot is the package, more would leave it
+                base = f"{PACKAGE}.{base}".rstrip(".")
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {_module_of(name) for name in names if name.split(".")[0] == PACKAGE}
+    return found - {None}
+
+
+def _module_of(name: str) -> str | None:
+    """`intuitor_lib.data.Problem` -> `data`; a public name of the package -> where it lives."""
+    second = name.split(".")[1] if "." in name else "__init__"
+    if second in MODULES:
+        return second
+    if second.startswith("__"):  # __version__ and the like need no other module
+        return None
+    return intuitor_lib._MODULE_OF.get(second, second)
+
+
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("from . import recipe, runs", {"recipe", "runs"}),
+        ("from .recipe import Recipe", {"recipe"}),
+        ("def f():\n    from .runs import Run", {"runs"}),
+        ("import intuitor_lib.recipe as r", {"recipe"}),
+        ("from intuitor_lib import recipe", {"recipe"}),
+        ("from intuitor_lib.recipe import Recipe", {"recipe"}),
+        ("from . import train", {"trainer"}),
+        ("from . import __version__", set()),
+        ("import intuitor_lib", {"__init__"}),
+        ("import torch\nfrom pathlib import Path", set()),
+    ],
+)
+def test_every_form_of_import_is_seen(source, modules):
+    assert imported_modules(source) == modules
+
+
+def test_every_module_has_a_row():
+    unknown = sorted(MODULES - set(MAY_IMPORT))
+    assert not unknown, f"say in MAY_IMPORT what they may import: {', '.join(unknown)}"
+    gone = sorted(set(MAY_IMPORT) - MODULES)
+    assert not gone, f"in MAY_IMPORT but not in {PACKAGE}/: {', '.join(gone)}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES & set(MAY_IMPORT)))
+def test_imports_only_what_it_may(module):
+    imported = imported_modules((FOLDER / f"{module}.py").read_text(encoding="utf-8"))
+    forbidden = sorted(imported - MAY_IMPORT[module])
+    assert not forbidden, f"{module}.py may not import {', '.join(forbidden)}"
+
+
+def test_the_table_has_no_cycle():
+    rows = {name: set(allowed) for name, allowed in MAY_IMPORT.items()}
+    while leaves := {name for name, allowed in rows.items() if not allowed & set(rows)}:
+        rows = {name: allowed for name, allowed in rows.items() if name not in leaves}
+    assert not rows, f"these import one another: {', '.join(sorted(rows))}"
+
+
+@pytest.mark.parametrize("module", NO_TORCH)
+def test_needs_no_torch(module):
+    code = f"import sys, {PACKAGE}.{module}; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "False", f"importing {module} imports torch"

@@ -1,0 +1,63 @@
+"""Intervals against closed forms and brute force."""
+
+import math
+
+import numpy as np
+import pytest
+from intuitor_lib.intervals import difference_over_problems, mean_over_problems, proportion
+
+
+def test_wilson_by_hand():
+    # p = 7/10, z = 1.959964: centre (p + z^2/2n) / (1 + z^2/n), as in Wilson (1927).
+    z, n, p = 1.959964, 10, 0.7
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    estimate = proportion(7, 10)
+    assert estimate.value == 0.7
+    assert (estimate.low, estimate.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 12), (12, 12)])
+def test_extremes_keep_a_width(successes, n):
+    estimate = proportion(successes, n)
+    assert 0 <= estimate.low < estimate.high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 3), (4, 3)])
+def test_impossible_proportions_are_refused(successes, n):
+    with pytest.raises(ValueError, match="is no proportion"):
+        proportion(successes, n)
+
+
+def test_bootstrap_matches_the_standard_error_of_independent_problems():
+    values = np.random.default_rng(1).normal(size=400)
+    estimate = mean_over_problems(range(400), values)
+    error = values.std(ddof=1) / math.sqrt(400)
+    assert estimate.value == pytest.approx(values.mean())
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_samples_of_one_problem_are_no_independent_evidence():
+    values = np.random.default_rng(2).normal(size=100)
+    once = mean_over_problems(range(100), values)
+    copies = mean_over_problems(list(range(100)) * 4, np.tile(values, 4))
+    assert (copies.n, copies.samples) == (100, 400)
+    assert copies.high - copies.low == pytest.approx(once.high - once.low, rel=0.1)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match="2 problems for 1 values"):
+        mean_over_problems(["a", "b"], [1.0])
+
+
+def test_a_paired_difference_is_narrower_than_its_sides():
+    difficulty = np.random.default_rng(3).normal(size=80) * 5
+    before = [(i, v) for i, v in enumerate(difficulty)]
+    after = [(i, v + 1) for i, v in enumerate(difficulty)]
+    change = difference_over_problems(before, after)
+    assert (change.value, change.low, change.high) == pytest.approx((1, 1, 1))
+
+
+def test_a_difference_needs_the_same_problems():
+    with pytest.raises(ValueError, match="only one side has"):
+        difference_over_problems([("a", 1.0)], [("b", 1.0)])

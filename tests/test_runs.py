@@ -1,0 +1,173 @@
+"""The run store: same question, same folder; nothing half written."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from intuitor_lib import RunStore, get_recipe
+from intuitor_lib.runs import read_rows, write_text
+
+PROBLEMS = {"fingerprint": "abc", "train": 3}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+def test_the_same_recipe_and_problems_open_the_same_run(store):
+    recipe = get_recipe("quickstart", "cpu")
+    run = store.open(recipe, PROBLEMS)
+    assert store.open(recipe.replace(name="another", save_steps=3), PROBLEMS).path == run.path
+    assert run.recipe == recipe
+    assert run.problems == PROBLEMS
+    assert [r.id for r in store] == [run.id]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fingerprint"), [({"seed": 8}, "abc"), ({"beta": 0.1}, "abc"), ({}, "abd")]
+)
+def test_another_question_is_another_run(store, changes, fingerprint):
+    recipe = get_recipe("quickstart", "cpu")
+    first = store.open(recipe, PROBLEMS)
+    second = store.open(recipe.replace(**changes), {"fingerprint": fingerprint})
+    assert first.path != second.path
+
+
+def test_status_keeps_what_it_had(store):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    assert run.status["state"] == "new"
+    run.set_status("failed", error="boom")
+    run.set_status("running")
+    assert (run.status["state"], run.status["error"], run.finished) == ("running", "boom", False)
+
+
+def test_metrics_are_appended_and_rewound(store):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    for step in (1, 2, 3):
+        run.append("metrics.jsonl", [{"step": step, "step_time": 1.5}])
+    assert (run.steps, run.seconds) == (3, 4.5)
+    run.rewind(1)
+    assert [row["step"] for row in run.metrics] == [1]
+
+
+def test_a_torn_last_line_is_left_out_and_a_torn_middle_one_is_told(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2', encoding="utf-8")
+    assert read_rows(path) == [{"a": 1}]
+    path.write_text('{"a": 1\n{"a": 2}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 1"):
+        read_rows(path)
+
+
+def test_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "status.json"
+    write_text(path, "old")
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["status.json"]
+
+
+def test_a_table_is_measured_once(store):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return [{"id": "x", "correct": True}]
+
+    assert run.table("base", measure) == run.table("base", measure) == run.table("base")
+    assert len(calls) == 1
+    with pytest.raises(KeyError, match="no table 'other'"):
+        run.table("other")
+
+
+def test_a_folder_that_fails_to_save_leaves_nothing(store):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    run.save_folder("adapter", lambda folder: (folder / "w").write_text("1"))
+
+    def fail(folder):
+        (folder / "w").write_text("2")
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        run.save_folder("adapter", fail)
+    assert (run.adapter / "w").read_text() == "1"
+
+
+def test_checkpoints_are_ordered_by_step_and_complete(store):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    assert run.checkpoint is None
+    for step, complete in ((9, True), (10, True), (20, False)):
+        folder = run.path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if complete:
+            (folder / "trainer_state.json").write_text("{}")
+    assert run.checkpoint.name == "checkpoint-10"
+
+
+def test_a_second_process_waits_for_the_lock(store, capsys):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with run.lock():
+            held.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    threading.Timer(0.3, release.set).start()
+    with run.lock():
+        assert release.is_set()
+    thread.join()
+    assert "another process is training" in capsys.readouterr().err
+
+
+def test_an_unwritable_store_names_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="INTUITOR_RUNS"):
+        RunStore(tmp_path / "file").open(get_recipe("quickstart", "smoke"), PROBLEMS)
+
+
+def test_an_unknown_run_lists_the_known_ones(store):
+    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
+    with pytest.raises(KeyError, match=run.id):
+        store["nothing"]
+
+
+def test_the_default_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path / "elsewhere"))
+    assert RunStore().root == tmp_path / "elsewhere"
+    monkeypatch.delenv("INTUITOR_RUNS")
+    for folder in ("intuitor_lib", "notebooks"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert RunStore().root == tmp_path / "runs"
+
+
+def test_the_id_is_the_same_in_another_process(store):
+    run = store.open(get_recipe("quickstart", "cpu"), PROBLEMS)
+    code = (
+        "import json, sys; from intuitor_lib import RunStore, get_recipe;"
+        "print(RunStore(sys.argv[1]).open(get_recipe('quickstart', 'cpu'), "
+        "json.loads(sys.argv[2])).id)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(store.root), json.dumps(PROBLEMS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+    )
+    assert result.stdout.strip() == run.id
