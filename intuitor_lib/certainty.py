@@ -23,10 +23,13 @@ from torch.nn import functional
 __all__ = [
     "chunked_self_certainty",
     "completion_log_probs",
+    "end_tokens",
     "entropy",
     "head_settings",
     "score_completions",
+    "scoring",
     "self_certainty",
+    "through_end",
     "token_log_probs",
     "token_self_certainty",
 ]
@@ -286,14 +289,14 @@ def _per_token(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 sequence.")
     embedding = base.get_input_embeddings().weight
-    ends = _end_tokens(base, eos_token_id)
-    completions = [_through_end(completion, ends) for completion in completion_ids]
+    ends = end_tokens(base, eos_token_id)
+    completions = [through_end(completion, ends) for completion in completion_ids]
     _check_sequences(prompt_ids, completions, pad_token_id, embedding.shape[0])
     # The last token is not fed: what the model says after it scores nothing.
     inputs = [[*p, *c[:-1]] for p, c in zip(prompt_ids, completions, strict=True)]
     order = sorted((i for i, c in enumerate(completions) if c), key=lambda i: -len(inputs[i]))
     values = [torch.empty(0, dtype=_accumulator(head.weight.dtype)) for _ in completions]
-    with _scoring(model):
+    with scoring(model):
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
             counts = [len(completions[i]) for i in batch]
             ids, attended, predicting = _padded([inputs[i] for i in batch], counts, pad_token_id)
@@ -392,7 +395,9 @@ def _backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
     return base, backbone, head
 
 
-def _end_tokens(base: Any, eos_token_id: int | Sequence[int] | None) -> set[int]:
+def end_tokens(model: Any, eos_token_id: int | Sequence[int] | None = None) -> set[int]:
+    """Tokens that end a completion: `eos_token_id`, or those the model's settings name."""
+    base = getattr(model, "get_base_model", lambda: model)()
     for source in (getattr(base, "generation_config", None), base.config.get_text_config()):
         if eos_token_id is None:
             eos_token_id = getattr(source, "eos_token_id", None)
@@ -401,7 +406,8 @@ def _end_tokens(base: Any, eos_token_id: int | Sequence[int] | None) -> set[int]
     return {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id)
 
 
-def _through_end(completion: Sequence[int], ends: set[int]) -> list[int]:
+def through_end(completion: Sequence[int], ends: set[int]) -> list[int]:
+    """The completion up to its first end token, that token included."""
     stop = next((i + 1 for i, token in enumerate(completion) if token in ends), len(completion))
     return list(completion[:stop])
 
@@ -449,8 +455,8 @@ def _check_sequences(
 
 
 @contextmanager
-def _scoring(model: nn.Module) -> Iterator[None]:
-    """`eval()` and `no_grad`; afterwards every submodule is back in its own mode."""
+def scoring(model: nn.Module) -> Iterator[None]:
+    """Within it `eval()` and `no_grad`; afterwards every submodule is back in its own mode."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()

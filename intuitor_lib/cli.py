@@ -1,4 +1,4 @@
-"""The console script `intuitor`: train, reproduce, recipes, runs, quickstart, fetch.
+"""The console script `intuitor`: train, reproduce, report, recipes, runs, quickstart, fetch.
 
 Results go to standard output, progress and messages to standard error. Exit status: 0 done,
 1 a failure, 2 bad input, 130 interrupted.
@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intuitor", description=__doc__.partition("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    verb = _verb(verbs, "train", _train, "train a recipe; the last line printed is the run's folder")
+    verb = _verb(
+        verbs, "train", _train, "train a recipe; prints the run's folder last"
+    )
     verb.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
     verb.add_argument("--seed", type=int, help="instead of the recipe's")
     verb.add_argument(
@@ -68,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "recipes", _recipes, "list the recipes, or print one with its sources")
     verb.add_argument("recipe", nargs="?")
     _add_profile(verb)
+
+    verb = _verb(verbs, "report", _report, "compare runs: start and end of training, per run")
+    verb.add_argument("ids", nargs="+", metavar="RUN", help="ids of `intuitor runs`")
+    _add_runs(verb)
 
     verb = _verb(verbs, "runs", _runs, "list the runs of the store")
     verb.add_argument("--json", action="store_true", help="as JSON")
@@ -128,13 +134,13 @@ def _read_recipe(options: argparse.Namespace) -> Recipe:
 
 def _train(options: argparse.Namespace) -> int:
     recipe = _read_recipe(options)
-    # Bad problems must be told before torch is even imported.
     from .data import load_problems
 
-    load_problems(recipe)
+    problems = load_problems(recipe)
+    # Only now, so that bad problems are told before torch is even imported.
     from .trainer import train
 
-    print(train(recipe, runs=options.runs).path.resolve())
+    print(train(recipe, runs=options.runs, problems=problems).path.resolve())
     return 0
 
 
@@ -195,8 +201,8 @@ def _require_profile(name: str) -> None:
 def _recipes(options: argparse.Namespace) -> int:
     if options.recipe is None:
         width = max(map(len, RECIPES))
-        for recipe in RECIPES.values():
-            print(f"{recipe.name:<{width}}  {recipe.reproduces}")
+        for named in RECIPES.values():
+            print(f"{named.name:<{width}}  {named.reproduces}")
         print("\nprofiles:")
         for profile in PROFILES.values():
             verified = profile.verified or "never run on its hardware yet"
@@ -205,6 +211,18 @@ def _recipes(options: argparse.Namespace) -> int:
     recipe = get_recipe(options.recipe, options.profile)
     for key, value in recipe.to_dict().items():
         print(f"{key}: {json.dumps(value, ensure_ascii=False)}  # default: {Recipe.source(key)}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .report import training_summary
+
+    store = RunStore(options.runs)
+    try:
+        runs = [store[run_id] for run_id in options.ids]
+    except KeyError as error:
+        raise InputError(error.args[0]) from error
+    print(training_summary(runs))
     return 0
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import transformers
 
 from .answers import grade
-from .certainty import completion_log_probs, score_completions
+from .certainty import (
+    completion_log_probs,
+    end_tokens,
+    score_completions,
+    scoring,
+    through_end,
+)
 from .data import Problem
-from .intervals import Estimate, mean_over_problems, proportion
 from .policy import Policy, reference_policy
 from .progress import track
 from .prompts import conversation, prompt_token_ids
 from .recipe import Recipe
 
-__all__ = ["generate", "measure", "summarize"]
+__all__ = ["generate", "measure"]
 
 
 def generate(
@@ -44,16 +48,17 @@ def generate(
         if temperature
         else {"do_sample": False}
     )
+    ends = end_tokens(model)
     config = transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=model.generation_config.eos_token_id,
+        eos_token_id=sorted(ends),
         disable_compile=True,
         **sampling,
     )
     completions: list[list[int]] = [[] for _ in prompt_ids]
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad(), _evaluating(model):
+    with torch.random.fork_rng(devices=devices), scoring(model):
         torch.manual_seed(seed)
         for batch in track(batches, total=len(batches), label=label):
             padded = tokenizer.pad(
@@ -63,25 +68,8 @@ def generate(
             ).to(model.device)
             output = model.generate(**padded, generation_config=config)
             for i, ids in zip(batch, output[:, padded["input_ids"].shape[1] :], strict=True):
-                completions[i] = _through_first(ids.tolist(), config.eos_token_id)
+                completions[i] = through_end(ids.tolist(), ends)
     return completions
-
-
-def _through_first(ids: list[int], eos_token_id: int | list[int] | None) -> list[int]:
-    ends = {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id or ())
-    end = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-    return ids[:end]
-
-
-@contextlib.contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def measure(
@@ -92,7 +80,7 @@ def measure(
     temperature: float,
     num_samples: int = 1,
     seed: int = 0,
-    prompt_template: str | None = None,
+    certainty: bool = True,
     kl: bool = False,
     label: str = "measure",
 ) -> list[dict[str, Any]]:
@@ -104,16 +92,18 @@ def measure(
         recipe: gives the prompt's form and the token limit.
         temperature: of sampling; 0 is greedy.
         num_samples: completions per problem.
-        prompt_template: instead of the recipe's.
+        seed: of the sampling.
+        certainty: also score self-certainty; one forward pass.
         kl: also estimate the KL divergence to the reference policy, per token (k3, at the
-            sampling temperature, as in training); one more forward pass.
+            sampling temperature, as in training), on the first sample of each problem; two
+            forward passes.
+        label: what the progress bar says.
 
     Returns:
         Rows of `id`, `sample`, `prompt`, `answer`, `completion`, `tokens`, `clipped`, `correct`
-        (None without an answer), `self_certainty` (nats) and, if asked for, `kl` (nats).
+        (None without an answer) and, where asked for, `self_certainty` and `kl` (nats).
     """
-    if prompt_template is not None:
-        recipe = recipe.replace(prompt_template=prompt_template)
+    ends = end_tokens(policy.model)
     items = [(problem, sample) for problem in problems for sample in range(num_samples)]
     conversations = [conversation(problem.prompt, recipe) for problem, _ in items]
     prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
@@ -126,25 +116,30 @@ def measure(
         label=label,
     )
     texts = policy.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
-    certainty = score_completions(policy.model, prompt_ids, completion_ids).tolist()
-    divergence = (
-        _kl(policy, prompt_ids, completion_ids, temperature or 1.0) if kl else [None] * len(items)
-    )
-    rows = []
-    for i, (problem, sample) in enumerate(items):
-        row = {
+    rows = [
+        {
             "id": problem.id,
             "sample": sample,
             "prompt": problem.prompt,
             "answer": problem.answer,
-            "completion": texts[i],
-            "tokens": len(completion_ids[i]),
-            "clipped": len(completion_ids[i]) == recipe.max_completion_length
-            and not _ends(policy, completion_ids[i]),
+            "completion": text,
+            "tokens": len(ids),
+            "clipped": ids[-1] not in ends,
             "correct": None,
-            "self_certainty": certainty[i] if certainty[i] == certainty[i] else None,
         }
-        rows.append(row | ({"kl": divergence[i]} if kl else {}))
+        for (problem, sample), text, ids in zip(items, texts, completion_ids, strict=True)
+    ]
+    if certainty:
+        scores = score_completions(policy.model, prompt_ids, completion_ids).tolist()
+        for row, score in zip(rows, scores, strict=True):
+            row["self_certainty"] = score if score == score else None
+    if kl:
+        first = [i for i, row in enumerate(rows) if row["sample"] == 0]
+        prompts, completions = ([ids[i] for i in first] for ids in (prompt_ids, completion_ids))
+        for i, value in zip(
+            first, _kl(policy, prompts, completions, temperature or 1.0), strict=True
+        ):
+            rows[i]["kl"] = value
     graded = [row for row in rows if row["answer"] is not None]
     verdicts = grade(
         [row["completion"] for row in graded],
@@ -154,11 +149,6 @@ def measure(
     for row, verdict in zip(graded, verdicts, strict=True):
         row["correct"] = verdict
     return rows
-
-
-def _ends(policy: Policy, ids: Sequence[int]) -> bool:
-    ends = policy.model.generation_config.eos_token_id
-    return bool(ids) and ids[-1] in ({ends} if isinstance(ends, int) else set(ends or ()))
 
 
 def _kl(
@@ -173,29 +163,3 @@ def _kl(
         reference = completion_log_probs(*arguments, temperature=temperature)
     ratios = [r - o for r, o in zip(reference, ours, strict=True)]
     return [float((x.exp() - x - 1).mean()) if len(x) else None for x in ratios]
-
-
-def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Estimates with 95 % intervals: accuracy, self_certainty, tokens, clipped, kl where present.
-
-    Accuracy of one completion per problem has Wilson's interval, everything else a bootstrap
-    over problems.
-    """
-    estimates = {}
-    for name, column in (
-        ("accuracy", "correct"),
-        ("self_certainty", "self_certainty"),
-        ("tokens", "tokens"),
-        ("clipped", "clipped"),
-        ("kl", "kl"),
-    ):
-        known = [row for row in rows if row.get(column) is not None]
-        if not known:
-            continue
-        ids = [row["id"] for row in known]
-        values = [float(row[column]) for row in known]
-        if column == "correct" and len(set(ids)) == len(ids):
-            estimates[name] = proportion(int(sum(values)), len(values))
-        else:
-            estimates[name] = mean_over_problems(ids, values)
-    return estimates

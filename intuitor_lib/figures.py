@@ -17,7 +17,7 @@ from .intervals import Estimate
 
 __all__ = ["METHODS", "before_after", "moving_average", "training_curves"]
 
-METHODS: Mapping[str, Mapping[str, str]] = {
+METHODS: Mapping[str, Mapping[str, Any]] = {
     "INTUITOR": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     "GRPO": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
     "GRPO-PV": {"color": "#009E73", "linestyle": "-.", "marker": "^"},
@@ -74,7 +74,7 @@ def training_curves(
 def _curve(
     ax: Axes, label: str, points: Sequence[tuple[float, float]], window: int, index: int
 ) -> None:
-    default = {"color": f"C{index}", "linestyle": "-"}
+    default: dict[str, Any] = {"color": f"C{index}", "linestyle": "-"}
     style = {k: v for k, v in METHODS.get(label, default).items() if k != "marker"}
     steps, values = zip(*points, strict=True)
     ax.plot(steps, values, color=style["color"], alpha=0.3, linewidth=1, marker=".", markersize=4)

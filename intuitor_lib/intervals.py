@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Estimate", "difference_over_problems", "mean_over_problems", "proportion"]
+__all__ = [
+    "Estimate",
+    "difference_over_problems",
+    "mean_over_problems",
+    "proportion",
+    "summarize",
+]
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,29 @@ def _mean_per_problem(pairs: Sequence[tuple[Hashable, float]]) -> dict[Hashable,
     for problem, value in pairs:
         values.setdefault(problem, []).append(float(value))
     return {problem: float(np.mean(numbers)) for problem, numbers in values.items()}
+
+
+def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Estimates with 95 % intervals from the rows of `evaluation.measure`.
+
+    Those of accuracy, self_certainty, tokens, clipped and kl that the rows hold. Accuracy of one
+    completion per problem has Wilson's interval, everything else a bootstrap over problems.
+    """
+    estimates = {}
+    for name, column in (
+        ("accuracy", "correct"),
+        ("self_certainty", "self_certainty"),
+        ("tokens", "tokens"),
+        ("clipped", "clipped"),
+        ("kl", "kl"),
+    ):
+        known = [row for row in rows if row.get(column) is not None]
+        if not known:
+            continue
+        ids = [row["id"] for row in known]
+        values = [float(row[column]) for row in known]
+        if column == "correct" and len(set(ids)) == len(ids):
+            estimates[name] = proportion(int(sum(values)), len(values))
+        else:
+            estimates[name] = mean_over_problems(ids, values)
+    return estimates

@@ -24,8 +24,8 @@ from .recipe import EMBEDDED_MODEL, InputError, Recipe
 __all__ = [
     "START_ADAPTER",
     "Policy",
-    "add_start_adapter",
     "adapter_is_fresh",
+    "add_start_adapter",
     "compute_dtype",
     "describe_policy",
     "load_policy",
@@ -64,7 +64,7 @@ def load_policy(recipe: Recipe) -> Policy:
     device = accelerate.PartialState().device
     dtype = compute_dtype(recipe.dtype, device)
     # All weights trained: AdamW steps of 3e-6 round away in bf16, so the weights stay fp32.
-    weights = {"dtype": dtype if recipe.use_lora else torch.float32}
+    weights: dict[str, Any] = {"dtype": dtype if recipe.use_lora else torch.float32}
     if recipe.quantization == "nf4":
         weights["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
@@ -155,6 +155,7 @@ def _keep_4bit_weights_unpacked(model: nn.Module) -> None:
     It repacks in place at the first forward in eval mode; from then on the layer's input gets no
     gradient and its dequantized weights differ.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

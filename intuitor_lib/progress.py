@@ -113,7 +113,8 @@ def watch(file: Path) -> Iterator[None]:
 
 
 def _draw(file: Path, stop: threading.Event) -> None:
-    position, bar = 0, None
+    position, label = 0, None
+    bar: tqdm | None = None
     while True:
         stopping = stop.is_set()
         if file.is_file():
@@ -124,12 +125,11 @@ def _draw(file: Path, stop: threading.Event) -> None:
                     lines.pop()
                 position += sum(len(line.encode()) for line in lines)
             for event in map(json.loads, lines):
-                if bar is None or bar.desc != event["label"] + ": ":
+                if bar is None or label != event["label"]:
                     if bar is not None:
                         bar.close()
-                    bar = tqdm(
-                        total=event["total"], desc=event["label"], position=1, file=sys.stderr
-                    )
+                    label = event["label"]
+                    bar = tqdm(total=event["total"], desc=label, position=1, file=sys.stderr)
                 bar.set_postfix_str(event.get("text", ""), refresh=False)
                 bar.update(event["done"] - bar.n)
         if stopping:

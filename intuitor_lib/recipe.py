@@ -166,12 +166,17 @@ class Recipe:
     save_steps: int = _setting(10, "ours: steps lost at most when interrupted", label=True)
 
     def __post_init__(self) -> None:
-        for key in ("lora_target_modules", "rewards", "reward_weights"):
-            if isinstance(getattr(self, key), list):
-                object.__setattr__(self, key, tuple(getattr(self, key)))
-        object.__setattr__(
-            self, "dataset_kwargs", types.MappingProxyType(dict(self.dataset_kwargs))
-        )
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                value = tuple(value)
+            elif isinstance(value, Mapping):
+                value = types.MappingProxyType(dict(value))
+            elif f.type == "float" and _fits(value, float):
+                # 1 and 1.0 are the same training, so they must have the same digest.
+                with contextlib.suppress(OverflowError):
+                    value = float(value) + 0.0
+            object.__setattr__(self, f.name, value)
         faults = [*_type_faults(self)] or [*_value_faults(self)]
         if faults:
             raise RecipeError(f"recipe {self.name!r} cannot be trained: " + "; ".join(faults))
@@ -183,6 +188,13 @@ class Recipe:
                 UserWarning,
                 stacklevel=3,
             )
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only mappings cannot be pickled or copied.
+        return Recipe.from_dict, (self.to_dict(),)
 
     @property
     def completions_per_step(self) -> int:
@@ -228,6 +240,8 @@ class Recipe:
         Raises:
             RecipeError: an unknown setting or a value that cannot be trained.
         """
+        if not isinstance(values, Mapping):
+            raise RecipeError(f"a recipe is a mapping of settings, not {type(values).__name__}")
         require_known(values)
         return cls(**values)
 
@@ -320,7 +334,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        # An int too large for a float stays one and does not fit.
+        number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e300)
+        return number and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -333,6 +349,7 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
         "over_long_prompts": ("drop", "refuse"),
         "annotator": ("online", "offline"),
         "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+        "lr_scheduler_type": ("cosine", "linear", "constant", "constant_with_warmup"),
     }
     for key, allowed in choices.items():
         if getattr(r, key) not in allowed:
@@ -369,10 +386,31 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
         )
     if r.max_problems is not None and r.max_problems < 1:
         yield f"max_problems={r.max_problems}: must be at least 1, or null for all"
+    for key in ("seed", "dataset_seed"):
+        if getattr(r, key) >= 2**32:
+            yield f"{key}={getattr(r, key)}: must be below 2**32, the range of numpy's seeds"
+    for key in ("name", "model", "dataset", "dataset_split", "prompt_column"):
+        if not getattr(r, key):
+            yield f"{key} is empty: give a value, or leave it out for {_default(key)!r}"
+    if r.answer_column == "":
+        yield "answer_column is empty: name a column, or null for problems without answers"
+    if not _is_json(r.dataset_kwargs):
+        yield f"dataset_kwargs={dict(r.dataset_kwargs)!r}: must hold JSON values under text keys"
     if r.prompt_template.count("{prompt}") != 1:
         yield f"prompt_template={r.prompt_template!r}: must hold {{prompt}} exactly once"
     yield from _reward_faults(r)
     yield from _policy_faults(r)
+
+
+def _default(key: str) -> Any:
+    return next(f.default for f in dataclasses.fields(Recipe) if f.name == key)
+
+
+def _is_json(values: Mapping[str, Any]) -> bool:
+    try:
+        return json.loads(json.dumps(_plain(values), allow_nan=False)) == _plain(values)
+    except (TypeError, ValueError):
+        return False
 
 
 def _reward_faults(r: Recipe) -> typing.Iterator[str]:
@@ -383,6 +421,12 @@ def _reward_faults(r: Recipe) -> typing.Iterator[str]:
     for reward in r.rewards:
         if reward not in REWARDS:
             yield f"rewards holds {reward!r}: choose from {', '.join(REWARDS)}"
+    weights = r.reward_weights or (1.0,)
+    if not all(map(math.isfinite, weights)) or not any(weights):
+        yield f"reward_weights={r.reward_weights!r}: must be finite numbers, not all of them 0"
+    generated = r.dataset.startswith(GENERATOR_PREFIX)
+    if "accuracy" in r.rewards and r.answer_column is None and not generated:
+        yield "rewards holds 'accuracy' and answer_column is null: name the answers' column"
     if r.reward_weights is not None and len(r.reward_weights) != len(r.rewards):
         yield (
             f"reward_weights={r.reward_weights!r} has {len(r.reward_weights)} values for "
@@ -398,7 +442,7 @@ def _policy_faults(r: Recipe) -> typing.Iterator[str]:
         )
     if r.adapter is not None and not r.use_lora:
         yield f"adapter={r.adapter!r} with use_lora=false: set use_lora=true to continue it"
-    if r.lora_target_modules in ((), ""):
+    if not r.lora_target_modules or "" in tuple(r.lora_target_modules):
         yield "lora_target_modules is empty: name layers, or 'all-linear'"
     if r.model.startswith("embedded:") and r.model != EMBEDDED_MODEL:
         yield f"model={r.model!r}: the only embedded model is {EMBEDDED_MODEL!r}"
@@ -423,6 +467,7 @@ def model_context(model: str) -> int | None:
     if model == EMBEDDED_MODEL:
         return EMBEDDED_CONTEXT
     config = Path(model) / "config.json"
-    if config.is_file():
-        return json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
-    return None
+    if not config.is_file():
+        return None
+    values = _parse_object(json.loads, config.read_text(encoding="utf-8"), "JSON")
+    return values.get("max_position_embeddings")

@@ -100,7 +100,10 @@ class SelfCertaintyReward:
         if isinstance(prompts[0], str):
             prompt_ids = self.tokenizer(list(prompts))["input_ids"]
         else:
-            prompt_ids = prompt_token_ids(self.tokenizer, prompts, **self.chat_template_kwargs)
+            conversations: Any = prompts
+            prompt_ids = prompt_token_ids(
+                self.tokenizer, conversations, **self.chat_template_kwargs
+            )
         model = self._frozen or self.model
         offline_adapter = self.annotator == "offline" and self._frozen is None
         with reference_policy(model) if offline_adapter else contextlib.nullcontext():
@@ -155,15 +158,14 @@ class AccuracyReward:
         **kwargs: Any,
     ) -> list[float | None]:
         """One verdict per completion; `answer` is the data set's column."""
-        golds = [None] * len(completions) if answer is None else list(answer)
-        rows = [i for i, gold in enumerate(golds) if gold is not None]
+        golds = {i: gold for i, gold in enumerate(answer or ()) if gold is not None}
         verdicts = grade(
-            [completion_text(completions[i]) for i in rows],
-            [golds[i] for i in rows],
+            [completion_text(completions[i]) for i in golds],
+            list(golds.values()),
             last_number=self.last_number,
         )
         rewards: list[float | None] = [None] * len(completions)
-        for i, verdict in zip(rows, verdicts, strict=True):
+        for i, verdict in zip(golds, verdicts, strict=True):
             rewards[i] = float(verdict)
         return rewards
 
@@ -182,7 +184,7 @@ class RandomReward:
 
     def __call__(
         self, prompts: Sequence[Any], trainer_state: Any = None, **kwargs: Any
-    ) -> list[float]:
+    ) -> list[float | None]:
         """One coin per completion."""
         step = getattr(trainer_state, "global_step", 0)
         coin = random.Random(f"{self.seed}:{step}:{os.environ.get('RANK', 0)}")

@@ -23,6 +23,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -97,7 +98,7 @@ def environment() -> dict[str, Any]:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +200,7 @@ class Run:
         Raises:
             KeyError: there is none, and no `make`.
         """
-        file = self.path / "tables" / f"{name}.jsonl"
+        file = self.path / "tables" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
         if not file.is_file():
             if make is None:
                 raise KeyError(f"run {self.id} has no table {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -185,7 +186,9 @@ class _Recorder(transformers.TrainerCallback):
         self.display.update(self.rows)
 
 
-def train(recipe: Recipe, *, runs: str | Path | None = None) -> Run:
+def train(
+    recipe: Recipe, *, runs: str | Path | None = None, problems: Problems | None = None
+) -> Run:
     """Train a recipe, or return the run of the store that already holds it.
 
     An interrupted run goes on from its last checkpoint.
@@ -193,12 +196,13 @@ def train(recipe: Recipe, *, runs: str | Path | None = None) -> Run:
     Args:
         recipe: what to train.
         runs: folder of the run store; by default as in `RunStore`.
+        problems: what `load_problems(recipe)` returns, where it is at hand already.
 
     Raises:
         InputError: malformed problems, prompts that do not fit, or a policy that cannot be had;
             before anything is loaded on a device where possible.
     """
-    problems = load_problems(recipe)
+    problems = problems or load_problems(recipe)
     run = RunStore(runs).open(recipe, problems.describe())
     if run.finished:
         return run
@@ -211,15 +215,16 @@ def train(recipe: Recipe, *, runs: str | Path | None = None) -> Run:
 def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
     display = LiveTraining(f"train {run.id}", recipe.max_steps)
     run.set_status("running")
-    # TRL still reads arguments that transformers has renamed; users can do nothing about it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         policy = load_policy(recipe)
         run.set_environment(describe_policy(policy.model))
-        trainer = _make_trainer(recipe, problems.train, policy, run, display)
         checkpoint = run.checkpoint
         run.rewind(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with warnings.catch_warnings():
+            # TRL reads arguments that transformers has renamed; users can do nothing about it.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            trainer = _make_trainer(recipe, problems.train, policy, run, display)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         _save(policy, run)
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -227,6 +232,7 @@ def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
         display.close(f"`{run.id}` {state} after {run.steps} of {recipe.max_steps} steps")
         raise
     run.set_status("finished", steps=run.steps, seconds=round(run.seconds, 1), error=None)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     display.close(f"`{run.id}`: trained {run.steps} steps in {run.seconds:.0f} s")
 
 
@@ -275,7 +281,12 @@ def _save(policy: Policy, run: Run) -> None:
             ),
         )
     else:
-        run.save_folder("model", policy.model.save_pretrained)
+        run.save_folder("model", lambda folder: _save_whole(policy, folder))
+
+
+def _save_whole(policy: Policy, folder: Path) -> None:
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
 
 
 def load_run(run: Run) -> Policy:

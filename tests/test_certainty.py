@@ -8,6 +8,7 @@ import transformers
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from intuitor_lib import certainty
 from intuitor_lib.certainty import (
     chunked_self_certainty,
     entropy,
@@ -664,3 +665,32 @@ def test_models_whose_head_is_unknown_are_refused(build, message):
     for call in (head_settings, lambda model: score_completions(model, [[5]], [[6]])):
         with pytest.raises(ValueError, match=message + r".*Pass its logits to self_certainty"):
             call(model)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_completion_log_probs_against_the_models_own_logits(temperature):
+    config = transformers.LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    torch.manual_seed(3)
+    model = transformers.LlamaForCausalLM(config).eval()
+    prompts, completions = [[5, 6, 7], [8]], [[9, 10], [11, 12, 13, 14]]
+    ours = certainty.completion_log_probs(
+        model, prompts, completions, temperature=temperature, eos_token_id=[]
+    )
+    for prompt, completion, values in zip(prompts, completions, ours, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + completion])).logits[0].double()
+        log_probs = torch.log_softmax(logits[len(prompt) - 1 : -1] / temperature, -1)
+        expected = log_probs[range(len(completion)), completion]
+        torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_temperature_of_zero_is_refused():
+    with pytest.raises(ValueError, match="temperature is 0"):
+        certainty.completion_log_probs(None, [], [], temperature=0)

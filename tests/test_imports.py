@@ -17,16 +17,15 @@ MODULES = {path.stem for path in FOLDER.glob("*.py")}
 # evaluation, figures and report. Trainer and evaluation meet only through the run store.
 MAY_IMPORT = {
     "recipe": set(),
-    "paper": set(),
     "answers": set(),
     "certainty": set(),
     "embedded": set(),
     "intervals": set(),
-    "progress": set(),
+    "progress": {"figures"},
     "recipes": {"recipe"},
     "data": {"recipe"},
     "prompts": {"recipe", "data"},
-    "policy": {"recipe", "embedded"},
+    "policy": {"recipe", "prompts", "embedded"},
     "rewards": {"answers", "certainty", "policy", "prompts"},
     "runs": {"recipe", "data"},
     "trainer": {
@@ -37,8 +36,8 @@ MAY_IMPORT = {
         *("recipe", "data", "prompts", "policy"),
         *("answers", "certainty", "intervals", "progress", "runs"),
     },
-    "figures": {"runs", "paper", "intervals"},
-    "report": {"runs", "paper", "figures", "intervals", "recipe", "recipes"},
+    "figures": {"runs", "intervals"},
+    "report": {"runs", "figures", "intervals", "recipe", "recipes"},
     "notebooks": {"recipe", "recipes", "runs", "report", "progress"},
     "__main__": {"cli"},
 }
@@ -47,7 +46,7 @@ MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 
 # Stored results redraw without torch.
 NO_TORCH = (
-    *("recipe", "recipes", "paper", "answers", "data"),
+    *("recipe", "recipes", "answers", "data", "intervals"),
     *("prompts", "runs", "figures", "report", "progress"),
 )
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from intuitor_lib.intervals import difference_over_problems, mean_over_problems, proportion
 
 

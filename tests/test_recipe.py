@@ -1,6 +1,8 @@
+import copy
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -85,7 +87,7 @@ FAULTS = [
         )
     ),
     *(
-        ({key: -1}, f"{key}=-1: must be 0 or greater")
+        ({key: -1}, f"{key}={-1.0 if key == 'weight_decay' else -1}: must be 0 or greater")
         for key in ("eval_problems", "top_k", "weight_decay", "seed", "dataset_seed")
     ),
     *(
@@ -137,7 +139,7 @@ def test_several_faults_are_reported_together():
     message = str(caught.value)
     assert message.startswith("recipe 'mine' cannot be trained: ")
     for part in (
-        "beta=-1:",
+        "beta=-1.0:",
         "num_generations=1:",
         "top_p=2.0:",
         "rewards holds 'x'",
@@ -503,3 +505,48 @@ def test_model_context_of_embedded_local_and_hub_models(tmp_path):
     with pytest.raises(RecipeError, match="max_completion_length=64 leaves no room"):
         Recipe(model=str(tmp_path), max_prompt_length=8, max_completion_length=64)
     assert Recipe(model=str(tmp_path), max_prompt_length=8, max_completion_length=56)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"dataset_kwargs": "min_terms"}, "dataset_kwargs='min_terms' is not of type"),
+        ({"dataset_kwargs": {"terms": {1, 2}}}, "must hold JSON values under text keys"),
+        ({"dataset_kwargs": {1: 2}}, "must hold JSON values under text keys"),
+        ({"reward_weights": (NAN,)}, "must be finite numbers"),
+        ({"reward_weights": (0.0,)}, "not all of them 0"),
+        ({"model": ""}, "model is empty"),
+        ({"answer_column": ""}, "answer_column is empty"),
+        ({"lora_target_modules": ("",)}, "lora_target_modules is empty"),
+        ({"lr_scheduler_type": "cosin"}, "choose one of cosine, linear"),
+        ({"seed": 2**40}, "must be below 2**32"),
+        ({"learning_rate": 10**400}, "is not of type float"),
+        ({"rewards": ("accuracy",), "answer_column": None}, "name the answers' column"),
+    ],
+)
+def test_what_could_never_train_is_refused(changes, expected):
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**changes)
+    assert expected in str(caught.value)
+
+
+def test_a_list_is_no_recipe():
+    with pytest.raises(RecipeError, match="not list"):
+        Recipe.from_dict([1])
+
+
+def test_one_and_one_point_zero_are_the_same_training():
+    assert Recipe(beta=1).digest == Recipe(beta=1.0).digest
+    assert Recipe(weight_decay=-0.0).digest == Recipe(weight_decay=0).digest
+
+
+def test_a_recipe_is_copied_pickled_and_hashed():
+    recipe = get_recipe("quickstart", "cpu")
+    assert pickle.loads(pickle.dumps(recipe)) == copy.deepcopy(recipe) == recipe
+    assert len({recipe, copy.copy(recipe), recipe.replace(seed=9)}) == 2
+
+
+def test_a_broken_model_folder_is_told(tmp_path):
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RecipeError, match="not readable as JSON"):
+        Recipe(model=str(tmp_path))

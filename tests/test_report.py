@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from intuitor_lib.report import Table, load_record, save_record
 
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 import trl
 from datasets import Dataset
+from test_policy import move_adapter
+
 from intuitor_lib.certainty import self_certainty
 from intuitor_lib.policy import load_policy
 from intuitor_lib.prompts import prompt_token_ids
 from intuitor_lib.recipe import RecipeError
 from intuitor_lib.rewards import AccuracyReward, RandomReward, SelfCertaintyReward
-from test_policy import move_adapter
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("1+2=", "1+2=", "3+14=")]
 COMPLETION_IDS = [[11, 12, 13, 1], [14, 15], [16]]
@@ -21,7 +22,9 @@ COMPLETIONS = [[{"role": "assistant", "content": "x"}]] * 3
 def by_hand(policy, prompts, completion_ids):
     """One sequence at a time, from the model's own logits, without padding."""
     scores = []
-    for prompt, completion in zip(prompt_token_ids(policy.tokenizer, prompts), completion_ids):
+    for prompt, completion in zip(
+        prompt_token_ids(policy.tokenizer, prompts), completion_ids, strict=True
+    ):
         with torch.no_grad():
             logits = policy.model(torch.tensor([prompt + completion])).logits[0]
         predicting = logits[len(prompt) - 1 : -1]

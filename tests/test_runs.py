@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+
 from intuitor_lib import RunStore, get_recipe
 from intuitor_lib.runs import read_rows, write_text
 

@@ -1,0 +1,135 @@
+"""The console script: exit status, last line, messages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from intuitor_lib.cli import main
+
+MATH = Path(__file__).parents[2] / "shared" / "data" / "math_train.jsonl"
+
+
+@pytest.fixture
+def recipe_file(tiny_recipe, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    return str(path)
+
+
+def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
+    runs = str(tmp_path / "runs")
+    assert main(["train", recipe_file, "--runs", runs, "--seed", "3", "--set", "beta=1e-2"]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert (recipe["seed"], recipe["beta"]) == (3, 0.01)
+
+    assert main(["runs", "--runs", runs, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["id"], row["state"], row["steps"]) == (folder.name, "finished", 2)
+    assert main(["runs", "--runs", runs]) == 0
+    assert "finished  2/2 steps" in capsys.readouterr().out
+    assert main(["report", folder.name, "--runs", runs]) == 0
+    assert "self-certainty" in capsys.readouterr().out
+
+
+def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
+    data = tmp_path / "own.csv"
+    data.write_text("q,a\n" + "".join(f"{i}+1=,{i + 1}\n" for i in range(8)), encoding="utf-8")
+    columns = ["--data", str(data), "--prompt-column", "q"]
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", recipe_file, *columns, "--answer-column", "a", *runs]) == 0
+    labelled = Path(capsys.readouterr().out.splitlines()[-1])
+    assert "accuracy" in (labelled / "completions.jsonl").read_text()
+    assert main(["train", recipe_file, *columns, "--answer-column", "none", *runs]) == 0
+    unlabelled = Path(capsys.readouterr().out.splitlines()[-1])
+    assert "accuracy" not in (unlabelled / "completions.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "no-such"], "unknown recipe 'no-such': choose from quickstart"),
+        (["train", "no-such.yaml"], "cannot be read"),
+        (["train", "quickstart", "--profile", "phone"], "unknown profile 'phone'"),
+        (["train", "quickstart", "--set", "num_generation=4"], "did you mean 'num_generations'?"),
+        (["train", "quickstart", "--set", "num_generations=1"], "at least 2 completions"),
+        (["train", "quickstart", "--set", "beta"], "'beta' is not of the form KEY=VALUE"),
+        (["train", "intuitor", "--data", "missing.jsonl"], "missing.jsonl"),
+        (["train", "quickstart", "--set", "dataset=reasoning-gym:chain_sums"], "chain_sum"),
+        (["reproduce", "99_nothing"], "no notebook '99_nothing'"),
+        (["reproduce", "00_quickstart", "-p", "sed=1"], "no parameter 'sed'"),
+        (["reproduce", "--profile", "phone"], "unknown profile 'phone'"),
+        (["report", "nothing"], "no run 'nothing'"),
+        (["recipes", "nothing"], "unknown recipe 'nothing'"),
+    ],
+)
+def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_malformed_problems_are_told_by_line_before_torch_is_imported(tmp_path):
+    data = tmp_path / "bad.jsonl"
+    data.write_text('{"problem": "1+1="}\nnot json\n{"problem": ""}\n', encoding="utf-8")
+    code = (
+        "import sys; from intuitor_lib.cli import main;"
+        "status = main(sys.argv[1:]); print(status, 'torch' in sys.modules)"
+    )
+    arguments = ["train", "intuitor", "--profile", "cpu", "--data", str(data)]
+    arguments += ["--answer-column", "none"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["2", "False"]
+    assert "line 2" in result.stderr
+    assert "line 3" in result.stderr
+
+
+def test_recipes_prints_sources(capsys):
+    assert main(["recipes"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+    assert main(["recipes", "intuitor", "--profile", "paper"]) == 0
+    out = capsys.readouterr().out
+    assert "num_generations: 7  # default: paper Table 7: group size G" in out
+
+
+def test_a_failure_exits_1(recipe_file, tmp_path, monkeypatch, capsys):
+    def broken(recipe):
+        raise RuntimeError("the disk caught fire")
+
+    monkeypatch.setattr("intuitor_lib.trainer.load_policy", broken)
+    assert main(["train", recipe_file, "--runs", str(tmp_path / "runs")]) == 1
+    assert "the disk caught fire" in capsys.readouterr().err
+
+
+def test_the_module_is_the_script():
+    result = subprocess.run(
+        [sys.executable, "-m", "intuitor_lib", "--help"], capture_output=True, text=True, check=True
+    )
+    for verb in ("train", "reproduce", "recipes", "runs"):
+        assert verb in result.stdout
+    assert "intuitor" in result.stdout.splitlines()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MATH.is_file(), reason=f"needs {MATH.name}, which is not in the project")
+def test_the_papers_math_recipe_runs_two_steps_on_the_real_problems(tmp_path, capsys):
+    arguments = ["train", "intuitor", "--profile", "cpu", "--data", str(MATH)]
+    arguments += ["--prompt-column", "problem", "--answer-column", "answer"]
+    arguments += ["--set", "max_steps=2", "--set", "max_completion_length=8"]
+    arguments += ["--set", "num_generations=2", "--set", "per_device_train_batch_size=4"]
+    assert main([*arguments, "--runs", str(tmp_path)]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["rewards/self_certainty/mean"] > 0 for row in rows)
+    problems = json.loads((folder / "problems.json").read_text())
+    assert problems["train"] > 7000
+    assert os.path.isdir(folder / "adapter")
