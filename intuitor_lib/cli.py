@@ -41,9 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intuitor", description=__doc__.partition("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    verb = _verb(
-        verbs, "train", _train, "train a recipe; prints the run's folder last"
-    )
+    verb = _verb(verbs, "train", _train, "train a recipe; prints the run's folder last")
     verb.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
     verb.add_argument("--seed", type=int, help="instead of the recipe's")
     verb.add_argument(

@@ -77,20 +77,21 @@ def mean_over_problems(
 
 
 def difference_over_problems(
-    before: Sequence[tuple[Hashable, float]],
-    after: Sequence[tuple[Hashable, float]],
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    column: str,
     *,
     resamples: int = 4000,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of `after` minus mean of `before` on the same problems, (problem, value) pairs.
+    """Mean of a column in the rows `after` minus that in the rows `before`, on the same problems.
 
-    Each problem's own mean is compared with itself, and the bootstrap resamples problems.
+    Each problem (`id`) is compared with itself, and the bootstrap resamples problems.
 
     Raises:
         ValueError: the two hold different problems.
     """
-    means = [_mean_per_problem(pairs) for pairs in (before, after)]
+    means = [_mean_per_problem(rows, column) for rows in (before, after)]
     if means[0].keys() != means[1].keys():
         odd = sorted(means[0].keys() ^ means[1].keys(), key=str)[:5]
         raise ValueError(f"a paired difference needs the same problems; only one side has {odd}")
@@ -99,10 +100,10 @@ def difference_over_problems(
     return mean_over_problems(ids, changes, resamples=resamples, seed=seed)
 
 
-def _mean_per_problem(pairs: Sequence[tuple[Hashable, float]]) -> dict[Hashable, float]:
+def _mean_per_problem(rows: Sequence[Mapping[str, Any]], column: str) -> dict[Hashable, float]:
     values: dict[Hashable, list[float]] = {}
-    for problem, value in pairs:
-        values.setdefault(problem, []).append(float(value))
+    for row in rows:
+        values.setdefault(row["id"], []).append(float(row[column]))
     return {problem: float(np.mean(numbers)) for problem, numbers in values.items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -78,7 +79,10 @@ def load_policy(recipe: Recipe) -> Policy:
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     _keep_4bit_weights_unpacked(model)
     if recipe.use_lora:
-        model = _with_adapter(model, recipe)
+        with warnings.catch_warnings():
+            # PEFT reads names that transformers is renaming; users can do nothing about it.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            model = _with_adapter(model, recipe)
     return Policy(model.to(device) if recipe.quantization == "none" else model, tokenizer)
 
 

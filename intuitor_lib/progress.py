@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm as _auto
 from tqdm.std import tqdm
 
 __all__ = ["LiveTraining", "in_notebook", "track", "watch"]
@@ -47,7 +46,9 @@ def track(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
             yield item
             _report(label=label, done=done, total=total)
     else:
-        make = _auto if in_notebook() else tqdm
+        make = tqdm
+        if in_notebook():
+            from tqdm.notebook import tqdm as make
         yield from make(items, total=total, desc=label, leave=False, file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_policy import move_adapter
 
 from intuitor_lib.certainty import completion_log_probs, score_completions
 from intuitor_lib.data import Problem
@@ -9,7 +10,6 @@ from intuitor_lib.evaluation import generate, measure
 from intuitor_lib.intervals import summarize
 from intuitor_lib.policy import load_policy, reference_policy
 from intuitor_lib.prompts import conversation, prompt_token_ids
-from test_policy import move_adapter
 
 PROBLEMS = [Problem(f"{i}+1=", str(i + 1), str(i), "test") for i in (1, 22, 333)]
 
@@ -61,9 +61,7 @@ def test_the_policys_modes_come_back(policy, prompt_ids):
 
 
 def test_rows_hold_what_was_said(policy, tiny_recipe, prompt_ids):
-    rows = measure(
-        policy, PROBLEMS, tiny_recipe, temperature=0.9, num_samples=2, seed=3, kl=True
-    )
+    rows = measure(policy, PROBLEMS, tiny_recipe, temperature=0.9, num_samples=2, seed=3, kl=True)
     assert [(row["id"], row["sample"]) for row in rows] == [
         (p.id, s) for p in PROBLEMS for s in (0, 1)
     ]

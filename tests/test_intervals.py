@@ -53,12 +53,12 @@ def test_unequal_lengths_are_refused():
 
 def test_a_paired_difference_is_narrower_than_its_sides():
     difficulty = np.random.default_rng(3).normal(size=80) * 5
-    before = [(i, v) for i, v in enumerate(difficulty)]
-    after = [(i, v + 1) for i, v in enumerate(difficulty)]
-    change = difference_over_problems(before, after)
+    before = [{"id": i, "x": v} for i, v in enumerate(difficulty)]
+    after = [{"id": i, "x": v + 1} for i, v in enumerate(difficulty)]
+    change = difference_over_problems(before, after, "x")
     assert (change.value, change.low, change.high) == pytest.approx((1, 1, 1))
 
 
 def test_a_difference_needs_the_same_problems():
     with pytest.raises(ValueError, match="only one side has"):
-        difference_over_problems([("a", 1.0)], [("b", 1.0)])
+        difference_over_problems([{"id": "a", "x": 1}], [{"id": "b", "x": 1}], "x")

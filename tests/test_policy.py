@@ -74,9 +74,7 @@ def test_the_seed_decides_the_adapter(tiny_recipe):
     assert not torch.equal(adapter(1), adapter(2))
 
 
-def test_scoring_first_leaves_gradients_and_weights_as_they_are(
-    tiny_recipe, tmp_path, monkeypatch
-):
+def test_scoring_first_leaves_gradients_and_weights_as_they_are(tiny_recipe, tmp_path, monkeypatch):
     """bitsandbytes would repack the weights at the first forward in eval mode (AVX512-BF16)."""
     # So that the trap is open on CPUs without those instructions too.
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
