@@ -39,6 +39,14 @@ def _report(**event: Any) -> None:
         stream.write(json.dumps(event) + "\n")
 
 
+def _bar_class() -> type[tqdm]:
+    if in_notebook():
+        from tqdm.notebook import tqdm as widget
+
+        return widget
+    return tqdm
+
+
 def track(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
     """Yield `items` with a progress bar of `total` steps."""
     if VARIABLE in os.environ:
@@ -46,10 +54,7 @@ def track(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
             yield item
             _report(label=label, done=done, total=total)
     else:
-        make = tqdm
-        if in_notebook():
-            from tqdm.notebook import tqdm as make
-        yield from make(items, total=total, desc=label, leave=False, file=sys.stderr)
+        yield from _bar_class()(items, total=total, desc=label, leave=False, file=sys.stderr)
 
 
 class LiveTraining:
