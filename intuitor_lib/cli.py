@@ -16,7 +16,7 @@ from typing import Any
 
 from .recipe import InputError, Recipe, RecipeError
 from .recipes import PROFILES, RECIPES, get_recipe
-from .runs import RunStore
+from .runs import RunStore, write_text
 
 __all__ = ["main"]
 
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "report", _report, "compare runs: start and end of training, per run")
     verb.add_argument("ids", nargs="+", metavar="RUN", help="ids of `intuitor runs`")
+    verb.add_argument("--csv", metavar="FILE", help="write the table there too")
     _add_runs(verb)
 
     verb = _verb(verbs, "runs", _runs, "list the runs of the store")
@@ -220,7 +221,10 @@ def _report(options: argparse.Namespace) -> int:
         runs = [store[run_id] for run_id in options.ids]
     except KeyError as error:
         raise InputError(error.args[0]) from error
-    print(training_summary(runs))
+    table = training_summary(runs)
+    print(table)
+    if options.csv is not None:
+        write_text(Path(options.csv), table.to_csv())
     return 0
 
 

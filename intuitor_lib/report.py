@@ -6,7 +6,9 @@ model or a stand-in can be read as a figure of the paper.
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +36,12 @@ class Table:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
         return {"header": self.header, "rows": self.rows, "caption": self.caption}
+
+    def to_csv(self) -> str:
+        """As comma-separated values, the caption left out."""
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows])
+        return stream.getvalue()
 
     def __str__(self) -> str:
         grid = [self.header, *self.rows]
@@ -114,7 +122,14 @@ def training_summary(runs: Sequence[Run]) -> Table:
     rows, rises = [], []
     for run in runs:
         recipe, metrics = run.recipe, run.metrics
-        cells = [recipe.name, recipe.seed, f"{run.steps}/{recipe.max_steps}", f"{run.seconds:.0f}"]
+        rewards = "+".join(recipe.rewards)
+        cells = [
+            recipe.name,
+            rewards,
+            recipe.seed,
+            f"{run.steps}/{recipe.max_steps}",
+            f"{run.seconds:.0f}",
+        ]
         for column, digits in (
             ("rewards/self_certainty/mean", 2),
             ("rewards/accuracy/mean", 2),
@@ -136,7 +151,17 @@ def training_summary(runs: Sequence[Run]) -> Table:
             f" Rise of self-certainty: mean {np.mean(rises):.2f} nats, standard deviation over "
             f"{len(rises)} runs {np.std(rises, ddof=1):.2f}."
         )
-    header = ["recipe", "seed", "steps", "s", "self-certainty", "accuracy", "length", "KL"]
+    header = [
+        "recipe",
+        "reward",
+        "seed",
+        "steps",
+        "s",
+        "self-certainty",
+        "accuracy",
+        "length",
+        "KL",
+    ]
     return Table([*header, "held out, sampled", "held out, greedy"], rows, caption)
 
 

@@ -33,8 +33,12 @@ def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
     assert (row["id"], row["state"], row["steps"]) == (folder.name, "finished", 2)
     assert main(["runs", "--runs", runs]) == 0
     assert "finished  2/2 steps" in capsys.readouterr().out
-    assert main(["report", folder.name, "--runs", runs]) == 0
+    csv = tmp_path / "table.csv"
+    assert main(["report", folder.name, "--runs", runs, "--csv", str(csv)]) == 0
     assert "self-certainty" in capsys.readouterr().out
+    header, row = csv.read_text(encoding="utf-8").splitlines()
+    assert header.startswith("recipe,reward,seed,steps,")
+    assert row.startswith("tiny,self_certainty,3,2/2,")
 
 
 def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
