@@ -66,12 +66,24 @@ class LiveTraining:
         self._display: Any = None
         self._drawn = 0.0
         if in_notebook():
+            from IPython import get_ipython
+            from IPython.core.pylabtools import select_figure_formats
             from IPython.display import Markdown, display
 
-            text = Markdown(f"`{label}`: waiting for the first step")
-            self._display = display(text, display_id=True)
+            # Figures are made without pyplot, so the notebook may not know yet how to show one.
+            select_figure_formats(get_ipython(), {"png"})
+            self._display = display(Markdown(f"`{label}`: loading the policy"), display_id=True)
         elif VARIABLE not in os.environ:
             self._bar = tqdm(total=total, desc=label, unit="step", file=sys.stderr)
+
+    def say(self, text: str) -> None:
+        """Show a line of text before the first step."""
+        if self._bar is not None:
+            tqdm.write(text, file=sys.stderr)
+        if self._display is not None:
+            from IPython.display import Markdown
+
+            self._display.update(Markdown(text))
 
     def update(self, rows: list[dict[str, Any]]) -> None:
         """Show the metrics of every step so far."""

@@ -217,7 +217,13 @@ def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
     run.set_status("running")
     try:
         policy = load_policy(recipe)
-        run.set_environment(describe_policy(policy.model))
+        facts = describe_policy(policy.model)
+        run.set_environment(facts)
+        display.say(
+            f"{recipe.model} on {facts['device']} ({facts['device_name']}): weights "
+            f"{facts['quantization']}, computing in {facts['compute_dtype']}, training "
+            f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"
+        )
         checkpoint = run.checkpoint
         run.rewind(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
         with warnings.catch_warnings():

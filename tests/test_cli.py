@@ -23,7 +23,9 @@ def recipe_file(tiny_recipe, tmp_path):
 def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
     runs = str(tmp_path / "runs")
     assert main(["train", recipe_file, "--runs", runs, "--seed", "3", "--set", "beta=1e-2"]) == 0
-    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    captured = capsys.readouterr()
+    assert "on cpu (CPU): weights nf4, computing in float32" in captured.err
+    folder = Path(captured.out.splitlines()[-1])
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     recipe = json.loads((folder / "recipe.json").read_text())
     assert (recipe["seed"], recipe["beta"]) == (3, 0.01)
