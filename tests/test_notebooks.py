@@ -102,3 +102,22 @@ def test_notebooks_are_found_by_name_number_and_path(tmp_path):
     assert find_notebooks([str(path)]) == [path]
     with pytest.raises(InputError, match="no notebook 'nothing'"):
         find_notebooks(["nothing"])
+
+
+def test_a_training_draws_itself_and_leaves_one_line(tmp_path):
+    setup = (
+        "from intuitor_lib.progress import LiveTraining\n"
+        "row = {'step': 1, 'rewards/self_certainty/mean': 9.5}\n"
+    )
+    path = write(
+        tmp_path / "live.ipynb",
+        "profile = 'cpu'",
+        setup + "live = LiveTraining('train x', 2)\nlive.update([row])",
+        "other = LiveTraining('train y', 2)\nother.update([row])\nother.close('`y` is trained')",
+    )
+    done = execute(path, "smoke", runs=tmp_path / "runs")
+    assert done.error == ""
+    cells = nbformat.read(done.notebook, as_version=4).cells
+    (drawn,), (line,) = cells[-2].outputs, cells[-1].outputs
+    assert drawn.data["image/png"]
+    assert line.data["text/markdown"] == "`y` is trained"
