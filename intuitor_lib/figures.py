@@ -110,9 +110,8 @@ def before_after(
             ax.annotate(
                 f"{estimate.value:.3g}",
                 (x, estimate.value),
-                xytext=(9, 0),
+                xytext=(8, 3),  # beside the marker, above the dashed line
                 textcoords="offset points",
-                va="center",
                 fontsize=9,
             )
         if reference_label in estimates:

@@ -230,17 +230,15 @@ def reference_policy(model: Any) -> Iterator[None]:
             yield
         return
     active = model.active_adapter
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.set_adapter(START_ADAPTER)
     try:
         yield
     finally:
         model.set_adapter(active)
-        # set_adapter marks whatever it activates as trainable and what it leaves as frozen.
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        # set_adapter marks all it activates as trainable and all it leaves as frozen.
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def describe_policy(model: Any) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL would default to
     another loss ("dapo"), to beta 0 and to an importance-weighted KL.
     """
+    dtype = compute_dtype(recipe.dtype, device)
     return trl.GRPOConfig(
         output_dir=str(output_dir),
         loss_type="grpo",
@@ -119,7 +120,8 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         gradient_checkpointing=recipe.gradient_checkpointing,
-        bf16=compute_dtype(recipe.dtype, device) == torch.bfloat16,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
         seed=recipe.seed,
