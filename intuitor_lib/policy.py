@@ -19,6 +19,7 @@ import transformers
 from torch import nn
 
 from .embedded import embedded_model_folder
+from .progress import quiet_transformers
 from .prompts import require_chat_template
 from .recipe import EMBEDDED_MODEL, InputError, Recipe
 
@@ -113,21 +114,17 @@ def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _load(auto: Any, source: Any, recipe: Recipe, **kwargs: Any) -> Any:
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
+    # Bars are for models that take a while to arrive.
+    quiet = recipe.model == EMBEDDED_MODEL
     try:
-        if recipe.model == EMBEDDED_MODEL:
-            bars.disable_progress_bar()
-        return auto.from_pretrained(source, revision=recipe.model_revision, **kwargs)
+        with quiet_transformers() if quiet else contextlib.nullcontext():
+            return auto.from_pretrained(source, revision=recipe.model_revision, **kwargs)
     except OSError as error:
         raise InputError(
             f"model={recipe.model!r} could not be loaded: {error}. Give a hub name that this "
             "machine can reach (log in for gated models), the path of a local folder, or "
             f"{EMBEDDED_MODEL!r}, which needs no hub (profiles smoke and cpu)."
         ) from error
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def _check_context(recipe: Recipe, config: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from tqdm.std import tqdm
 
-__all__ = ["LiveTraining", "in_notebook", "track", "watch"]
+__all__ = ["LiveTraining", "in_notebook", "quiet_transformers", "track", "watch"]
 
 VARIABLE = "INTUITOR_PROGRESS"
 _SECONDS_BETWEEN_FIGURES = 5.0
@@ -55,6 +55,20 @@ def track(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
             _report(label=label, done=done, total=total)
     else:
         yield from _bar_class()(items, total=total, desc=label, leave=False, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within it transformers draws no bars of its own for loading and saving."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class LiveTraining:
