@@ -25,7 +25,7 @@ from fractions import Fraction
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-__all__ = ["extract_answer", "grade", "is_correct"]
+__all__ = ["extract_answer", "grade", "grade_labelled", "is_correct"]
 
 MAX_ANSWER_CHARS = 2_000  # a longer answer is no answer to a problem with a short gold
 MAX_NUMBER_CHARS = 40
@@ -185,6 +185,19 @@ def grade(
     finally:
         executor.shutdown(cancel_futures=True)  # an interrupt does not wait for the whole batch
     return [bool(verdicts[pair]) for pair in pairs]
+
+
+def grade_labelled(
+    texts: Sequence[str], golds: Sequence[str | None], *, last_number: bool = False
+) -> list[bool | None]:
+    """`grade`, with None for every completion whose gold is None."""
+    rows = [i for i, gold in enumerate(golds) if gold is not None]
+    known = [gold for gold in golds if gold is not None]
+    verdicts: list[bool | None] = [None] * len(texts)
+    graded = grade([texts[i] for i in rows], known, last_number=last_number)
+    for i, verdict in zip(rows, graded, strict=True):
+        verdicts[i] = verdict
+    return verdicts
 
 
 def _gold_answer(gold: str, row: int) -> str:

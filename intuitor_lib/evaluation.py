@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from .answers import grade
+from .answers import grade_labelled
 from .certainty import (
     completion_log_probs,
     end_tokens,
@@ -116,7 +116,10 @@ def measure(
         label=label,
     )
     texts = policy.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
-    rows = [
+    verdicts = grade_labelled(
+        texts, [problem.answer for problem, _ in items], last_number=recipe.last_number
+    )
+    rows: list[dict[str, Any]] = [
         {
             "id": problem.id,
             "sample": sample,
@@ -125,9 +128,11 @@ def measure(
             "completion": text,
             "tokens": len(ids),
             "clipped": ids[-1] not in ends,
-            "correct": None,
+            "correct": verdict,
         }
-        for (problem, sample), text, ids in zip(items, texts, completion_ids, strict=True)
+        for (problem, sample), text, ids, verdict in zip(
+            items, texts, completion_ids, verdicts, strict=True
+        )
     ]
     if certainty:
         scores = score_completions(policy.model, prompt_ids, completion_ids).tolist()
@@ -140,14 +145,6 @@ def measure(
             first, _kl(policy, prompts, completions, temperature or 1.0), strict=True
         ):
             rows[i]["kl"] = value
-    graded = [row for row in rows if row["answer"] is not None]
-    verdicts = grade(
-        [row["completion"] for row in graded],
-        [row["answer"] for row in graded],
-        last_number=recipe.last_number,
-    )
-    for row, verdict in zip(graded, verdicts, strict=True):
-        row["correct"] = verdict
     return rows
 
 

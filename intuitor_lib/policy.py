@@ -30,6 +30,7 @@ __all__ = [
     "add_start_adapter",
     "compute_dtype",
     "describe_policy",
+    "ignore_renames",
     "load_policy",
     "reference_policy",
 ]
@@ -80,11 +81,17 @@ def load_policy(recipe: Recipe) -> Policy:
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     _keep_4bit_weights_unpacked(model)
     if recipe.use_lora:
-        with warnings.catch_warnings():
-            # PEFT reads names that transformers is renaming; users can do nothing about it.
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        with ignore_renames():
             model = _with_adapter(model, recipe)
     return Policy(model.to(device) if recipe.quantization == "none" else model, tokenizer)
+
+
+@contextlib.contextmanager
+def ignore_renames() -> Iterator[None]:
+    """Within it no warnings of transformers' renames, which PEFT and TRL have yet to follow."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        yield
 
 
 def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:

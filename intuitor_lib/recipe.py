@@ -174,8 +174,7 @@ class Recipe:
                 value = types.MappingProxyType(dict(value))
             elif f.type == "float" and _fits(value, float):
                 # 1 and 1.0 are the same training, so they must have the same digest.
-                with contextlib.suppress(OverflowError):
-                    value = float(value) + 0.0
+                value = float(value) + 0.0
             object.__setattr__(self, f.name, value)
         faults = [*_type_faults(self)] or [*_value_faults(self)]
         if faults:
@@ -391,7 +390,7 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
             yield f"{key}={getattr(r, key)}: must be below 2**32, the range of numpy's seeds"
     for key in ("name", "model", "dataset", "dataset_split", "prompt_column"):
         if not getattr(r, key):
-            yield f"{key} is empty: give a value, or leave it out for {_default(key)!r}"
+            yield f"{key} is empty: give a value, or leave it out for {getattr(Recipe, key)!r}"
     if r.answer_column == "":
         yield "answer_column is empty: name a column, or null for problems without answers"
     if not _is_json(r.dataset_kwargs):
@@ -400,10 +399,6 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
         yield f"prompt_template={r.prompt_template!r}: must hold {{prompt}} exactly once"
     yield from _reward_faults(r)
     yield from _policy_faults(r)
-
-
-def _default(key: str) -> Any:
-    return next(f.default for f in dataclasses.fields(Recipe) if f.name == key)
 
 
 def _is_json(values: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import peft
 from torch import nn
 
-from .answers import grade
+from .answers import grade_labelled
 from .certainty import score_completions
 from .policy import adapter_is_fresh, add_start_adapter, reference_policy
 from .prompts import prompt_token_ids
@@ -158,16 +158,12 @@ class AccuracyReward:
         **kwargs: Any,
     ) -> list[float | None]:
         """One verdict per completion; `answer` is the data set's column."""
-        golds = {i: gold for i, gold in enumerate(answer or ()) if gold is not None}
-        verdicts = grade(
-            [completion_text(completions[i]) for i in golds],
-            list(golds.values()),
+        verdicts = grade_labelled(
+            [completion_text(completion) for completion in completions],
+            [None] * len(completions) if answer is None else answer,
             last_number=self.last_number,
         )
-        rewards: list[float | None] = [None] * len(completions)
-        for i, verdict in zip(golds, verdicts, strict=True):
-            rewards[i] = float(verdict)
-        return rewards
+        return [None if verdict is None else float(verdict) for verdict in verdicts]
 
 
 class RandomReward:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
 from .data import Problem, Problems, load_problems
-from .policy import Policy, adapter_is_fresh, compute_dtype, describe_policy, load_policy
+from .policy import (
+    Policy,
+    adapter_is_fresh,
+    compute_dtype,
+    describe_policy,
+    ignore_renames,
+    load_policy,
+)
 from .progress import LiveTraining
 from .prompts import fit_prompts, to_dataset
 from .recipe import InputError, Recipe
@@ -228,9 +234,7 @@ def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
         )
         checkpoint = run.checkpoint
         run.rewind(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
-        with warnings.catch_warnings():
-            # TRL reads arguments that transformers has renamed; users can do nothing about it.
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        with ignore_renames():
             trainer = _make_trainer(recipe, problems.train, policy, run, display)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         _save(policy, run)

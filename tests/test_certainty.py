@@ -669,16 +669,7 @@ def test_models_whose_head_is_unknown_are_refused(build, message):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_completion_log_probs_against_the_models_own_logits(temperature):
-    config = transformers.LlamaConfig(
-        vocab_size=97,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    torch.manual_seed(3)
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = make_model("Llama")
     prompts, completions = [[5, 6, 7], [8]], [[9, 10], [11, 12, 13, 14]]
     ours = certainty.completion_log_probs(
         model, prompts, completions, temperature=temperature, eos_token_id=[]
