@@ -1,4 +1,4 @@
-"""The console script `intuitor`: train, reproduce, report, recipes, runs, quickstart, fetch.
+"""The console script `intuitor`: train, evaluate, compare, reproduce, report and others.
 
 Results go to standard output, progress and messages to standard error. Exit status: 0 done,
 1 a failure, 2 bad input, 130 interrupted.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .cli_evaluate import add_verbs
 from .recipe import InputError, Recipe, RecipeError
 from .recipes import PROFILES, RECIPES, get_recipe
 from .runs import RunStore, write_text
@@ -77,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "runs", _runs, "list the runs of the store")
     verb.add_argument("--json", action="store_true", help="as JSON")
     _add_runs(verb)
+
+    add_verbs(lambda *arguments: _verb(verbs, *arguments), _add_runs)
 
     _verb(verbs, "fetch", _fetch, "fetch and convert the embedded model, once")
     return parser

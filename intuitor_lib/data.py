@@ -7,29 +7,36 @@ and the same recipe gives the same problems in every process.
 from __future__ import annotations
 
 import contextlib
-import csv
 import difflib
 import functools
 import hashlib
-import io
 import json
 import numbers
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .recipe import GENERATOR_PREFIX, InputError, Recipe
+from .programming import programming_problems
+from .recipe import EMBEDDED_PROGRAMS, GENERATOR_PREFIX, Recipe
+from .tables import (
+    TABLE_SUFFIXES,
+    DataError,
+    Fault,
+    RawTable,
+    is_unicode,
+    read_hub,
+    read_table,
+)
 
 __all__ = ["DEFAULT_GENERATED", "DataError", "Problem", "Problems", "gold_answer", "load_problems"]
 
 DEFAULT_GENERATED = 1024
 """Training problems of a generator when `max_problems` is None (fewer if it has no more)."""
 
-LOCAL_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 ID_COLUMNS = ("id", "unique_id", "task_id")
 FAULTS_SHOWN = 20
 
@@ -41,10 +48,6 @@ GENERATOR_BLOCK = 1000
 HASH_ORDERED = frozenset(
     ("isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
 )
-
-
-class DataError(InputError):
-    """Problems that cannot be loaded. The message names the source, the faults and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +96,13 @@ class Problems:
         }
 
 
-class _Fault(str):
-    """What makes a row unusable."""
-
-
-class _Table(NamedTuple):
-    """Rows as read: each with its number, and its cells or a fault."""
-
-    columns: list[str]
-    records: list[tuple[int, Mapping[str, Any] | _Fault]]
-    unit: str = "line"
-
-
 def load_problems(recipe: Recipe) -> Problems:
     """The training and held-out problems of a recipe.
 
-    `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`), a file (.jsonl,
-    .json, .csv, .parquet) or else the name of a Hugging Face data set. Of problems with the same
-    prompt the first is kept. Held-out problems are drawn by a permutation seeded with
+    `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
+    `embedded:programs` (programming problems, none of them in the benchmark `programs`), a file
+    (.jsonl, .json, .csv, .parquet) or else the name of a Hugging Face data set. Of problems with
+    the same prompt the first is kept. Held-out problems are drawn by a permutation seeded with
     `dataset_seed`, then up to `max_problems` training problems from the rest; both keep the order
     of their source.
 
@@ -119,16 +111,29 @@ def load_problems(recipe: Recipe) -> Problems:
             problems than the recipe needs.
     """
     path, unusable = Path(recipe.dataset).expanduser(), 0
+    wanted = [c for c in (recipe.prompt_column, recipe.answer_column, *ID_COLUMNS) if c]
     if recipe.dataset.startswith(GENERATOR_PREFIX):
         source = recipe.dataset
         distinct, duplicates = _generate(recipe)
     else:
-        if path.is_file() or path.suffix.lower() in LOCAL_SUFFIXES:
+        if recipe.dataset == EMBEDDED_PROGRAMS:
+            source = recipe.dataset
+            rows = _programs(source)
+        elif path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
             source = path.name
-            rows, _ = _problems_of(_read_file(path, recipe), recipe, source, path.stem)
+            rows, _ = _problems_of(read_table(path, wanted), recipe, source, path.stem)
         else:
             source = recipe.dataset
-            table = _read_hub(recipe)
+            table = read_hub(
+                recipe.dataset,
+                name=recipe.dataset_name,
+                split=recipe.dataset_split,
+                revision=recipe.dataset_revision,
+                columns=wanted,
+                instead="use a local file (--data FILE, or dataset='FILE.jsonl'), or a generator "
+                f"('{GENERATOR_PREFIX}chain_sum', as the recipe quickstart under the profiles "
+                "smoke and cpu)",
+            )
             rows, unusable = _problems_of(table, recipe, source, source, drop_faults=True)
         first: dict[str, Problem] = {}
         for problem in rows:
@@ -158,6 +163,12 @@ def gold_answer(text: str) -> str:
     """
     final = re.search(r"(?:\A|\n)####[ \t]*(\S[^\n]*)\s*\Z", text)
     return final.group(1).strip() if final else text
+
+
+def _programs(source: str) -> list[Problem]:
+    # Their unit tests are no answers to compare with, so these problems have none.
+    problems = programming_problems("train")
+    return [Problem(problem.request, None, problem.id, source) for problem in problems]
 
 
 def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
@@ -236,127 +247,8 @@ def _seeded_globals(seed: int) -> Iterator[None]:
         numpy.random.set_state(before[1])
 
 
-def _read_hub(recipe: Recipe) -> _Table:
-    import datasets
-
-    names = {
-        "dataset_name": recipe.dataset_name,
-        "dataset_split": recipe.dataset_split,
-        "dataset_revision": recipe.dataset_revision,
-    }
-    name, split, revision = names.values()
-    # Network libraries under `datasets` raise errors of unrelated classes.
-    try:
-        table = datasets.load_dataset(recipe.dataset, name, split=split, revision=revision)
-    except Exception as error:
-        raise DataError(
-            f"cannot load dataset={recipe.dataset!r} from the Hugging Face hub with {names}: "
-            f"{error}. Check these; without the hub, use a local file (--data FILE, or dataset="
-            f"'FILE.jsonl'), or a generator ('{GENERATOR_PREFIX}chain_sum', as the recipe "
-            "quickstart under the profiles smoke and cpu)"
-        ) from error
-    rows = table.select_columns(_columns_read(recipe, table.column_names))
-    return _Table(list(table.column_names), list(enumerate(rows, 1)), "row")
-
-
-def _columns_read(recipe: Recipe, columns: Iterable[str]) -> list[str]:
-    """The columns needed of those there are: code data sets carry megabytes of tests in others."""
-    return [c for c in columns if c in {recipe.prompt_column, recipe.answer_column, *ID_COLUMNS}]
-
-
-def _read_file(path: Path, recipe: Recipe) -> _Table:
-    suffix = path.suffix.lower()
-    if suffix not in LOCAL_SUFFIXES:
-        raise DataError(f"{path}: a file of problems ends in one of {', '.join(LOCAL_SUFFIXES)}")
-    try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise DataError(
-            f"dataset={recipe.dataset!r}: cannot read {path.absolute()} ({error.strerror})"
-        ) from error
-    if suffix == ".parquet":
-        return _read_parquet(content, recipe)
-    if suffix == ".csv":
-        return _read_csv(content)
-    if suffix == ".json" and content.lstrip().startswith(b"["):
-        return _read_json(content, array=True)
-    return _read_json(content)
-
-
-def _read_json(content: bytes, *, array: bool = False) -> _Table:
-    if array:
-        rows = _parse_json(content)
-        pairs = [(1, rows)] if isinstance(rows, _Fault) else list(enumerate(rows, 1))
-    else:
-        # JSON text may hold U+2028 and other marks at which str.splitlines would cut it.
-        lines = enumerate(content.split(b"\n"), 1)
-        pairs = [(number, _parse_json(line)) for number, line in lines if line.strip()]
-    records: list[tuple[int, Any]] = [
-        (n, row if isinstance(row, dict | _Fault) else _Fault("not a JSON object"))
-        for n, row in pairs
-    ]
-    columns = dict.fromkeys(c for _, row in records if isinstance(row, dict) for c in row)
-    return _Table(list(columns), records, "row" if array else "line")
-
-
-def _parse_json(text: bytes) -> Any:
-    try:
-        return json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return _Fault(f"invalid UTF-8: {error.reason} at byte {error.start}")
-    except json.JSONDecodeError as error:
-        return _Fault(f"invalid JSON: {error.msg} at character {error.pos}")
-    except (ValueError, RecursionError) as error:
-        return _Fault(f"invalid JSON: {error}")
-
-
-def _read_csv(content: bytes) -> _Table:
-    # Invalid bytes become surrogates, so that the lines beside them can still be read.
-    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
-    columns: list[str] = []
-    records: list[tuple[int, Any]] = []
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return _Table(columns, records)
-        except csv.Error as error:
-            records.append((number, _Fault(f"invalid CSV: {error}")))
-            continue
-        if not _is_unicode("".join(cells)):
-            records.append((number, _Fault("invalid UTF-8")))
-        elif not columns:
-            columns = cells
-        elif len(cells) > len(columns):
-            fault = f"{len(cells)} cells under {len(columns)} columns: quote cells with commas"
-            records.append((number, _Fault(fault)))
-        elif cells:
-            records.append((number, dict(zip(columns, cells, strict=False))))
-
-
-def _read_parquet(content: bytes, recipe: Recipe) -> _Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as file:
-            columns = list(file.schema_arrow.names)
-            batches = file.read(_columns_read(recipe, columns))
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{recipe.dataset} is not a readable parquet file: {error}") from error
-    records: list[tuple[int, Any]] = []
-    for i in range(batches.num_rows):
-        try:
-            records.append((i + 1, batches.slice(i, 1).to_pylist()[0]))
-        except UnicodeDecodeError as error:
-            records.append((i + 1, _Fault(f"invalid UTF-8: {error.reason}")))
-    return _Table(columns, records, "row")
-
-
 def _problems_of(
-    table: _Table, recipe: Recipe, source: str, stem: str, *, drop_faults: bool = False
+    table: RawTable, recipe: Recipe, source: str, stem: str, *, drop_faults: bool = False
 ) -> tuple[list[Problem], int]:
     """Problems of the rows, and the count of faulty rows dropped.
 
@@ -374,12 +266,12 @@ def _problems_of(
                 f"them{remedy}"
             )
     made = [
-        (n, row if isinstance(row, _Fault) else _problem_of(row, recipe, source, f"{stem}:{n}"))
+        (n, row if isinstance(row, Fault) else _problem_of(row, recipe, source, f"{stem}:{n}"))
         for n, row in table.records
-        if isinstance(row, _Fault) or not faults
+        if isinstance(row, Fault) or not faults
     ]
     problems = [row for _, row in made if isinstance(row, Problem)]
-    bad = [f"\n  {table.unit} {n}: {row}" for n, row in made if isinstance(row, _Fault)]
+    bad = [f"\n  {table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
     if faults or (bad and not (drop_faults and problems)):
         if bad:
             faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
@@ -388,12 +280,12 @@ def _problems_of(
     return problems, len(bad)
 
 
-def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | _Fault:
+def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:
     prompt = row.get(recipe.prompt_column)
     if not isinstance(prompt, str) or not prompt.strip():
         kinds = {str: "empty", type(None): "missing"}
         kind = kinds.get(type(prompt), f"a {type(prompt).__name__}, not text")
-        return _Fault(f"{recipe.prompt_column!r} is {kind}")
+        return Fault(f"{recipe.prompt_column!r} is {kind}")
     answer = row.get(recipe.answer_column) if recipe.answer_column else None
     # A missing answer is NaN in parquet files written from float columns.
     if answer is None or answer != answer or not str(answer).strip():
@@ -401,16 +293,8 @@ def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) ->
     elif isinstance(answer, str | numbers.Number):
         answer = gold_answer(str(answer))
     else:
-        return _Fault(f"{recipe.answer_column!r} is a {type(answer).__name__}, not text")
-    if not _is_unicode(prompt + (answer or "")):
-        return _Fault("holds a lone surrogate (\\ud800 to \\udfff), which is no character")
+        return Fault(f"{recipe.answer_column!r} is a {type(answer).__name__}, not text")
+    if not is_unicode(prompt + (answer or "")):
+        return Fault("holds a lone surrogate (\\ud800 to \\udfff), which is no character")
     given = next((row[c] for c in ID_COLUMNS if row.get(c) not in (None, "")), id)
     return Problem(prompt, answer, str(given), source)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 __all__ = [
     "Estimate",
     "difference_over_problems",
+    "mcnemar",
     "mean_over_problems",
+    "pass_at_k",
     "proportion",
     "summarize",
 ]
@@ -98,6 +101,50 @@ def difference_over_problems(
     ids = list(means[0])
     changes = [means[1][i] - means[0][i] for i in ids]
     return mean_over_problems(ids, changes, resamples=resamples, seed=seed)
+
+
+def pass_at_k(rows: Sequence[Mapping[str, Any]], k: int) -> Estimate:
+    """Chance that at least one of `k` completions of a problem is right, from n >= k of each.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) with c right ones (arXiv 2107.03374, eq. 1);
+    the bootstrap resamples problems.
+
+    Raises:
+        ValueError: a problem has fewer than `k` completions, or k < 1.
+    """
+    counts: dict[Hashable, list[int]] = {}
+    for row in rows:
+        total = counts.setdefault(row["id"], [0, 0])
+        total[0] += 1
+        total[1] += bool(row["correct"])
+    fewest = min((n for n, _ in counts.values()), default=0)
+    if not 1 <= k <= fewest:
+        raise ValueError(f"pass@{k} needs {k} completions of each problem, one has {fewest}")
+    chances = [1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts.values()]
+    return mean_over_problems(list(counts), chances)
+
+
+def mcnemar(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Exact McNemar test on the same problems, one completion of each.
+
+    Returns:
+        `lost` (right before, wrong after), `won` (the reverse) and the two-sided p-value `p` of
+        the hypothesis that both are equally likely.
+
+    Raises:
+        ValueError: different problems, or several completions of one.
+    """
+    from scipy.stats import binomtest
+
+    sides = [{row["id"]: bool(row["correct"]) for row in rows} for rows in (before, after)]
+    if sides[0].keys() != sides[1].keys() or not len(before) == len(sides[0]) == len(after):
+        raise ValueError("McNemar's test needs the same problems on both sides, each once")
+    lost = sum(sides[0][i] and not sides[1][i] for i in sides[0])
+    won = sum(sides[1][i] and not sides[0][i] for i in sides[0])
+    p = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    return {"lost": lost, "won": won, "p": float(p)}
 
 
 def _mean_per_problem(rows: Sequence[Mapping[str, Any]], column: str) -> dict[Hashable, float]:

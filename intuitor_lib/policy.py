@@ -31,6 +31,7 @@ __all__ = [
     "compute_dtype",
     "describe_policy",
     "ignore_renames",
+    "load_model",
     "load_policy",
     "reference_policy",
 ]
@@ -57,33 +58,84 @@ def load_policy(recipe: Recipe) -> Policy:
             chat template or nothing to pad with; the adapter folder holds no adapter;
             the model is neither a local folder nor reachable on the hub.
     """
-    source = embedded_model_folder() if recipe.model == EMBEDDED_MODEL else recipe.model
-    config = _load(transformers.AutoConfig, source, recipe)
-    _check_context(recipe, config)
-    tokenizer = _load(transformers.AutoTokenizer, source, recipe, padding_side="left")
-    _set_pad_token(tokenizer, recipe.model)
+    _check_context(recipe, _load(transformers.AutoConfig, recipe.model, recipe.model_revision))
+    dtype = compute_dtype(recipe.dtype, accelerate.PartialState().device)
+    model, tokenizer = _load_weights(
+        recipe.model,
+        recipe.model_revision,
+        recipe.quantization,
+        compute=dtype,
+        # All weights trained: AdamW steps of 3e-6 round away in bf16, so the weights stay fp32.
+        stored=dtype if recipe.use_lora else torch.float32,
+    )
     require_chat_template(tokenizer)
+    if recipe.use_lora:
+        with ignore_renames():
+            model = _with_adapter(model, recipe)
+    return Policy(model.to(_device(recipe.quantization, model)), tokenizer)
 
+
+def load_model(
+    model: str,
+    *,
+    revision: str | None = None,
+    adapter: str | None = None,
+    quantization: str = "none",
+    dtype: str = "auto",
+) -> Policy:
+    """A model to generate and score with, none of its weights trainable.
+
+    Args:
+        model: `EMBEDDED_MODEL`, a local folder or a name on the hub.
+        revision: of the hub.
+        adapter: folder or hub name of a PEFT adapter to put on it.
+        quantization: "nf4" or "none".
+        dtype: of computing, as in a recipe.
+
+    Raises:
+        InputError: as `load_policy`; a chat template is not asked for.
+    """
+    compute = compute_dtype(dtype, accelerate.PartialState().device)
+    loaded, tokenizer = _load_weights(
+        model, revision, quantization, compute=compute, stored=compute
+    )
+    if adapter is not None:
+        with ignore_renames():
+            loaded = _existing_adapter(loaded, adapter, model, trainable=False)
+    loaded.requires_grad_(False)
+    return Policy(loaded.to(_device(quantization, loaded)), tokenizer)
+
+
+def _device(quantization: str, model: Any) -> torch.device:
+    # 4-bit weights were put on their device while they were loaded.
+    return accelerate.PartialState().device if quantization == "none" else model.device
+
+
+def _load_weights(
+    name: str,
+    revision: str | None,
+    quantization: str,
+    *,
+    compute: torch.dtype,
+    stored: torch.dtype,
+) -> Policy:
+    tokenizer = _load(transformers.AutoTokenizer, name, revision, padding_side="left")
+    _set_pad_token(tokenizer, name)
     device = accelerate.PartialState().device
-    dtype = compute_dtype(recipe.dtype, device)
-    # All weights trained: AdamW steps of 3e-6 round away in bf16, so the weights stay fp32.
-    weights: dict[str, Any] = {"dtype": dtype if recipe.use_lora else torch.float32}
-    if recipe.quantization == "nf4":
+    weights: dict[str, Any] = {"dtype": stored}
+    if quantization == "nf4":
         weights["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_compute_dtype=compute,
         )
     if device.type == "cuda":
         weights["device_map"] = {"": device}
-    model = _load(transformers.AutoModelForCausalLM, source, recipe, **weights)
+    model = _load(transformers.AutoModelForCausalLM, name, revision, **weights)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     _keep_4bit_weights_unpacked(model)
-    if recipe.use_lora:
-        with ignore_renames():
-            model = _with_adapter(model, recipe)
-    return Policy(model.to(device) if recipe.quantization == "none" else model, tokenizer)
+    return Policy(model, tokenizer)
 
 
 @contextlib.contextmanager
@@ -120,15 +172,16 @@ def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
     return min(seconds)
 
 
-def _load(auto: Any, source: Any, recipe: Recipe, **kwargs: Any) -> Any:
+def _load(auto: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
     # Bars are for models that take a while to arrive.
-    quiet = recipe.model == EMBEDDED_MODEL
+    embedded = name == EMBEDDED_MODEL
+    source = embedded_model_folder() if embedded else name
     try:
-        with quiet_transformers() if quiet else contextlib.nullcontext():
-            return auto.from_pretrained(source, revision=recipe.model_revision, **kwargs)
+        with quiet_transformers() if embedded else contextlib.nullcontext():
+            return auto.from_pretrained(source, revision=revision, **kwargs)
     except OSError as error:
         raise InputError(
-            f"model={recipe.model!r} could not be loaded: {error}. Give a hub name that this "
+            f"model={name!r} could not be loaded: {error}. Give a hub name that this "
             "machine can reach (log in for gated models), the path of a local folder, or "
             f"{EMBEDDED_MODEL!r}, which needs no hub (profiles smoke and cpu)."
         ) from error
@@ -184,16 +237,20 @@ def _with_adapter(model: Any, recipe: Recipe) -> Any:
                 task_type="CAUSAL_LM",
             ),
         )
-    try:
-        model = peft.PeftModel.from_pretrained(model, recipe.adapter, is_trainable=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"adapter={recipe.adapter!r} could not be loaded: {error}. Give a folder (or hub "
-            "name) with adapter_config.json and adapter_model.safetensors made for "
-            f"{recipe.model}; a run's is its folder 'adapter'."
-        ) from error
+    model = _existing_adapter(model, recipe.adapter, recipe.model, trainable=True)
     add_start_adapter(model)
     return model
+
+
+def _existing_adapter(model: Any, adapter: str, name: str, *, trainable: bool) -> Any:
+    try:
+        return peft.PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"adapter={adapter!r} could not be loaded: {error}. Give a folder (or hub "
+            "name) with adapter_config.json and adapter_model.safetensors made for "
+            f"{name}; a run's is its folder 'adapter'."
+        ) from error
 
 
 def adapter_is_fresh(model: Any) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 
 __all__ = [
     "EMBEDDED_MODEL",
+    "EMBEDDED_PROGRAMS",
     "GENERATOR_PREFIX",
     "REWARDS",
     "SYSTEM_PROMPTS",
@@ -37,6 +38,9 @@ EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
 EMBEDDED_CONTEXT = 8192
 """Context of the embedded model (tokens): `max_position_embeddings` of SmolLM2-135M."""
+
+EMBEDDED_PROGRAMS = "embedded:programs"
+"""`dataset=EMBEDDED_PROGRAMS` are small programming problems made by this package."""
 
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
@@ -441,6 +445,8 @@ def _policy_faults(r: Recipe) -> typing.Iterator[str]:
         yield "lora_target_modules is empty: name layers, or 'all-linear'"
     if r.model.startswith("embedded:") and r.model != EMBEDDED_MODEL:
         yield f"model={r.model!r}: the only embedded model is {EMBEDDED_MODEL!r}"
+    if r.dataset.startswith("embedded:") and r.dataset != EMBEDDED_PROGRAMS:
+        yield f"dataset={r.dataset!r}: the only embedded problems are {EMBEDDED_PROGRAMS!r}"
     context = model_context(r.model)
     if context is not None and r.max_completion_length >= context:
         yield (

@@ -13,6 +13,7 @@ from typing import Any
 
 from .recipe import (
     EMBEDDED_MODEL,
+    EMBEDDED_PROGRAMS,
     GENERATOR_PREFIX,
     SYSTEM_PROMPTS,
     Recipe,
@@ -223,10 +224,13 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
                 "intuitor-code",
                 "Table 1, Figure 6: INTUITOR-Code",
                 _TABLE_7_CODE,
-                _LARGE_ON_PAPER_MACHINE
-                | {
-                    gpu: {"system_prompt": SYSTEM_PROMPTS["code"]}
-                    for gpu in ("gpu-12gb", "gpu-24gb")
+                {
+                    **_LARGE_ON_PAPER_MACHINE,
+                    # No hub there: problems of this package, named as such in the run.
+                    "smoke": {"dataset": EMBEDDED_PROGRAMS},
+                    "cpu": {"dataset": EMBEDDED_PROGRAMS, "max_completion_length": 160},
+                    "gpu-12gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
+                    "gpu-24gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
                 },
             ),
             _math(

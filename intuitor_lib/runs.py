@@ -33,7 +33,15 @@ from typing import Any
 
 from .recipe import Recipe
 
-__all__ = ["Run", "RunStore", "environment", "project_root", "read_rows", "write_text"]
+__all__ = [
+    "EvaluationRecord",
+    "Run",
+    "RunStore",
+    "environment",
+    "project_root",
+    "read_rows",
+    "write_text",
+]
 
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
 
@@ -200,7 +208,7 @@ class Run:
         Raises:
             KeyError: there is none, and no `make`.
         """
-        file = self.path / "tables" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
+        file = _table_file(self.path, name)
         if not file.is_file():
             if make is None:
                 raise KeyError(f"run {self.id} has no table {name!r}")
@@ -216,21 +224,100 @@ class Run:
             shutil.rmtree(self.path / name, ignore_errors=True)
             filled.rename(self.path / name)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the run; waits, with a message, while another process trains it."""
-        import filelock
+        return _hold(self.path, f"another process is training {self.id}; waiting for it")
 
-        lock = filelock.FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"another process is training {self.id}; waiting for it", file=sys.stderr)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRecord:
+    """One evaluation in the store: a policy on a benchmark, decoded in one way.
+
+    evaluations/<benchmark>-<policy>-<hash>/
+        evaluation.json    what was asked: policy, items, decoding
+        environment.json   versions, device and precision
+        items.jsonl        one row per completion, in the order they were made
+        tables/*.jsonl     what was computed from them
+    """
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """`policy`, `benchmark` and `decoding`, each with its settings."""
+        return json.loads((self.path / "evaluation.json").read_text(encoding="utf-8"))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device and precision of the last process that worked on it."""
+        file = self.path / "environment.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per completion, sorted by item and sample; an interrupted one has fewer."""
+        order = {item: i for i, item in enumerate(self.spec["benchmark"]["_ids"])}
+        rows = read_rows(self.path / "items.jsonl")
+        return sorted(rows, key=lambda row: (order[row["id"]], row["sample"]))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every completion is there."""
+        spec = self.spec
+        wanted = spec["benchmark"]["n"] * spec["decoding"]["num_samples"]
+        return len(read_rows(self.path / "items.jsonl")) == wanted
+
+    def set_environment(self, details: Mapping[str, Any]) -> None:
+        """Write versions and machine, with `details` of the policy."""
+        text = json.dumps({**environment(), **details}, indent=2) + "\n"
+        write_text(self.path / "environment.json", text)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to `items.jsonl`, which a torn last line would else spoil."""
+        file = self.path / "items.jsonl"
+        if file.is_file() and not file.read_bytes().endswith(b"\n"):
+            write_text(file, _dump_rows(read_rows(file)))
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(_dump_rows(rows))
+
+    def table(
+        self, name: str, make: Callable[[], list[dict[str, Any]]] | None = None
+    ) -> list[dict[str, Any]]:
+        """As `Run.table`."""
+        return Run(self.path).table(name, make)
+
+    def has_table(self, name: str) -> bool:
+        """Whether `table(name)` is there."""
+        return _table_file(self.path, name).is_file()
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the evaluation; waits, with a message, while another process works on it."""
+        return _hold(self.path, f"another process is evaluating {self.id}; waiting for it")
+
+
+def _table_file(folder: Path, name: str) -> Path:
+    return folder / "tables" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
+
+
+@contextlib.contextmanager
+def _hold(folder: Path, message: str) -> Iterator[None]:
+    import filelock
+
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(message, file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class RunStore:
@@ -260,11 +347,43 @@ class RunStore:
             write_text(run.path / "problems.json", json.dumps(dict(problems), indent=2) + "\n")
             write_text(run.path / "recipe.json", recipe.to_json())
         except OSError as error:
-            raise OSError(
-                f"the run store {self.root} cannot be written: {error}. Name a folder of yours "
-                "with --runs DIR or the environment variable INTUITOR_RUNS"
-            ) from error
+            raise self._unwritable(error) from error
         return run
+
+    def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:
+        """The evaluation of these settings, made if it is new.
+
+        Settings whose name begins with "_" describe and do not tell evaluations apart.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        kept = {
+            part: {key: value for key, value in settings.items() if key[0] != "_"}
+            for part, settings in spec.items()
+        }
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+        label = f"{spec['benchmark']['name']}-{spec['policy']['_name']}"
+        folder = f"{re.sub(r'[^A-Za-z0-9._]+', '-', label)[:80]}-{digest}"
+        for existing in (self.root / "evaluations").glob(f"*-{digest}/evaluation.json"):
+            return EvaluationRecord(existing.parent)
+        record = EvaluationRecord(self.root / "evaluations" / folder)
+        try:
+            write_text(record.path / "evaluation.json", json.dumps(dict(spec), indent=2) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return record
+
+    def evaluations(self) -> Iterator[EvaluationRecord]:
+        """Every evaluation, by name."""
+        files = sorted((self.root / "evaluations").glob("*/evaluation.json"))
+        return (EvaluationRecord(file.parent) for file in files)
+
+    def _unwritable(self, error: OSError) -> OSError:
+        return OSError(
+            f"the run store {self.root} cannot be written: {error}. Name a folder of yours "
+            "with --runs DIR or the environment variable INTUITOR_RUNS"
+        )
 
     def __iter__(self) -> Iterator[Run]:
         """Every run, by name."""

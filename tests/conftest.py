@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
+from benchmark_rows import ALPACA, CRUX, LCB, METHOD, MMLU, write
 
 # Before any library reads them: tests use no network and few threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -100,3 +101,20 @@ def tiny_recipe(tiny_model: Path, sums_file: Path):
         gradient_checkpointing=False,
         save_steps=1,
     )
+
+
+@pytest.fixture
+def benchmark_files(tmp_path):
+    """A folder of benchmark files, each in its hub's columns, with rows of our own."""
+    write(tmp_path / "gsm8k_test.jsonl", [{"question": "1 + 1?", "answer": "Two.\n#### 2"}] * 3)
+    problem = {"problem": "What is $1+2$?", "answer": "3", "unique_id": "test/1.json"}
+    write(tmp_path / "math500.jsonl", [problem])
+    write(tmp_path / "cruxeval.jsonl", [CRUX])
+    write(tmp_path / "mmlu_pro_test.jsonl", [{**MMLU, "question": "Which is odd?", "answer": "A"}])
+    write(tmp_path / "mmlu_pro_validation.jsonl", [MMLU] * 7)
+    (tmp_path / "alpaca_eval.json").write_text(json.dumps(ALPACA), encoding="utf-8")
+    write(tmp_path / "livecodebench" / "test.jsonl", [LCB, METHOD])
+    for i in range(2, 7):
+        rows = [{**LCB, "question_id": f"later_{i}"}]
+        write(tmp_path / "livecodebench" / f"test{i}.jsonl", rows)
+    return tmp_path

@@ -72,6 +72,12 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
         (["reproduce", "--profile", "phone"], "unknown profile 'phone'"),
         (["report", "nothing"], "no run 'nothing'"),
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
+        (["evaluate", "tiny", "-b", "gsm9k"], "unknown benchmark 'gsm9k': choose from gsm8k"),
+        (["evaluate", "tiny", "-b", "gsm8k", "--base"], "--base needs a run: no run 'tiny'"),
+        (["compare", "a", "b"], "no evaluation of 'a'"),
+        (["evaluations", "nothing"], "no evaluation of 'nothing'"),
+        (["check", "gsm9k"], "unknown benchmark 'gsm9k'"),
+        (["check", "--benchmarks", "/nowhere"], "'/nowhere' is no folder"),
     ],
 )
 def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path, monkeypatch):
@@ -106,6 +112,45 @@ def test_recipes_prints_sources(capsys):
     assert "num_generations: 7  # default: paper Table 7: group size G" in out
 
 
+def test_evaluate_then_compare(recipe_file, tiny_model, tmp_path, capsys):
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", recipe_file, *runs]) == 0
+    run = Path(capsys.readouterr().out.splitlines()[-1]).name
+    asked = ["-b", "chain_sum", "--n", "3", "--max-new-tokens", "4", *runs]
+    csv = tmp_path / "table.csv"
+    assert main(["evaluate", run, *asked, "--csv", str(csv)]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    spec = json.loads((folder / "evaluation.json").read_text())
+    assert (spec["policy"]["run"], spec["benchmark"]["name"]) == (run, "chain_sum")
+    assert len(csv.read_text(encoding="utf-8").splitlines()) == 2
+    assert main(["evaluate", run, "--base", *asked]) == 0
+    base = f"{tiny_model.name}-nf4"
+    assert base in capsys.readouterr().out
+
+    assert main(["compare", base, run, *runs, "--csv", str(csv)]) == 0
+    out = capsys.readouterr().out
+    assert "McNemar p" in out
+    assert out.count("chain_sum") == 1
+    assert main(["evaluations", *runs]) == 0
+    assert capsys.readouterr().out.count("greedy, <= 4") == 2
+
+
+def test_benchmarks_are_listed_and_checked(capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("INTUITOR_BENCHMARKS", raising=False)
+    assert main(["benchmarks"]) == 0
+    out = capsys.readouterr().out
+    assert "GSM8K (Table 1, GSM8K)" in out
+    assert "gsm_symbolic (stands in for GSM8K)" in out
+    assert "openai/gsm8k (test) at 740312ad, or gsm8k_test.jsonl" in out
+    assert main(["check", "chain_sum", "instructions"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" 200/200 ") == out.count(" 0/200 ") == 2
+    monkeypatch.setattr("intuitor_lib.graders.violations", lambda *_: [])
+    assert main(["check", "instructions"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("(wrong): followed") == 200
+
+
 def test_a_failure_exits_1(recipe_file, tmp_path, monkeypatch, capsys):
     def broken(recipe):
         raise RuntimeError("the disk caught fire")
@@ -119,7 +164,7 @@ def test_the_module_is_the_script():
     result = subprocess.run(
         [sys.executable, "-m", "intuitor_lib", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in ("train", "reproduce", "recipes", "runs"):
+    for verb in ("train", "evaluate", "compare", "reproduce", "recipes", "runs"):
         assert verb in result.stdout
     assert "intuitor" in result.stdout.splitlines()[0]
 

@@ -17,14 +17,30 @@ MODULES = {path.stem for path in FOLDER.glob("*.py")}
 # evaluation, figures and report. Trainer and evaluation meet only through the run store.
 MAY_IMPORT = {
     "recipe": set(),
-    "answers": set(),
     "certainty": set(),
-    "embedded": {"progress"},
     "intervals": set(),
-    "progress": {"figures"},
     "recipes": {"recipe"},
-    "data": {"recipe"},
+    # answers
+    "equivalence": set(),
+    "answers": {"equivalence"},
+    "answer_forms": set(),
+    # model-written programs
+    "syscalls": set(),
+    "cell": {"syscalls"},
+    "jail": {"cell", "syscalls"},
+    "sandbox": set(),
+    "unit_tests": {"sandbox"},
+    # problems and prompts
+    "tables": {"recipe"},
+    "program_items": set(),
+    "programming": {"program_items"},
+    "program_outputs": set(),
+    "instructions": set(),
+    "data": {"recipe", "tables", "programming"},
     "prompts": {"recipe", "data"},
+    # policies
+    "embedded": {"progress"},
+    "progress": {"figures"},
     "policy": {"recipe", "prompts", "progress", "embedded"},
     "rewards": {"answers", "certainty", "policy", "prompts"},
     "runs": {"recipe", "data"},
@@ -32,22 +48,37 @@ MAY_IMPORT = {
         *("recipe", "recipes", "data", "prompts", "policy"),
         *("answers", "certainty", "rewards", "progress", "runs"),
     },
-    "evaluation": {
-        *("recipe", "data", "prompts", "policy"),
-        *("answers", "certainty", "intervals", "progress", "runs"),
+    # benchmarks
+    "sources": {"recipe", "tables"},
+    "livecodebench": {"tables"},
+    "graders": {"answers", "answer_forms", "instructions", "unit_tests"},
+    "questions": {
+        *("recipe", "data", "tables", "sources", "graders", "livecodebench"),
+        *("programming", "program_outputs", "instructions"),
     },
+    "benchmarks": {"recipe", "tables", "sources", "graders", "questions", "livecodebench"},
+    "alpaca": {"runs", "tables"},
+    "subjects": {"recipe", "data", "policy", "runs"},
+    "evaluation": {
+        *("recipe", "data", "prompts", "policy", "subjects"),
+        *("answers", "certainty", "intervals", "progress", "runs"),
+        *("alpaca", "benchmarks", "graders", "sandbox"),
+    },
+    # results
     "figures": {"runs", "intervals"},
     "report": {"runs", "figures", "intervals", "recipe", "recipes"},
+    "scoreboard": {"runs", "intervals", "recipe", "report", "alpaca"},
     "notebooks": {"recipe", "recipes", "runs", "report", "progress"},
     "__main__": {"cli"},
 }
+MAY_IMPORT["cli_evaluate"] = set(MAY_IMPORT) - {"__main__"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 
 # Stored results redraw without torch.
 NO_TORCH = (
-    *("recipe", "recipes", "answers", "data", "intervals"),
-    *("prompts", "runs", "figures", "report", "progress"),
+    *("recipe", "recipes", "answers", "answer_forms", "data", "intervals", "benchmarks"),
+    *("prompts", "runs", "figures", "report", "scoreboard", "progress", "sandbox", "cli"),
 )
 
 

@@ -1,11 +1,18 @@
 """Intervals against closed forms and brute force."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from intuitor_lib.intervals import difference_over_problems, mean_over_problems, proportion
+from intuitor_lib.intervals import (
+    difference_over_problems,
+    mcnemar,
+    mean_over_problems,
+    pass_at_k,
+    proportion,
+)
 
 
 def test_wilson_by_hand():
@@ -62,3 +69,48 @@ def test_a_paired_difference_is_narrower_than_its_sides():
 def test_a_difference_needs_the_same_problems():
     with pytest.raises(ValueError, match="only one side has"):
         difference_over_problems([{"id": "a", "x": 1}], [{"id": "b", "x": 1}], "x")
+
+
+def outcomes(text, name="p"):
+    """Rows of one completion each; '1' is right."""
+    return [{"id": f"{name}{i}", "correct": mark == "1"} for i, mark in enumerate(text)]
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one():
+    marks = {"a": "1100", "b": "0000", "c": "1000", "d": "1111"}
+    rows = [
+        {"id": name, "sample": i, "correct": mark == "1"}
+        for name, text in marks.items()
+        for i, mark in enumerate(text)
+    ]
+    for k in (1, 2, 3, 4):
+        draws = ["1" in draw for text in marks.values() for draw in itertools.combinations(text, k)]
+        estimate = pass_at_k(rows, k)
+        assert estimate.value == pytest.approx(np.mean(draws))
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.n == 4
+    with pytest.raises(ValueError, match="pass@5 needs 5 completions"):
+        pass_at_k(rows, 5)
+    with pytest.raises(ValueError, match="pass@0"):
+        pass_at_k(rows, 0)
+
+
+def test_mcnemar_by_hand():
+    #                 both, lost, won, neither
+    before = outcomes("111" + "11" + "0000000" + "00")
+    after = outcomes("111" + "00" + "1111111" + "00")
+    found = mcnemar(before, after)
+    assert (found["lost"], found["won"]) == (2, 7)
+    # Two-sided: of 9 coins, 2 or fewer or 7 or more heads.
+    tail = sum(math.comb(9, i) for i in range(3)) / 2**9
+    assert found["p"] == pytest.approx(2 * tail)
+    assert mcnemar(before, before) == {"lost": 0, "won": 0, "p": 1.0}
+
+
+def test_mcnemar_wants_the_same_problems_once():
+    rows = outcomes("10")
+    for other in (outcomes("10", "q"), outcomes("1"), rows + rows):
+        with pytest.raises(ValueError, match="same problems on both sides, each once"):
+            mcnemar(rows, other)
+        with pytest.raises(ValueError, match="same problems on both sides, each once"):
+            mcnemar(other, rows)
