@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .answers import extract_answer, is_correct
+    from .benchmarks import BENCHMARKS
     from .certainty import score_completions, self_certainty
     from .data import load_problems
+    from .evaluation import evaluate
     from .policy import load_policy
     from .recipe import Recipe, RecipeError
     from .recipes import PROFILES, RECIPES, get_recipe
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "BENCHMARKS": "benchmarks",
     "IntuitorTrainer": "trainer",
     "PROFILES": "recipes",
     "RECIPES": "recipes",
@@ -30,6 +33,7 @@ _MODULE_OF = {
     "Run": "runs",
     "RunStore": "runs",
     "SelfCertaintyReward": "rewards",
+    "evaluate": "evaluation",
     "extract_answer": "answers",
     "get_recipe": "recipes",
     "is_correct": "answers",
@@ -41,6 +45,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "BENCHMARKS",
     "PROFILES",
     "RECIPES",
     "IntuitorTrainer",
@@ -49,6 +54,7 @@ __all__ = [
     "Run",
     "RunStore",
     "SelfCertaintyReward",
+    "evaluate",
     "extract_answer",
     "get_recipe",
     "is_correct",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from .benchmarks import (
     get_benchmark,
     load_items,
 )
+from .grading_speed import time_grading
 from .recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
 from .report import Table
 from .runs import RunStore, write_text
@@ -72,6 +74,7 @@ def add_verbs(new: Callable[[str, Any, str], argparse.ArgumentParser], add_runs:
 
     verb = new("check", _check, "check grading: gold answers score 1, spoiled ones 0")
     verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default all at hand")
+    verb.add_argument("--speed", action="store_true", help="time it instead")
     _add_folder(verb)
 
 
@@ -174,7 +177,20 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _speed() -> int:
+    found = time_grading()
+    rows = [
+        [r["what"], r["n"], f"{r['right']} of {r['expected']}", f"{r['seconds']:.1f}"]
+        for r in found
+    ]
+    caption = f"On {os.cpu_count()} cores. {protections()}."
+    print(Table(["what", "n", "found right", "seconds"], rows, caption))
+    return int(any(row["right"] != row["expected"] for row in found))
+
+
 def _check(options: argparse.Namespace) -> int:
+    if options.speed:
+        return _speed()
     rows, wrong = [], False
     benchmarks = [get_benchmark(name) for name in options.names or BENCHMARKS]
     if any(benchmark.grader.runs_code for benchmark in benchmarks):

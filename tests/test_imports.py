@@ -57,6 +57,7 @@ MAY_IMPORT = {
         *("programming", "program_outputs", "instructions"),
     },
     "benchmarks": {"recipe", "tables", "sources", "graders", "questions", "livecodebench"},
+    "grading_speed": {"answers", "benchmarks"},
     "alpaca": {"runs", "tables"},
     "subjects": {"recipe", "data", "policy", "runs"},
     "evaluation": {
