@@ -104,7 +104,7 @@ def _ends_in_sign(line: str) -> bool:
 # --- Grading --------------------------------------------------------------------------------
 
 
-def is_correct(text: str, gold: str, *, last_number: bool = False, timeout_s: float = 1.0) -> bool:
+def is_correct(text: str, gold: str, *, last_number: bool = False, timeout_s: float = 0.8) -> bool:
     r"""Whether the answer of the completion `text` is equivalent to the gold answer.
 
     Equivalent is what math-verify takes for equal (``\frac12`` and 0.5, ``x=5`` and 5), but for
@@ -128,7 +128,7 @@ def grade(
     golds: Sequence[str],
     *,
     last_number: bool = False,
-    timeout_s: float = 1.0,
+    timeout_s: float = 0.8,
     workers: int | None = None,
 ) -> list[bool]:
     """Grade each completion against the gold of the same index, as `is_correct` does.
@@ -171,7 +171,7 @@ def _gold_answer(gold: str, row: int) -> str:
 
 
 def clusters(
-    answers: Sequence[str | None], *, timeout_s: float = 1.0, workers: int | None = None
+    answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
 ) -> list[int | None]:
     """Give each answer its cluster: the index of the first answer that it is equivalent to.
 
@@ -195,7 +195,7 @@ def clusters(
 
 
 def plurality(
-    answers: Sequence[str | None], *, timeout_s: float = 1.0, workers: int | None = None
+    answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
 ) -> list[bool]:
     """Whether each answer is in the plurality, the largest of the `clusters`.
 

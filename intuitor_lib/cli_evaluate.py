@@ -21,7 +21,7 @@ from .recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
 from .report import Table
 from .runs import RunStore, write_text
 from .sandbox import protections
-from .scoreboard import comparison_table, evaluation_table, find_evaluations
+from .scoreboard import comparison_table, evaluation_table, find_evaluations, paper_table
 from .sources import FOLDER_VARIABLE, benchmarks_folder
 
 __all__ = ["add_verbs"]
@@ -63,6 +63,7 @@ def add_verbs(new: Callable[[str, Any, str], argparse.ArgumentParser], add_runs:
 
     verb = new("evaluations", _evaluations, "the scores of every stored evaluation")
     verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
+    verb.add_argument("--paper", action="store_true", help="as the columns of the paper's Table 1")
     _add_csv(verb)
     add_runs(verb)
 
@@ -166,7 +167,7 @@ def _evaluations(options: argparse.Namespace) -> int:
     if not records:
         print(f"no evaluations in {store.root}", file=sys.stderr)
         return 0
-    _show(evaluation_table(records), options.csv)
+    _show((paper_table if options.paper else evaluation_table)(records), options.csv)
     return 0
 
 

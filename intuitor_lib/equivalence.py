@@ -42,7 +42,7 @@ Pair = tuple[str | None, str | None]  # an answer and its gold; no gold asks whe
 def equivalent(
     pairs: Sequence[tuple[str | None, str]],
     *,
-    timeout_s: float = 1.0,
+    timeout_s: float = 0.8,
     workers: int | None = None,
 ) -> list[bool]:
     """Whether the answer of each pair ``(answer, gold)`` is equivalent to its gold answer.
@@ -59,7 +59,7 @@ def equivalent(
 
 
 def readable(
-    answers: Sequence[str | None], *, timeout_s: float = 1.0, workers: int | None = None
+    answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
 ) -> list[bool]:
     """Whether each answer is a number, words or LaTeX that math-verify reads within its limits.
 

@@ -204,7 +204,10 @@ def evaluate(
     if num_samples > 1 and not record.has_table("majority"):
         record.table("majority", lambda: _votes(record.rows, benchmark))
     if isinstance(benchmark.grader, JudgedGrader):
-        write_outputs(record.path, record.rows, subject.spec["_name"])
+        datasets = {item.id: item.gold["dataset"] for item in items}
+        first = [row for row in record.rows if row["sample"] == 0]
+        outputs = [{**row, "dataset": datasets[row["id"]]} for row in first]
+        write_outputs(record.path, outputs, subject.spec["_name"])
     return record
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .alpaca import read_judgement
+from .benchmarks import BENCHMARKS, PAPER_COLUMNS
 from .intervals import (
     Estimate,
     difference_over_problems,
@@ -18,7 +19,7 @@ from .recipe import InputError
 from .report import Table
 from .runs import EvaluationRecord, RunStore
 
-__all__ = ["comparison_table", "evaluation_table", "find_evaluations", "score"]
+__all__ = ["comparison_table", "evaluation_table", "find_evaluations", "paper_table", "score"]
 
 
 def score(record: EvaluationRecord) -> dict[str, Estimate]:
@@ -82,6 +83,37 @@ def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
         caption += f" Items among the training problems: {', '.join(trained_on)}."
     header = ["benchmark", "policy", "n", "decoding", "score", "pass@k", "majority@k"]
     return Table([*header, "self-certainty (nats)", "tokens", "cut off"], rows, caption)
+
+
+def paper_table(records: Iterable[EvaluationRecord]) -> Table:
+    """The columns of the paper's Table 1: a row per policy, of greedy evaluations.
+
+    A column that no policy was evaluated on is that of its stand-in, under the stand-in's name;
+    where there is neither, its cells say "not tested here".
+    """
+    found: dict[str, dict[str, str]] = {}
+    for record in records:
+        spec = record.spec
+        if record.finished and not spec["decoding"]["temperature"]:
+            cells = found.setdefault(spec["policy"]["_name"], {})
+            text = f"{_headline(score(record))} (n={spec['benchmark']['n']})"
+            cells[spec["benchmark"]["name"]] = text
+    columns = []
+    for column in PAPER_COLUMNS:
+        (real,) = [b for b in BENCHMARKS.values() if b.column == column]
+        stand_ins = [b for b in BENCHMARKS.values() if b.stands_in_for == real.title]
+        tested = [b for b in (real, *stand_ins) if any(b.name in row for row in found.values())]
+        columns.append(tested[0] if tested else real)
+    rows = [
+        [name, *(cells.get(column.name, "not tested here") for column in columns)]
+        for name, cells in found.items()
+    ]
+    used = [c for c in columns if c.stands_in_for]
+    caption = "Score [95 % interval] (items), greedy."
+    if used:
+        pairs = ", ".join(f"{c.title} for {c.stands_in_for}" for c in used)
+        caption += f" Stand-ins, no results of the benchmarks they stand in for: {pairs}."
+    return Table(["policy", *(column.title for column in columns)], rows, caption)
 
 
 def comparison_table(

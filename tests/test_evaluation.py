@@ -339,6 +339,7 @@ def test_every_benchmark_end_to_end_on_the_embedded_model(
     if name == "alpaca_eval":
         outputs = json.loads((record.path / "model_outputs.json").read_text(encoding="utf-8"))
         assert {o["instruction"] for o in outputs} == {row["prompt"] for row in rows}
+        assert {o["dataset"] for o in outputs} == {"helpful_base", "koala"}
         assert cells_of(record)["score"] == "not judged"
 
 

@@ -68,7 +68,7 @@ MAY_IMPORT = {
     # results
     "figures": {"runs", "intervals"},
     "report": {"runs", "figures", "intervals", "recipe", "recipes"},
-    "scoreboard": {"runs", "intervals", "recipe", "report", "alpaca"},
+    "scoreboard": {"runs", "intervals", "recipe", "report", "alpaca", "benchmarks"},
     "notebooks": {"recipe", "recipes", "runs", "report", "progress"},
     "__main__": {"cli"},
 }
