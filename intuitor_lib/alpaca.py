@@ -39,15 +39,14 @@ if [ ! -x "$env/bin/alpaca_eval" ]; then
     "$env/bin/python" -m pip install --quiet alpaca-eval==0.6.6 'datasets<4' 'setuptools<81'
 fi
 # alpaca_eval reads a prompt beside its configuration, so both are copied and the judge's name
-# is replaced.
+# is replaced. Verdicts already paid for are kept beside it.
 "$env/bin/python" - <<'END'
 import importlib.util, pathlib, shutil
 package = pathlib.Path(importlib.util.find_spec("alpaca_eval").origin).parent
 source = package / "evaluators_configs"
 target = pathlib.Path("annotators")
-shutil.rmtree(target, ignore_errors=True)
 for name in ("weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_clf_gpt4_turbo"):
-    shutil.copytree(source / name, target / name)
+    shutil.copytree(source / name, target / name, dirs_exist_ok=True)
 config = target / "weighted_alpaca_eval_gpt4_turbo" / "configs.yaml"
 text = config.read_text()
 if "gpt-4-1106-preview" not in text:
