@@ -206,7 +206,7 @@ def _headline(scores: Mapping[str, Estimate]) -> str:
     for name in ("length_controlled_winrate", "accuracy"):
         if name in scores:
             return scores[name].text()
-    return "not judged"
+    return "not judged" if scores else "-"
 
 
 def _text(estimate: Estimate | None, digits: int) -> str:

@@ -86,6 +86,8 @@ def test_an_unfinished_one_says_so(store):
     assert cells(evaluation_table([record]))["n"] == "4 (unfinished)"
     with pytest.raises(InputError, match="nothing to compare"):
         comparison_table([record], [stored(store, "other", "1101")])
+    file.unlink()
+    assert cells(evaluation_table([record]))["score"] == "-"
 
 
 def test_samples_have_their_scores(store):
