@@ -13,7 +13,7 @@ from intuitor_lib.answers import extract_answer
 from intuitor_lib.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from intuitor_lib.certainty import completion_log_probs, score_completions
 from intuitor_lib.data import Problem
-from intuitor_lib.evaluation import evaluate, generate, measure
+from intuitor_lib.evaluation import _votes, evaluate, generate, measure
 from intuitor_lib.graders import Item, MathGrader
 from intuitor_lib.intervals import summarize
 from intuitor_lib.policy import load_model, load_policy, reference_policy
@@ -163,6 +163,9 @@ def test_each_completion_is_kept_with_its_verdict(tiny_model, tmp_path):
         assert row["correct"] == (row["answer"] == str(i))
         assert row["reason"] in ("boxed", "last number", "no answer")
         assert "trained_on" not in row
+    # The longest prompts go first, so that what does not fit in memory fails at once.
+    written = [json.loads(line)["prompt"] for line in (record.path / "items.jsonl").open()]
+    assert [len(p) for p in written] == sorted(map(len, written), reverse=True)
     facts = record.environment
     assert (facts["device"], facts["quantization"]) == ("cpu", "none")
     assert facts["packages"]["torch"]
@@ -213,12 +216,37 @@ def test_an_interrupted_evaluation_ends_like_another(left, tiny_model, tmp_path)
     (cut,) = RunStore(tmp_path / "cut").evaluations()
     assert len(cut.rows) == 3 * left
     assert not cut.finished
-    # Without a batch size it goes on with the one it began with.
+    # Without a batch size it goes on with the one it began with, and makes only what is missing.
+    Interrupting.left = 5
     again = evaluate(
-        str(tiny_model), toy(), runs=tmp_path / "cut", **{**SAMPLED, "batch_size": None}
+        str(tiny_model),
+        toy(grader=Interrupting()),
+        runs=tmp_path / "cut",
+        **{**SAMPLED, "batch_size": None},
     )
+    assert Interrupting.left == left
     assert again.path == cut.path
     assert again.rows == whole.rows
+
+
+def test_every_batch_draws_anew(tiny_model, tmp_path):
+    settings = {"temperature": 1.0, "num_samples": 6, "batch_size": 2, "n": 1}
+    rows = evaluate(str(tiny_model), toy(), runs=tmp_path, **settings).rows
+    pairs = {(rows[i]["completion"], rows[i + 1]["completion"]) for i in (0, 2, 4)}
+    assert len(pairs) > 1
+
+
+def test_the_first_of_the_plurality_is_what_is_voted_for():
+    def rows(item, *answers):
+        return [{"id": item, "answer": a, "correct": a == "2"} for a in answers]
+
+    asked = [*rows("a", "2", "3", "3"), *rows("b", "3", "2", "2.0"), *rows("c", None, None)]
+    assert _votes(asked, toy()) == [
+        {"id": "a", "answer": "3", "correct": False, "votes": 2, "completions": 3},
+        {"id": "b", "answer": "2", "correct": True, "votes": 2, "completions": 3},
+        {"id": "c", "answer": None, "correct": False, "votes": 0, "completions": 2},
+    ]
+    assert _votes(asked, get_benchmark("programs")) == []
 
 
 def test_a_torn_line_costs_its_batch_only(tiny_model, tmp_path):

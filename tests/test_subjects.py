@@ -76,6 +76,10 @@ def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
     adapted = find_subject(model, store, adapter=run.adapter, quantization="nf4", dtype="float32")
     assert kept(adapted) != kept(find_subject(tiny_recipe, store))
     assert adapted.spec["_name"].endswith("-nf4+adapter")
+    config = run.adapter / "adapter_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    settings = {"adapter": run.adapter, "quantization": "nf4", "dtype": "float32"}
+    assert kept(find_subject(model, store, **settings)) != kept(adapted)
 
 
 def test_a_loaded_policy_is_known_by_its_weights(tiny_model, store):
