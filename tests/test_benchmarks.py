@@ -261,6 +261,12 @@ def test_a_function_body_continues_its_prompt():
     grade = get_benchmark("humaneval").grader.grade
     assert grade([item], [row["canonical_solution"]])[0].correct
     assert not grade([item], ["    return 'no'"])[0].correct
+    # A chat model leaves out the import that stands before the function, and needs it.
+    (row,) = [r for r in questions.humaneval_rows(1, 0) if r["task_id"] == "HumanEval/0"]
+    item = questions.humaneval_item(row)
+    function = item.gold["solution"].removeprefix("from typing import List\n\n\n")
+    assert function.startswith("def has_close_elements(numbers: List[float]")
+    assert grade([item], [f"```python\n{function}\n```"])[0].correct
 
 
 def test_the_table_of_the_base_model_names_its_stand_ins():

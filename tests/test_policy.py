@@ -14,6 +14,7 @@ from intuitor_lib.policy import (
     add_start_adapter,
     compute_dtype,
     describe_policy,
+    load_model,
     load_policy,
     reference_policy,
 )
@@ -50,6 +51,14 @@ def test_four_bits_and_lora_are_real(tiny_recipe):
     assert all(".lora_A." in name or ".lora_B." in name for name in trainable)
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     assert tokenizer.padding_side == "left"
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_model_to_evaluate_has_nothing_to_train(quantization, tiny_model):
+    model = load_model(str(tiny_model), quantization=quantization).model
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert describe_policy(model)["quantization"] == quantization
+    assert len(linears(model)) == (14 if quantization == "nf4" else 0)
 
 
 def test_parameters_are_counted_as_the_full_model_has_them(tiny_recipe):

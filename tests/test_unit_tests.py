@@ -77,7 +77,14 @@ def test_right_programs_pass(code, tests):
         ("def pair(a, b):\n    return a, [2]\n", CALLS, "test 2 of 2: wrong result"),
         ("def pair(a, b):\n    return a, b[0:1]\n", CALLS, "test 2 of 2: error: TypeError"),
         ("def pair(a, b):\n    while True: pass", CALLS, "test 1 of 2: timeout"),
+        # Within the limit of both calls together, over that of one.
+        (
+            "import time\ndef pair(a, b):\n    time.sleep(1.5)\n    return a, b",
+            CALLS,
+            "test 1 of 2: timeout",
+        ),
         ("print(3)", STDIN, "test 2 of 2: wrong output"),
+        ("print(3)\nprint(4)", STDIN, "test 1 of 2: wrong output"),
         ("print('3 3')", STDIN, "test 1 of 2: wrong output"),
         ("pass", STDIN, "test 1 of 2: wrong output"),
         ("1 / 0", STDIN, "test 1 of 2: error: ZeroDivisionError"),
