@@ -110,8 +110,8 @@ def _now() -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One training in the store; reads its files when asked."""
+class _Stored:
+    """A folder of the store: its name, environment and tables."""
 
     path: Path
 
@@ -119,6 +119,44 @@ class Run:
     def id(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device and precision of the last process that worked on it."""
+        file = self.path / "environment.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def set_environment(self, details: Mapping[str, Any]) -> None:
+        """Write versions and machine, with `details` of the policy."""
+        text = json.dumps({**environment(), **details}, indent=2) + "\n"
+        write_text(self.path / "environment.json", text)
+
+    def has_table(self, name: str) -> bool:
+        """Whether `table(name)` is there."""
+        return self._table_file(name).is_file()
+
+    def table(
+        self, name: str, make: Callable[[], list[dict[str, Any]]] | None = None
+    ) -> list[dict[str, Any]]:
+        """A stored measurement; made by `make` and stored when there is none yet.
+
+        Raises:
+            KeyError: there is none, and no `make`.
+        """
+        file = self._table_file(name)
+        if not file.is_file():
+            if make is None:
+                raise KeyError(f"{self.id} has no table {name!r}")
+            write_text(file, _dump_rows(make()))
+        return read_rows(file)
+
+    def _table_file(self, name: str) -> Path:
+        return self.path / "tables" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(_Stored):
+    """One training in the store; reads its files when asked."""
 
     @property
     def recipe(self) -> Recipe:
@@ -140,12 +178,6 @@ class Run:
     def problems(self) -> dict[str, Any]:
         """Where the problems came from, how many, and their fingerprint."""
         return json.loads((self.path / "problems.json").read_text(encoding="utf-8"))
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """Versions, device and precision the run was trained with."""
-        file = self.path / "environment.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -184,11 +216,6 @@ class Run:
         status = {**self.status, "state": state, "changed": _now(), **details}
         write_text(self.path / "status.json", json.dumps(status, indent=2) + "\n")
 
-    def set_environment(self, details: Mapping[str, Any]) -> None:
-        """Write versions and machine, with `details` of the policy."""
-        text = json.dumps({**environment(), **details}, indent=2) + "\n"
-        write_text(self.path / "environment.json", text)
-
     def append(self, file: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `metrics.jsonl` or `completions.jsonl`."""
         with (self.path / file).open("a", encoding="utf-8") as stream:
@@ -199,21 +226,6 @@ class Run:
         for file in ("metrics.jsonl", "completions.jsonl"):
             rows = [row for row in read_rows(self.path / file) if row["step"] <= step]
             write_text(self.path / file, _dump_rows(rows))
-
-    def table(
-        self, name: str, make: Callable[[], list[dict[str, Any]]] | None = None
-    ) -> list[dict[str, Any]]:
-        """A stored measurement; made by `make` and stored when there is none yet.
-
-        Raises:
-            KeyError: there is none, and no `make`.
-        """
-        file = _table_file(self.path, name)
-        if not file.is_file():
-            if make is None:
-                raise KeyError(f"run {self.id} has no table {name!r}")
-            write_text(file, _dump_rows(make()))
-        return read_rows(file)
 
     def save_folder(self, name: str, save: Callable[[Path], None]) -> None:
         """Have `save` fill a folder that appears whole or not at all."""
@@ -230,7 +242,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationRecord:
+class EvaluationRecord(_Stored):
     """One evaluation in the store: a policy on a benchmark, decoded in one way.
 
     evaluations/<benchmark>-<policy>-<hash>/
@@ -240,23 +252,10 @@ class EvaluationRecord:
         tables/*.jsonl     what was computed from them
     """
 
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """The folder's name."""
-        return self.path.name
-
     @property
     def spec(self) -> dict[str, Any]:
         """`policy`, `benchmark` and `decoding`, each with its settings."""
         return json.loads((self.path / "evaluation.json").read_text(encoding="utf-8"))
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """Versions, device and precision of the last process that worked on it."""
-        file = self.path / "environment.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -272,11 +271,6 @@ class EvaluationRecord:
         wanted = spec["benchmark"]["n"] * spec["decoding"]["num_samples"]
         return len(read_rows(self.path / "items.jsonl")) == wanted
 
-    def set_environment(self, details: Mapping[str, Any]) -> None:
-        """Write versions and machine, with `details` of the policy."""
-        text = json.dumps({**environment(), **details}, indent=2) + "\n"
-        write_text(self.path / "environment.json", text)
-
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `items.jsonl`, which a torn last line would else spoil."""
         file = self.path / "items.jsonl"
@@ -285,23 +279,9 @@ class EvaluationRecord:
         with file.open("a", encoding="utf-8") as stream:
             stream.write(_dump_rows(rows))
 
-    def table(
-        self, name: str, make: Callable[[], list[dict[str, Any]]] | None = None
-    ) -> list[dict[str, Any]]:
-        """As `Run.table`."""
-        return Run(self.path).table(name, make)
-
-    def has_table(self, name: str) -> bool:
-        """Whether `table(name)` is there."""
-        return _table_file(self.path, name).is_file()
-
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the evaluation; waits, with a message, while another process works on it."""
         return _hold(self.path, f"another process is evaluating {self.id}; waiting for it")
-
-
-def _table_file(folder: Path, name: str) -> Path:
-    return folder / "tables" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
 
 
 @contextlib.contextmanager
