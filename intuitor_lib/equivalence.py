@@ -101,6 +101,9 @@ _NUMBER = re.compile(
     r"|[0-9]+/0*[1-9][0-9]*)"
 )
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!\s*|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
+_FRACTION = re.compile(
+    r"([+-]?)\\[dt]?frac\s*(?:\{\s*([+-]?)([0-9]+)\s*\}\s*\{\s*(0*[1-9][0-9]*)\s*\}|([0-9])([1-9]))"
+)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_]{4,}|[^\W\d_]{2,}(?: [^\W\d_]{2,})+")
 _BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
@@ -138,9 +141,16 @@ def _is_plain(answer: str | None) -> bool | None:
 
 
 def _cleaned(answer: str) -> str:
-    """Undo what carries no meaning but stops a parser: $, a full stop, TeX's digit spacing."""
+    """Undo what carries no meaning: $, a full stop, TeX's digit spacing and its plain fractions."""
     answer = answer.replace("\\$", "").replace("$", "").replace("\N{MINUS SIGN}", "-")
-    return _THOUSANDS.sub("", answer.strip().removesuffix(".").strip())
+    answer = _THOUSANDS.sub("", answer.strip().removesuffix(".").strip())
+    fraction = _FRACTION.fullmatch(answer)
+    if fraction is None:
+        return answer
+    # A fraction of two integers is a plain number, which needs no mathematics.
+    outer, inner, top, bottom, short_top, short_bottom = fraction.groups()
+    sign = "-" if (outer == "-") != (inner == "-") else ""
+    return f"{sign}{top or short_top}/{bottom or short_bottom}"
 
 
 def _is_number(answer: str) -> bool:

@@ -208,3 +208,30 @@ import intuitor_lib.equivalence
 print({"torch", "sympy", "math_verify", "numpy"} & set(sys.modules))
 """
         assert run_script(source) == ("set()\n", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "equal"),
+    [
+        (r"\frac{2}{8}", r"\frac{1}{4}", True),
+        (r"\frac14", "1/4", True),
+        (r"-\dfrac{3}{4}", r"\frac{-3}{4}", True),
+        (r"\frac{-3}{4}", "-0.75", True),
+        (r"-\frac{-3}{4}", "3/4", True),
+        (r"\tfrac{ 6 }{ 2 }", "3", True),
+        (r"\frac{1}{4}", r"\frac{1}{5}", False),
+        (r"\frac{3}{4}", r"-\frac{3}{4}", False),
+        (r"\frac{1}{3}", "0.333", False),
+        (r"\frac{1}{3}", "0.33333333", True),
+    ],
+)
+def test_fractions_of_integers_need_no_worker(answer, gold, equal, monkeypatch):
+    monkeypatch.setattr(equivalence, "_POOL", None)
+    assert equivalence.equivalent([(answer, gold)]) == [equal]
+
+
+@pytest.mark.parametrize("answer", [r"\frac{1}{0}", r"\frac10", r"\frac{x}{4}", r"2\frac{1}{4}"])
+def test_other_fractions_do(answer, monkeypatch):
+    monkeypatch.setattr(equivalence, "_POOL", None)
+    with pytest.raises(AttributeError):
+        equivalence.equivalent([(answer, "1/4")])
