@@ -101,6 +101,7 @@ _NUMBER = re.compile(
     r"|[0-9]+/0*[1-9][0-9]*)"
 )
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!\s*|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
+_ROUND = re.compile(r"(?:\\left)?\(([^()]{1,200}?)(?:\\right)?\)")
 _FRACTION = re.compile(
     r"([+-]?)\\[dt]?frac\s*(?:\{\s*([+-]?)([0-9]+)\s*\}\s*\{\s*(0*[1-9][0-9]*)\s*\}|([0-9])([1-9]))"
 )
@@ -122,12 +123,28 @@ def _compare(answer: str | None, gold: str) -> bool | None:
     if _WORDS.fullmatch(gold_text) and text.replace(" ", "").isalpha():
         return text == gold_text
     if _is_number(answer) and _is_number(gold):
-        given, expected = (Fraction(side.replace(",", "")) for side in (answer, gold))
-        if expected.denominator == 1 or ("/" in answer) == ("/" in gold):
-            return given == expected
-        return abs(given - expected) * 10**6 <= max(abs(given), abs(expected))
+        return _same_number(answer, gold)
+    given, expected = _coordinates(answer), _coordinates(gold)
+    if given and expected:
+        return len(given) == len(expected) and all(map(_same_number, given, expected))
     bases = {base.group(1) for base in map(_BASED.fullmatch, (answer, gold)) if base}
     return False if len(bases) == 2 else None
+
+
+def _same_number(answer: str, gold: str) -> bool:
+    given, expected = (Fraction(side.replace(",", "")) for side in (answer, gold))
+    if expected.denominator == 1 or ("/" in answer) == ("/" in gold):
+        return given == expected
+    return abs(given - expected) * 10**6 <= max(abs(given), abs(expected))
+
+
+def _coordinates(answer: str) -> list[str] | None:
+    """The plain numbers of a tuple in round brackets, None for anything else."""
+    inside = _ROUND.fullmatch(answer)
+    if inside is None:
+        return None
+    parts = [_cleaned(part) for part in inside[1].split(",")]
+    return parts if len(parts) > 1 and all(map(_is_number, parts)) else None
 
 
 def _is_plain(answer: str | None) -> bool | None:

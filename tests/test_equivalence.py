@@ -223,11 +223,22 @@ print({"torch", "sympy", "math_verify", "numpy"} & set(sys.modules))
         (r"\frac{3}{4}", r"-\frac{3}{4}", False),
         (r"\frac{1}{3}", "0.333", False),
         (r"\frac{1}{3}", "0.33333333", True),
+        (r"\left(14, \frac{94}{2}\right)", "(14,47)", True),
+        ("(1, -0.5)", r"\left(1, -\frac12\right)", True),
+        ("(1, 2)", "(2, 1)", False),
+        ("(1, 2, 3)", "(1, 2)", False),
     ],
 )
-def test_fractions_of_integers_need_no_worker(answer, gold, equal, monkeypatch):
+def test_fractions_and_tuples_of_integers_need_no_worker(answer, gold, equal, monkeypatch):
     monkeypatch.setattr(equivalence, "_POOL", None)
     assert equivalence.equivalent([(answer, gold)]) == [equal]
+
+
+@pytest.mark.parametrize("answer", ["(x, 2)", "[1, 2]", "(1, 2]", "\\{1, 2\\}", "(1, 2), (3, 4)"])
+def test_other_tuples_do(answer, monkeypatch):
+    monkeypatch.setattr(equivalence, "_POOL", None)
+    with pytest.raises(AttributeError):
+        equivalence.equivalent([(answer, "(1, 2)")])
 
 
 @pytest.mark.parametrize("answer", [r"\frac{1}{0}", r"\frac10", r"\frac{x}{4}", r"2\frac{1}{4}"])
