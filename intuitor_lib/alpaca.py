@@ -17,7 +17,7 @@ from typing import Any
 from .runs import write_text
 from .tables import DataError
 
-__all__ = ["JUDGE", "read_judgement", "write_outputs"]
+__all__ = ["JUDGE", "judging_command", "read_judgement", "write_outputs"]
 
 JUDGE = "gpt-4.1"
 """The paper's judge; AlpacaEval's own default is gpt-4-1106-preview."""
@@ -58,8 +58,8 @@ END
 """
 
 
-def write_outputs(folder: Path, rows: Sequence[Mapping[str, Any]], generator: str) -> str:
-    """Write `model_outputs.json` and the judging script; returns the command that judges.
+def write_outputs(folder: Path, rows: Sequence[Mapping[str, Any]], generator: str) -> None:
+    """Write `model_outputs.json` and the script that `judging_command` runs.
 
     Args:
         folder: where to.
@@ -78,7 +78,12 @@ def write_outputs(folder: Path, rows: Sequence[Mapping[str, Any]], generator: st
     write_text(folder / _OUTPUTS, json.dumps(outputs, indent=2) + "\n")
     script = _JUDGING.format(outputs=_OUTPUTS, judge=JUDGE, result=_RESULT, python="python3")
     write_text(folder / _SCRIPT, script)
-    return f"OPENAI_API_KEY=... bash {shlex.quote(str(folder / _SCRIPT))}"
+
+
+def judging_command(folder: Path) -> str | None:
+    """The command that judges the outputs in `folder`, None where there are none."""
+    script = folder / _SCRIPT
+    return f"OPENAI_API_KEY=... bash {shlex.quote(str(script))}" if script.is_file() else None
 
 
 def read_judgement(folder: Path) -> dict[str, float] | None:

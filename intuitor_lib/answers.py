@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from .equivalence import equivalent, readable
 
@@ -14,6 +14,7 @@ __all__ = [
     "grade",
     "grade_labelled",
     "is_correct",
+    "most_frequent",
     "plurality",
 ]
 
@@ -203,7 +204,11 @@ def plurality(
     False. The answer that the vote elects is the first one in the plurality. Raises as
     `clusters` does.
     """
-    of = clusters(answers, timeout_s=timeout_s, workers=workers)
-    votes = Counter(cluster for cluster in of if cluster is not None)
-    elected = max(votes, key=votes.__getitem__, default=None)  # the first of the largest
-    return [cluster is not None and cluster == elected for cluster in of]
+    return most_frequent(clusters(answers, timeout_s=timeout_s, workers=workers))
+
+
+def most_frequent(votes: Sequence[Hashable | None]) -> list[bool]:
+    """Which votes are for the most frequent one, of equals the first; None votes for nothing."""
+    counts = Counter(vote for vote in votes if vote is not None)
+    elected = max(counts, key=counts.__getitem__, default=None)  # the first of the largest
+    return [vote is not None and vote == elected for vote in votes]

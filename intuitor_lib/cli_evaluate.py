@@ -9,19 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .benchmarks import (
-    BENCHMARKS,
-    EMBEDDED,
-    check_grading,
-    get_benchmark,
-    load_items,
-)
-from .grading_speed import time_grading
 from .recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
-from .report import Table
 from .runs import RunStore, write_text
-from .sandbox import protections
-from .scoreboard import comparison_table, evaluation_table, find_evaluations, paper_table
 from .sources import FOLDER_VARIABLE, benchmarks_folder
 
 __all__ = ["add_verbs"]
@@ -88,13 +77,15 @@ def _add_csv(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write the table there too")
 
 
-def _show(table: Table, csv: str | None) -> None:
+def _show(table: Any, csv: str | None) -> None:
     print(table)
     if csv is not None:
         write_text(Path(csv), table.to_csv())
 
 
 def _benchmarks(options: argparse.Namespace) -> int:
+    from .benchmarks import BENCHMARKS
+
     for benchmark in BENCHMARKS.values():
         is_for = f"stands in for {benchmark.stands_in_for}" if benchmark.stands_in_for else ""
         column = f"Table 1, {benchmark.column}" if benchmark.column else is_for
@@ -106,11 +97,15 @@ def _benchmarks(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from .benchmarks import EMBEDDED, get_benchmark
+
     # Names are checked before torch is even imported.
     names: list[str] = []
     for name in options.benchmark:
         names += EMBEDDED if name == "embedded" else [get_benchmark(name).name]
+    from .alpaca import judging_command
     from .evaluation import BENCHMARKS_OWN, evaluate
+    from .scoreboard import evaluation_table
 
     policy: Any = options.model
     if options.base:
@@ -139,17 +134,14 @@ def _evaluate(options: argparse.Namespace) -> int:
             runs=options.runs,
         )
         records.append(record)
-        if (record.path / "judge.sh").is_file():
-            print(f"{name}: judge the outputs with\n  {_judging(record.path)}", file=sys.stderr)
+        judge = judging_command(record.path)
+        if judge is not None:
+            print(f"{name}: judge the outputs with\n  {judge}", file=sys.stderr)
     _show(evaluation_table(records), options.csv)
     print()
     for record in records:
         print(record.path.resolve())
     return 0
-
-
-def _judging(folder: Path) -> str:
-    return f"OPENAI_API_KEY=... bash {folder / 'judge.sh'}"
 
 
 def _run(options: argparse.Namespace) -> Any:
@@ -160,6 +152,8 @@ def _run(options: argparse.Namespace) -> Any:
 
 
 def _evaluations(options: argparse.Namespace) -> int:
+    from .scoreboard import evaluation_table, find_evaluations, paper_table
+
     store = RunStore(options.runs)
     records = list(store.evaluations())
     if options.names:
@@ -172,6 +166,8 @@ def _evaluations(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from .scoreboard import comparison_table, find_evaluations
+
     store = RunStore(options.runs)
     sides = [find_evaluations(store, name) for name in (options.before, options.after)]
     _show(comparison_table(*sides), options.csv)
@@ -179,6 +175,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _speed() -> int:
+    from .grading_speed import time_grading
+    from .report import Table
+    from .sandbox import protections
+
     found = time_grading()
     rows = [
         [r["what"], r["n"], f"{r['right']} of {r['expected']}", f"{r['seconds']:.1f}"]
@@ -192,6 +192,10 @@ def _speed() -> int:
 def _check(options: argparse.Namespace) -> int:
     if options.speed:
         return _speed()
+    from .benchmarks import BENCHMARKS, check_grading, get_benchmark, load_items
+    from .report import Table
+    from .sandbox import protections
+
     rows, wrong = [], False
     benchmarks = [get_benchmark(name) for name in options.names or BENCHMARKS]
     if any(benchmark.grader.runs_code for benchmark in benchmarks):

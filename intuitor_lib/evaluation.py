@@ -192,9 +192,6 @@ def evaluate(
             "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
         },
     }
-    if benchmark.grader.runs_code:
-        run_python("pass")  # refused at once where programs cannot be confined
-        print(protections(), file=sys.stderr)
     record = store.open_evaluation(spec)
     if not record.finished:
         with record.lock():
@@ -219,6 +216,9 @@ def _work(
     batch_size: int | None,
     certainty: bool,
 ) -> None:
+    if benchmark.grader.runs_code:
+        run_python("pass")  # refused at once where programs cannot be confined
+        print(protections(), file=sys.stderr)
     spec = record.spec
     decoding, seed = spec["decoding"], spec["benchmark"]["seed"]
     policy = subject.load()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import json
 import textwrap
-from collections import Counter
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .answer_forms import extract_choice, extract_code, extract_field, same_value
-from .answers import extract_answer, grade, plurality
+from .answers import extract_answer, grade, most_frequent, plurality
 from .instructions import Check, violations
 from .unit_tests import in_threads, run_tests
 
@@ -57,31 +57,34 @@ class Verdict(NamedTuple):
     reason: str
 
 
-class Grader(Protocol):
-    """What a benchmark needs to grade."""
+class Grader(ABC):
+    """What a benchmark needs to grade; what one does not define is not possible with it."""
 
-    runs_code: bool
+    runs_code = False
     """Whether it runs programs of the model."""
 
+    @abstractmethod
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each completion."""
 
     def elected(self, answers: Sequence[str | None]) -> list[bool] | None:
         """Which answers are in the plurality of several to one item; None: no vote is possible."""
+        return None
 
     def right(self, item: Item) -> str | None:
         """A completion that is right, None where the benchmark publishes none."""
+        return None
 
     def wrong(self, item: Item) -> str | None:
         """A completion that is like it and wrong."""
+        return None
 
 
 @dataclass(frozen=True)
-class MathGrader:
+class MathGrader(Grader):
     r"""The last ``\boxed{}``, else with `last_number` the last number, by math-verify."""
 
     last_number: bool = True
-    runs_code = False
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each completion; the reason says where the answer stood."""
@@ -109,10 +112,8 @@ class MathGrader:
 
 
 @dataclass(frozen=True)
-class ChoiceGrader:
+class ChoiceGrader(Grader):
     """The letter of a choice (MMLU-Pro); no guess where none is given."""
-
-    runs_code = False
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each completion."""
@@ -125,7 +126,7 @@ class ChoiceGrader:
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         """By letter."""
-        return _most_frequent(answers)
+        return most_frequent(answers)
 
     def right(self, item: Item) -> str:
         """The right letter."""
@@ -139,10 +140,8 @@ class ChoiceGrader:
 
 
 @dataclass(frozen=True)
-class ValueGrader:
+class ValueGrader(Grader):
     """A Python value in the field `answer` of a JSON object (CRUXEval-O as in ZeroEval)."""
-
-    runs_code = False
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each completion; the reason tells well-formed JSON from the rest."""
@@ -160,7 +159,7 @@ class ValueGrader:
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         """By the text of the value."""
-        return _most_frequent([answer and "".join(answer.split()) for answer in answers])
+        return most_frequent([answer and "".join(answer.split()) for answer in answers])
 
     def right(self, item: Item) -> str:
         """The gold as the answer."""
@@ -174,7 +173,7 @@ class ValueGrader:
 
 
 @dataclass(frozen=True)
-class CodeGrader:
+class CodeGrader(Grader):
     """A program in a code block, by its unit tests in the sandbox.
 
     An item's gold: `tests` as `unit_tests.run_tests` takes them (or what `resolve` makes them
@@ -203,9 +202,6 @@ class CodeGrader:
         passed, reason = run_tests(gold["head"] + code, tests)
         return Verdict(passed, code, reason)
 
-    def elected(self, answers: Sequence[str | None]) -> None:
-        """None: its answers are too free to vote on."""
-
     def right(self, item: Item) -> str | None:
         """The published solution."""
         solution = item.gold.get("solution")
@@ -222,10 +218,8 @@ class CodeGrader:
 
 
 @dataclass(frozen=True)
-class InstructionGrader:
+class InstructionGrader(Grader):
     """Instructions whose every check can be verified; right is what breaks none."""
-
-    runs_code = False
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each completion; the reason names the checks it breaks."""
@@ -234,9 +228,6 @@ class InstructionGrader:
             broken = violations([_check(check) for check in item.gold["checks"]], text)
             found.append(Verdict(not broken, None, ", ".join(broken) or "followed"))
         return found
-
-    def elected(self, answers: Sequence[str | None]) -> None:
-        """None: its answers are too free to vote on."""
 
     def right(self, item: Item) -> str:
         """A response that follows the instruction."""
@@ -252,27 +243,9 @@ def _check(values: Mapping[str, Any]) -> Check:
 
 
 @dataclass(frozen=True)
-class JudgedGrader:
+class JudgedGrader(Grader):
     """Nothing is graded here: an outside judge does (AlpacaEval)."""
-
-    runs_code = False
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         """No verdict."""
         return [Verdict(None, None, "not judged") for _ in items]
-
-    def elected(self, answers: Sequence[str | None]) -> None:
-        """None."""
-
-    def right(self, item: Item) -> None:
-        """There is none."""
-
-    def wrong(self, item: Item) -> None:
-        """There is none."""
-
-
-def _most_frequent(answers: Sequence[str | None]) -> list[bool]:
-    """Which are the most frequent one; of several such the first. None votes for nothing."""
-    votes = Counter(answer for answer in answers if answer is not None)
-    winner = max(votes, key=votes.__getitem__, default=None)
-    return [answer is not None and answer == winner for answer in answers]

@@ -282,6 +282,12 @@ def _prose(rng: random.Random, topic: str) -> Drawn:
     return _finished(rng, rng.choice(TASKS).format(topic), list(dict.fromkeys(demands)))
 
 
+def _forbid_a_word(rng: random.Random, asked: list[str], checks: list[Check]) -> None:
+    word = rng.choice(FORBIDDEN)
+    asked.append(f'Do not use the word "{word}".')
+    checks.append(Check("forbidden_word", {"word": word}))
+
+
 def _finished(rng: random.Random, task: str, demands: list[str]) -> Drawn:
     sentences = rng.sample(FILLER, rng.randint(3, 9))
     asked, checks = [task], []
@@ -293,9 +299,7 @@ def _finished(rng: random.Random, task: str, demands: list[str]) -> Drawn:
         sentences += [f"Somebody spoke of the {word}."] * count
         rng.shuffle(sentences)
     if "forbidden" in demands:
-        word = rng.choice(FORBIDDEN)
-        asked.append(f'Do not use the word "{word}".')
-        checks.append(Check("forbidden_word", {"word": word}))
+        _forbid_a_word(rng, asked, checks)
     if "start" in demands:
         phrase = rng.choice(STARTS)
         asked.append(f'Start your answer with the words "{phrase}".')
@@ -380,9 +384,7 @@ def _list(rng: random.Random, topic: str) -> Drawn:
         asked.append(f"Write at most {most} words in all.")
         checks.append(Check("word_count", {"most": most}))
     if "forbidden" in demands:
-        word = rng.choice(FORBIDDEN)
-        asked.append(f'Do not use the word "{word}".')
-        checks.append(Check("forbidden_word", {"word": word}))
+        _forbid_a_word(rng, asked, checks)
     return _worded(rng, asked, checks, text, demands)
 
 
@@ -396,9 +398,7 @@ def _object(rng: random.Random, topic: str) -> Drawn:
     ]
     checks = [Check("json_keys", {"keys": keys})]
     if rng.random() < 0.3:
-        word = rng.choice(FORBIDDEN)
-        asked.append(f'Do not use the word "{word}".')
-        checks.append(Check("forbidden_word", {"word": word}))
+        _forbid_a_word(rng, asked, checks)
     example = json.dumps({key: rng.choice(FILLER) for key in keys})
     return " ".join(asked), checks, example
 

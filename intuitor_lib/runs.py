@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .recipe import Recipe
+from .recipe import InputError, Recipe
 
 __all__ = [
     "EvaluationRecord",
@@ -85,6 +85,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
     return rows
+
+
+def _is_torn(file: Path) -> bool:
+    """Whether a file has a last line without an end."""
+    if not file.is_file() or not file.stat().st_size:
+        return False
+    with file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) != b"\n"
 
 
 def _dump_rows(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -173,6 +182,18 @@ class Run(_Stored):
     def finished(self) -> bool:
         """Whether every step is trained and the result saved."""
         return self.status["state"] == "finished"
+
+    def require_finished(self) -> None:
+        """Refuse a run that cannot be used yet.
+
+        Raises:
+            InputError: it is not finished.
+        """
+        if not self.finished:
+            raise InputError(
+                f"run {self.id} is {self.status['state']}, not finished: train its recipe again, "
+                "which goes on from its last checkpoint"
+            )
 
     @property
     def problems(self) -> dict[str, Any]:
@@ -274,7 +295,7 @@ class EvaluationRecord(_Stored):
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `items.jsonl`, which a torn last line would else spoil."""
         file = self.path / "items.jsonl"
-        if file.is_file() and not file.read_bytes().endswith(b"\n"):
+        if _is_torn(file):
             write_text(file, _dump_rows(read_rows(file)))
         with file.open("a", encoding="utf-8") as stream:
             stream.write(_dump_rows(rows))

@@ -94,11 +94,7 @@ def _start(recipe: Recipe) -> dict[str, Any]:
 
 
 def _run(run: Run) -> Subject:
-    if not run.finished:
-        raise InputError(
-            f"run {run.id} is {run.status['state']}, not finished: train its recipe again, which "
-            "goes on from its last checkpoint"
-        )
+    run.require_finished()
     recipe = run.recipe
     start = _start(recipe)
     model = recipe.model if recipe.use_lora else str(run.path / "model")

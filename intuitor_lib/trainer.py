@@ -307,11 +307,7 @@ def load_run(run: Run) -> Policy:
     Raises:
         InputError: the run is not finished.
     """
-    if not run.finished:
-        raise InputError(
-            f"run {run.id} is {run.status['state']}, not finished: train its recipe again, which "
-            "goes on from its last checkpoint"
-        )
+    run.require_finished()
     if not run.recipe.use_lora:
         return load_policy(run.recipe.replace(model=str(run.path / "model")))
     policy = load_policy(run.recipe)

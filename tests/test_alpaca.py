@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from intuitor_lib.alpaca import JUDGE, read_judgement, write_outputs
+from intuitor_lib.alpaca import JUDGE, judging_command, read_judgement, write_outputs
 from intuitor_lib.tables import DataError
 
 ROWS = [
@@ -27,7 +27,9 @@ def judge(folder, *lines):
 
 
 def test_outputs_are_as_alpaca_eval_reads_them(tmp_path):
-    command = write_outputs(tmp_path, ROWS, "tiny")
+    assert judging_command(tmp_path) is None
+    write_outputs(tmp_path, ROWS, "tiny")
+    command = judging_command(tmp_path)
     outputs = json.loads((tmp_path / "model_outputs.json").read_text())
     assert outputs[0] == {
         "dataset": "helpful_base",

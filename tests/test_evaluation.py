@@ -164,7 +164,8 @@ def test_each_completion_is_kept_with_its_verdict(tiny_model, tmp_path):
         assert row["reason"] in ("boxed", "last number", "no answer")
         assert "trained_on" not in row
     # The longest prompts go first, so that what does not fit in memory fails at once.
-    written = [json.loads(line)["prompt"] for line in (record.path / "items.jsonl").open()]
+    lines = (record.path / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line)["prompt"] for line in lines]
     assert [len(p) for p in written] == sorted(map(len, written), reverse=True)
     facts = record.environment
     assert (facts["device"], facts["quantization"]) == ("cpu", "none")
