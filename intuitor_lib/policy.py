@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import accelerate
 import peft
 import torch
 import transformers
 from torch import nn
 
 from .embedded import embedded_model_folder
+from .processes import join
 from .progress import quiet_transformers
 from .prompts import require_chat_template
 from .recipe import EMBEDDED_MODEL, InputError, Recipe
@@ -59,7 +59,7 @@ def load_policy(recipe: Recipe) -> Policy:
             the model is neither a local folder nor reachable on the hub.
     """
     _check_context(recipe, _load(transformers.AutoConfig, recipe.model, recipe.model_revision))
-    dtype = compute_dtype(recipe.dtype, accelerate.PartialState().device)
+    dtype = compute_dtype(recipe.dtype, join().device)
     model, tokenizer = _load_weights(
         recipe.model,
         recipe.model_revision,
@@ -95,7 +95,7 @@ def load_model(
     Raises:
         InputError: as `load_policy`; a chat template is not asked for.
     """
-    compute = compute_dtype(dtype, accelerate.PartialState().device)
+    compute = compute_dtype(dtype, join().device)
     loaded, tokenizer = _load_weights(
         model, revision, quantization, compute=compute, stored=compute
     )
@@ -108,7 +108,7 @@ def load_model(
 
 def _device(quantization: str, model: Any) -> torch.device:
     # 4-bit weights were put on their device while they were loaded.
-    return accelerate.PartialState().device if quantization == "none" else model.device
+    return join().device if quantization == "none" else model.device
 
 
 def _load_weights(
@@ -121,7 +121,7 @@ def _load_weights(
 ) -> Policy:
     tokenizer = _load(transformers.AutoTokenizer, name, revision, padding_side="left")
     _set_pad_token(tokenizer, name)
-    device = accelerate.PartialState().device
+    device = join().device
     weights: dict[str, Any] = {"dtype": stored}
     if quantization == "nf4":
         weights["quantization_config"] = transformers.BitsAndBytesConfig(

@@ -72,13 +72,18 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class LiveTraining:
-    """Shows a training as it goes: a bar on a terminal, a figure of the curves in a notebook."""
+    """Shows a training as it goes: a bar on a terminal, a figure of the curves in a notebook.
 
-    def __init__(self, label: str, total: int) -> None:
-        self.label, self.total = label, total
+    `shown=False` shows nothing: of several processes on one training only one shows it.
+    """
+
+    def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
+        self.label, self.total, self.shown = label, total, shown
         self._bar: tqdm | None = None
         self._display: Any = None
         self._drawn = 0.0
+        if not shown:
+            return
         if in_notebook():
             from IPython import get_ipython
             from IPython.core.pylabtools import select_figure_formats
@@ -109,7 +114,7 @@ class LiveTraining:
             "kl": row.get("kl"),
         }
         text = ", ".join(f"{k} {v:.3g}" for k, v in shown.items() if v is not None)
-        if VARIABLE in os.environ:
+        if self.shown and VARIABLE in os.environ:
             _report(label=self.label, done=row["step"], total=self.total, text=text)
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)

@@ -43,6 +43,7 @@ __all__ = [
     "write_text",
 ]
 
+_SECONDS_BETWEEN_CALLS = 30.0
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
 
 
@@ -257,9 +258,15 @@ class Run(_Stored):
             shutil.rmtree(self.path / name, ignore_errors=True)
             filled.rename(self.path / name)
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the run; waits, with a message, while another process trains it."""
-        return _hold(self.path, f"another process is training {self.id}; waiting for it")
+    def lock(
+        self, while_waiting: Callable[[], object] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the run; waits, with a message, while another process trains it.
+
+        `while_waiting` is called before it waits and every half minute of waiting.
+        """
+        message = f"another process is training {self.id}; waiting for it"
+        return _hold(self.path, message, while_waiting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +313,9 @@ class EvaluationRecord(_Stored):
 
 
 @contextlib.contextmanager
-def _hold(folder: Path, message: str) -> Iterator[None]:
+def _hold(
+    folder: Path, message: str, while_waiting: Callable[[], object] | None = None
+) -> Iterator[None]:
     import filelock
 
     lock = filelock.FileLock(folder / ".lock")
@@ -314,7 +323,11 @@ def _hold(folder: Path, message: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         print(message, file=sys.stderr)
-        lock.acquire()
+        while not lock.is_locked:
+            if while_waiting is not None:
+                while_waiting()
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=_SECONDS_BETWEEN_CALLS)
     try:
         yield
     finally:
