@@ -18,14 +18,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from .forward import can_share_prompts, completion_states
+from .head import CHUNK_LOGITS, accumulator, backbone_and_head, head_logits, head_settings
 
 __all__ = [
     "chunked_self_certainty",
     "completion_log_probs",
     "end_tokens",
     "entropy",
-    "head_settings",
     "score_completions",
     "scoring",
     "self_certainty",
@@ -33,14 +34,6 @@ __all__ = [
     "token_log_probs",
     "token_self_certainty",
 ]
-
-# 128 MiB of fp32 logits at a time: 220 tokens of Qwen2.5's 151,936-word vocabulary.
-_CHUNK_LOGITS = 2**25
-
-# Names under which model configurations hold what their forward does to the LM head's output.
-_MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
-_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
-_UNSUPPORTED = ("logits_mup_width_multiplier", "output_logit_soft_cap", "unpadded_vocab_size")
 
 
 def self_certainty(logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -100,7 +93,7 @@ def chunked_self_certainty(
     mask: Tensor | None = None,
     logit_scale: float = 1.0,
     softcap: float | None = None,
-    chunk_size: int = _CHUNK_LOGITS,
+    chunk_size: int = CHUNK_LOGITS,
 ) -> Tensor:
     """`self_certainty` of a model's hidden states, without holding the logits (B, T, V).
 
@@ -122,14 +115,14 @@ def chunked_self_certainty(
         raise ValueError(f"softcap is {softcap}, expected more than 0, or None for no soft cap.")
     wanted = _wanted(mask, hidden[..., 0])
     rows = hidden[wanted].to(weight.device, weight.dtype)  # [N, H]
-    vocabulary, dtype = weight.shape[0], _accumulator(weight.dtype)
+    vocabulary, dtype = weight.shape[0], accumulator(weight.dtype)
     # By slices, so that no fp32 copy of a whole bf16 head is made.
     slices = [part.sum(0, dtype=dtype) for part in weight.split(4096)]
     mean_row = torch.stack(slices).sum(0) / vocabulary
     mean_bias = 0.0 if bias is None else bias.to(dtype).mean()
     values = []
     for block in rows.split(max(1, chunk_size // vocabulary)):
-        logits = _head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
+        logits = head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
         if softcap is not None:
             values.append(self_certainty(logits))
             continue
@@ -139,33 +132,6 @@ def chunked_self_certainty(
         values.append(torch.logsumexp(logits, -1) - mean - math.log(vocabulary))
     nothing = torch.zeros(wanted.shape, dtype=dtype, device=hidden.device)
     return nothing.masked_scatter(wanted, torch.cat(values).to(hidden.device))
-
-
-def head_settings(model: nn.Module) -> tuple[float, float | None]:
-    """`(logit_scale, softcap)` of a causal language model, for `chunked_self_certainty`.
-
-    Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
-    logits, Granite and MiniCPM3 divide them, Gemma and others cap them. A PEFT model counts as the
-    model inside.
-
-    Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
-    one linear layer: an encoder-decoder, a transformed, quantized or adapted head, a padded one.
-    """
-    base, _, _ = _backbone_and_head(model)
-    config = base.config.get_text_config()
-    for name in _UNSUPPORTED:
-        if getattr(config, name, None) is not None:
-            raise _refusal(base, f"its configuration sets {name}={getattr(config, name)}")
-    scale = 1.0
-    # transformers' MPT has a logit_scale in its configuration and leaves it unused.
-    for name in _MULTIPLIERS if config.model_type != "mpt" else ():
-        value = getattr(config, name, None)
-        scale *= 1.0 if value is None else float(value)
-    divisor = getattr(config, "logits_scaling", None)
-    if divisor is not None:
-        scale = scale * divisor if config.model_type.startswith("hyperclovax") else scale / divisor
-    caps = [cap for name in _SOFTCAPS if (cap := getattr(config, name, None)) is not None]
-    return scale, (float(caps[0]) if caps else None)
 
 
 def token_self_certainty(
@@ -227,10 +193,10 @@ def completion_log_probs(
         hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
     ) -> Tensor:
         rows = hidden.to(head.weight.device, head.weight.dtype)
-        size = max(1, _CHUNK_LOGITS // head.weight.shape[0])
+        size = max(1, CHUNK_LOGITS // head.weight.shape[0])
         values = []
         for block, ids in zip(rows.split(size), tokens.split(size), strict=True):
-            logits = _head_logits(block, head.weight, head.bias, scale, softcap)
+            logits = head_logits(block, head.weight, head.bias, scale, softcap)
             values.append(token_log_probs(logits / temperature, ids.to(logits.device)))
         return torch.cat(values)
 
@@ -284,7 +250,7 @@ def _per_token(
 
     `hidden` (n, H) are the states that predict `tokens` (n,).
     """
-    base, backbone, head = _backbone_and_head(model)
+    base, backbone, head = backbone_and_head(model)
     logit_scale, softcap = head_settings(model)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 sequence.")
@@ -292,44 +258,31 @@ def _per_token(
     ends = end_tokens(base, eos_token_id)
     completions = [through_end(completion, ends) for completion in completion_ids]
     _check_sequences(prompt_ids, completions, pad_token_id, embedding.shape[0])
-    # The last token is not fed: what the model says after it scores nothing.
-    inputs = [[*p, *c[:-1]] for p, c in zip(prompt_ids, completions, strict=True)]
-    order = sorted((i for i, c in enumerate(completions) if c), key=lambda i: -len(inputs[i]))
-    values = [torch.empty(0, dtype=_accumulator(head.weight.dtype)) for _ in completions]
+    share = can_share_prompts(base)
+    lengths = [len(prompt) + len(c) for prompt, c in zip(prompt_ids, completions, strict=True)]
+    # Completions of a prompt side by side, else sequences of like length.
+    together = share and 2 * len(set(map(tuple, prompt_ids))) <= len(completions)
+    order = sorted(
+        (i for i, completion in enumerate(completions) if completion),
+        key=lambda i: tuple(prompt_ids[i]) if together else (-lengths[i],),
+    )
+    values = [torch.empty(0, dtype=accumulator(head.weight.dtype)) for _ in completions]
     with scoring(model):
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            counts = [len(completions[i]) for i in batch]
-            ids, attended, predicting = _padded([inputs[i] for i in batch], counts, pad_token_id)
-            hidden = backbone(
-                input_ids=ids.to(embedding.device),
-                attention_mask=attended.long().to(embedding.device),
-                use_cache=False,
-            ).last_hidden_state
-            tokens = torch.tensor([token for i in batch for token in completions[i]])
-            scores = score(
-                hidden[predicting.to(hidden.device)],  # [sum of counts, H]
-                head,
-                logit_scale,
-                softcap,
-                tokens,
+            chosen = [completions[i] for i in batch]
+            hidden = completion_states(
+                backbone,
+                [prompt_ids[i] for i in batch],
+                chosen,
+                share_prompts=share,
+                device=embedding.device,
+                pad_token_id=pad_token_id,
             )
-            for i, value in zip(batch, scores.cpu().split(counts), strict=True):
+            tokens = torch.tensor([token for completion in chosen for token in completion])
+            scores = score(hidden, head, logit_scale, softcap, tokens)
+            for i, value in zip(batch, scores.cpu().split([*map(len, chosen)]), strict=True):
                 values[i] = value
     return values
-
-
-def _head_logits(
-    rows: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None
-) -> Tensor:
-    """Logits (n, V) in fp32 or float64 of hidden states (n, H)."""
-    logits = functional.linear(rows, weight, bias).to(_accumulator(weight.dtype))
-    if logit_scale != 1.0:
-        logits = logits * logit_scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _shifted(logits: Tensor) -> Tensor:
@@ -339,7 +292,7 @@ def _shifted(logits: Tensor) -> Tensor:
             f"logits are {logits.dtype} of shape {tuple(logits.shape)}, expected floating-point "
             "logits (..., V) with V >= 2: keep the vocabulary as the last dimension."
         )
-    logits = logits.to(_accumulator(logits.dtype))
+    logits = logits.to(accumulator(logits.dtype))
     return logits - logits.detach().amax(-1, keepdim=True)
 
 
@@ -373,28 +326,6 @@ def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         )
 
 
-def _refusal(model: nn.Module, reason: str) -> ValueError:
-    return ValueError(
-        f"{type(model).__name__} cannot be scored from its hidden states: {reason}. "
-        "Pass its logits to self_certainty, or unwrap it, merge its adapter or dequantize its head."
-    )
-
-
-def _backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
-    """The causal language model, inside PEFT or not, its transformer and its LM head."""
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        raise _refusal(model, "its adapter adds virtual tokens outside the backbone")
-    base: Any = getattr(model, "get_base_model", lambda: model)()
-    head = getattr(base, "get_output_embeddings", lambda: None)()
-    backbone = getattr(base, "base_model", base)
-    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
-        raise _refusal(base, f"its LM head is a {type(head).__name__}, not a floating-point Linear")
-    others = [name for name, part in base.named_children() if part not in (backbone, head)]
-    if others or backbone is base or base.config.is_encoder_decoder:
-        raise _refusal(base, f"it is not one backbone under one LM head ({others} beside them)")
-    return base, backbone, head
-
-
 def end_tokens(model: Any, eos_token_id: int | Sequence[int] | None = None) -> set[int]:
     """Tokens that end a completion: `eos_token_id`, or those the model's settings name."""
     base = getattr(model, "get_base_model", lambda: model)()
@@ -410,22 +341,6 @@ def through_end(completion: Sequence[int], ends: set[int]) -> list[int]:
     """The completion up to its first end token, that token included."""
     stop = next((i + 1 for i, token in enumerate(completion) if token in ends), len(completion))
     return list(completion[:stop])
-
-
-def _padded(
-    inputs: list[list[int]], counts: list[int], pad_token_id: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, the mask of real tokens and that of the last `counts` of them, each (B, T).
-
-    Padding goes to the right, where causal attention, recurrent states and positions counted from
-    0, of whatever kind the model has, never meet it.
-    """
-    lengths = torch.tensor([len(row) for row in inputs]).unsqueeze(1)
-    steps = torch.arange(int(lengths.max()))
-    attended = steps < lengths
-    ids = torch.full(attended.shape, pad_token_id)
-    ids[attended] = torch.tensor([token for row in inputs for token in row])
-    return ids, attended, attended & (steps >= lengths - torch.tensor(counts).unsqueeze(1))
 
 
 def _check_sequences(

@@ -22,16 +22,18 @@ from .benchmarks import Benchmark, fingerprint, get_benchmark, load_items
 from .certainty import (
     completion_log_probs,
     end_tokens,
-    score_completions,
     scoring,
     through_end,
+    token_self_certainty,
 )
 from .data import Problem
 from .graders import Item, JudgedGrader
+from .linear import speed_up_linears
 from .policy import Policy, describe_policy, reference_policy
 from .progress import track
 from .prompts import conversation, prompt_token_ids
 from .recipe import InputError, Recipe
+from .rollouts import Completion, reason_against, sample_completions
 from .runs import EvaluationRecord, Run, RunStore
 from .sandbox import protections, run_python
 from .subjects import Subject, find_subject
@@ -43,6 +45,8 @@ BENCHMARKS_OWN = "benchmark"
 
 DEFAULT_BATCH_SIZE = 32
 
+NO_COMPLETION = Completion([], torch.empty(0), torch.empty(0))
+
 
 def generate(
     policy: Policy,
@@ -53,17 +57,65 @@ def generate(
     seed: int = 0,
     batch_size: int = 128,
     stop: Sequence[str] = (),
+    certainty: bool = True,
     label: str | None = "generate",
-) -> list[list[int]]:
-    """Completions as token ids, each up to and with its end token, in the order of the prompts.
+) -> list[Completion]:
+    """Completions, each up to and with its end token, in the order of the prompts.
 
-    Temperature 0 is greedy; else the whole distribution is sampled (no top-k, no top-p), from a
-    random state of its own: the caller's is left as it was. A completion that says one of `stop`
-    ends there. A bar shows the batches under `label`.
+    With the self-certainty and the log-probability of each token, of which `certainty=False` does
+    With the self-certainty and the log-probability of each token; under `certainty=False` only
+    where they cost nothing. Temperature 0 is greedy; else the whole distribution is sampled (no
+    top-k, no top-p), from a random state of its own: the caller's is left as it was. A completion
+    that says one of `stop` ends there. A bar shows the batches under `label`.
     """
-    model, tokenizer = policy
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    completions: list[Completion] = [NO_COMPLETION] * len(prompt_ids)
+    sampled = reason_against(policy.model) is None
+    if sampled:
+        speed_up_linears(policy.model)
+    devices = [policy.model.device] if policy.model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for batch in track(batches, total=len(batches), label=label) if label else batches:
+            arguments = ([prompt_ids[i] for i in batch], max_new_tokens, temperature, stop)
+            if sampled:
+                made = _sample(policy, *arguments)
+            else:
+                made = _generate(policy, *arguments, certainty)
+            for i, completion in zip(batch, made, strict=True):
+                completions[i] = completion
+    return completions
+
+
+def _sample(
+    policy: Policy,
+    prompt_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    stop: Sequence[str],
+) -> list[Completion]:
+    criterion = transformers.StopStringCriteria(policy.tokenizer, list(stop)) if stop else None
+    return sample_completions(
+        policy.model,
+        prompt_ids,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        pad_token_id=policy.tokenizer.pad_token_id,
+        stop=criterion,
+    )
+
+
+def _generate(
+    policy: Policy,
+    prompt_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    stop: Sequence[str],
+    certainty: bool,
+) -> list[Completion]:
+    """By transformers, for models that `sample_completions` cannot serve."""
+    model, tokenizer = policy
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         if temperature
@@ -78,25 +130,32 @@ def generate(
         **({"stop_strings": list(stop)} if stop else {}),
         **sampling,
     )
-    completions: list[list[int]] = [[] for _ in prompt_ids]
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), scoring(model):
-        torch.manual_seed(seed)
-        for batch in track(batches, total=len(batches), label=label) if label else batches:
-            padded = tokenizer.pad(
-                {"input_ids": [list(prompt_ids[i]) for i in batch]},
-                padding_side="left",
-                return_tensors="pt",
-            ).to(model.device)
-            # transformers needs the tokenizer to find stop texts in tokens.
-            output = model.generate(
-                **padded, generation_config=config, **({"tokenizer": tokenizer} if stop else {})
-            )
-            for i, ids in zip(batch, output[:, padded["input_ids"].shape[1] :], strict=True):
-                completions[i] = through_end(ids.tolist(), ends)
-                while stop and completions[i][-1:] == [tokenizer.pad_token_id]:
-                    completions[i].pop()  # what fills the row after a stop text
-    return completions
+    padded = tokenizer.pad(
+        {"input_ids": [list(ids) for ids in prompt_ids]}, padding_side="left", return_tensors="pt"
+    ).to(model.device)
+    with scoring(model):
+        # transformers needs the tokenizer to find stop texts in tokens.
+        output = model.generate(
+            **padded, generation_config=config, **({"tokenizer": tokenizer} if stop else {})
+        )
+    completions = []
+    for ids in output[:, padded["input_ids"].shape[1] :].tolist():
+        completion = through_end(ids, ends)
+        while stop and completion[-1:] == [tokenizer.pad_token_id]:
+            completion.pop()  # what fills the row after a stop text
+        completions.append(completion)
+    if not certainty:
+        return [NO_COMPLETION._replace(ids=ids) for ids in completions]
+    arguments = (model, prompt_ids, completions)
+    return [
+        Completion(*parts)
+        for parts in zip(
+            completions,
+            token_self_certainty(*arguments),
+            completion_log_probs(*arguments, temperature=temperature or 1.0),
+            strict=True,
+        )
+    ]
 
 
 def evaluate(
@@ -135,7 +194,7 @@ def evaluate(
         max_new_tokens: instead of the benchmark's (tokens).
         system_prompt: instead of the benchmark's; None is none.
         batch_size: completions generated at a time; 32, or what an interrupted evaluation had.
-        certainty: also score self-certainty, a forward pass.
+        certainty: also keep self-certainty.
         adapter: folder or hub name of a PEFT adapter for a model.
         revision: of a model of the hub.
         quantization: "nf4" or "none" (the default) for a model; runs and recipes have their own.
@@ -270,16 +329,19 @@ def _batch_rows(
         seed=seed,
         batch_size=len(batch),
         stop=benchmark.stop,
+        certainty=certainty,
         label=None,
     )
-    texts = policy.tokenizer.batch_decode(completions, skip_special_tokens=True)
+    ids_of = [completion.ids for completion in completions]
+    texts = policy.tokenizer.batch_decode(ids_of, skip_special_tokens=True)
     for stop in benchmark.stop:
         texts = [text.partition(stop)[0] for text in texts]
     verdicts = benchmark.grader.grade(chosen, texts)
     rows = []
-    for item, (_, sample), text, ids, verdict in zip(
+    for item, (_, sample), text, completion, verdict in zip(
         chosen, batch, texts, completions, verdicts, strict=True
     ):
+        ids = completion.ids
         row = {
             "id": item.id,
             "sample": sample,
@@ -291,12 +353,14 @@ def _batch_rows(
         }
         if trained_on is not None:
             row["trained_on"] = item.question.strip() in trained_on
+        if certainty:
+            row["self_certainty"] = _mean(completion.self_certainty)
         rows.append(row)
-    if certainty:
-        scores = score_completions(policy.model, prompts, completions).tolist()
-        for row, score in zip(rows, scores, strict=True):
-            row["self_certainty"] = score if score == score else None
     return rows
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return values.mean().item() if len(values) else None
 
 
 def _votes(rows: Sequence[dict[str, Any]], benchmark: Benchmark) -> list[dict[str, Any]]:
@@ -379,10 +443,10 @@ def measure(
         temperature: of sampling; 0 is greedy.
         num_samples: completions per problem.
         seed: of the sampling.
-        certainty: also score self-certainty; one forward pass.
+        certainty: also keep self-certainty.
         kl: also estimate the KL divergence to the reference policy, per token (k3, at the
-            sampling temperature, as in training), on the first sample of each problem; two
-            forward passes.
+            sampling temperature, as in training), on the first sample of each problem; one
+            forward pass.
         label: what the progress bar says.
 
     Returns:
@@ -393,14 +457,16 @@ def measure(
     items = [(problem, sample) for problem in problems for sample in range(num_samples)]
     conversations = [conversation(problem.prompt, recipe) for problem, _ in items]
     prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
-    completion_ids = generate(
+    completions = generate(
         policy,
         prompt_ids,
         max_new_tokens=recipe.max_completion_length,
         temperature=temperature,
         seed=seed,
+        certainty=certainty or kl,
         label=label,
     )
+    completion_ids = [completion.ids for completion in completions]
     texts = policy.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     verdicts = grade_labelled(
         texts, [problem.answer for problem, _ in items], last_number=recipe.last_number
@@ -421,15 +487,17 @@ def measure(
         )
     ]
     if certainty:
-        scores = score_completions(policy.model, prompt_ids, completion_ids).tolist()
-        for row, score in zip(rows, scores, strict=True):
-            row["self_certainty"] = score if score == score else None
+        for row, completion in zip(rows, completions, strict=True):
+            row["self_certainty"] = _mean(completion.self_certainty)
     if kl:
         first = [i for i, row in enumerate(rows) if row["sample"] == 0]
-        prompts, completions = ([ids[i] for i in first] for ids in (prompt_ids, completion_ids))
-        for i, value in zip(
-            first, _kl(policy, prompts, completions, temperature or 1.0), strict=True
-        ):
+        values = _kl(
+            policy,
+            [prompt_ids[i] for i in first],
+            [completions[i] for i in first],
+            temperature,
+        )
+        for i, value in zip(first, values, strict=True):
             rows[i]["kl"] = value
     return rows
 
@@ -437,12 +505,13 @@ def measure(
 def _kl(
     policy: Policy,
     prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
+    completions: Sequence[Completion],
     temperature: float,
 ) -> list[float | None]:
-    arguments = (policy.model, prompt_ids, completion_ids)
-    ours = completion_log_probs(*arguments, temperature=temperature)
+    arguments = ([completion.ids for completion in completions],)
     with reference_policy(policy.model):
-        reference = completion_log_probs(*arguments, temperature=temperature)
-    ratios = [r - o for r, o in zip(reference, ours, strict=True)]
+        reference = completion_log_probs(
+            policy.model, prompt_ids, *arguments, temperature=temperature or 1.0
+        )
+    ratios = [r - c.log_probs for r, c in zip(reference, completions, strict=True)]
     return [float((x.exp() - x - 1).mean()) if len(x) else None for x in ratios]

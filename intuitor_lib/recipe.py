@@ -166,6 +166,23 @@ class Recipe:
     weight_decay: float = _setting(0.0, "public config")
     max_grad_norm: float = _setting(1.0, "transformers' default; the public config keeps it")
     gradient_checkpointing: bool = _setting(True, "public config; memory for time")
+
+    # How it is computed: the same training up to rounding
+    rollout: str = _setting(
+        "auto", "ours: 'grouped' (a group's prompt once) where the model allows it, or 'generate'"
+    )
+    rollout_batch_size: int | None = _setting(
+        None, "ours: completions sampled at a time; all of an update's"
+    )
+    certainty_from: str = _setting(
+        "auto", "ours: 'sampling' (the logits drawn from) where it is sound, or a 'forward' pass"
+    )
+    update: str = _setting(
+        "auto", "ours: 'grouped' (a group's prompt once) where the model allows it, or 'plain'"
+    )
+    vllm_mode: str = _setting("colocate", "TRL's default, for rollout='vllm'")
+    vllm_server_base_url: str | None = _setting(None, "TRL's default, for vllm_mode='server'")
+    vllm_gpu_memory_utilization: float = _setting(0.3, "TRL's default, for vllm_mode='colocate'")
     seed: int = _setting(7, "public configs")
     save_steps: int = _setting(10, "ours: steps lost at most when interrupted", label=True)
 
@@ -201,7 +218,7 @@ class Recipe:
 
     @property
     def completions_per_step(self) -> int:
-        """Completions in one update (one process): batch times accumulation."""
+        """Completions in one update, over all processes: batch times accumulation."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property
@@ -352,6 +369,10 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
         "over_long_prompts": ("drop", "refuse"),
         "annotator": ("online", "offline"),
         "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+        "rollout": ("auto", "grouped", "generate", "continuous_batching", "vllm"),
+        "certainty_from": ("auto", "sampling", "forward"),
+        "update": ("auto", "grouped", "plain"),
+        "vllm_mode": ("colocate", "server"),
         "lr_scheduler_type": ("cosine", "linear", "constant", "constant_with_warmup"),
     }
     for key, allowed in choices.items():
@@ -386,6 +407,22 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
             f"{r.per_device_train_batch_size} x {r.gradient_accumulation_steps} = "
             f"{r.completions_per_step} completions: make per_device_train_batch_size x "
             "gradient_accumulation_steps a multiple of it"
+        )
+    if r.rollout_batch_size is not None and r.rollout_batch_size < 1:
+        yield f"rollout_batch_size={r.rollout_batch_size}: must be at least 1, or null for all"
+    if not 0 < r.vllm_gpu_memory_utilization < 1:
+        yield (
+            f"vllm_gpu_memory_utilization={r.vllm_gpu_memory_utilization}: must be in (0, 1), the "
+            "share of the GPU that vLLM may take"
+        )
+    if r.rollout == "vllm" and r.vllm_mode == "server" and not r.vllm_server_base_url:
+        yield "vllm_mode='server' without vllm_server_base_url: give http://HOST:PORT of the server"
+    sampled_here = r.rollout in ("auto", "grouped") and r.annotator == "online"
+    if r.certainty_from == "sampling" and not sampled_here:
+        yield (
+            f"certainty_from='sampling' with rollout={r.rollout!r} and annotator={r.annotator!r}: "
+            "the logits of the policy are at hand only for rollout='grouped' and "
+            "annotator='online'; take certainty_from='forward' or 'auto'"
         )
     if r.max_problems is not None and r.max_problems < 1:
         yield f"max_problems={r.max_problems}: must be at least 1, or null for all"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -22,7 +23,16 @@ from .certainty import score_completions
 from .policy import adapter_is_fresh, add_start_adapter, reference_policy
 from .prompts import prompt_token_ids
 
-__all__ = ["AccuracyReward", "RandomReward", "SelfCertaintyReward", "completion_text"]
+__all__ = [
+    "SAMPLED_SELF_CERTAINTY",
+    "AccuracyReward",
+    "RandomReward",
+    "SelfCertaintyReward",
+    "completion_text",
+]
+
+SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
+"""Under this name `IntuitorTrainer` hands over what the rollouts read while sampling."""
 
 Conversation = Sequence[dict[str, str]]
 
@@ -40,8 +50,9 @@ class SelfCertaintyReward:
         reward = SelfCertaintyReward(model, tokenizer)
         GRPOTrainer(model, reward_funcs=reward, processing_class=tokenizer, ...)
 
-    TRL hands rewards no prompt ids, so the prompts are rendered again with the chat template; the
-    completions are scored by one more forward pass, at temperature 1.
+    `IntuitorTrainer` reads self-certainty from the logits it samples from, and the reward costs
+    nothing. Elsewhere TRL hands over no logits and no prompt ids: the prompts are rendered again
+    with the chat template and the completions scored by one more forward pass, at temperature 1.
 
     Args:
         model: the model instance given to the trainer.
@@ -49,11 +60,14 @@ class SelfCertaintyReward:
         annotator: "online" scores with the current policy, "offline" with the policy as it is
             now: the adapter off or, if it is trained already, a frozen copy of it. A model
             without adapters is copied whole.
+        certainty_from: "sampling" takes the values of the rollouts, "forward" never does, "auto"
+            does where the annotator is online and there are any.
         batch_size: completions per forward pass.
         chat_template_kwargs: as in the trainer's arguments.
 
     Raises:
-        ValueError: a model given by name, or one whose weights are sharded over processes.
+        ValueError: a model given by name, one whose weights are sharded over processes, or
+            certainty_from="sampling" for an offline annotator.
     """
 
     __name__ = "self_certainty"
@@ -64,6 +78,7 @@ class SelfCertaintyReward:
         tokenizer: Any,
         *,
         annotator: str = "online",
+        certainty_from: str = "auto",
         batch_size: int = 16,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -75,10 +90,20 @@ class SelfCertaintyReward:
             )
         if annotator not in ("online", "offline"):
             raise ValueError(f"annotator={annotator!r}: choose 'online' or 'offline'")
+        if certainty_from not in ("auto", "sampling", "forward"):
+            raise ValueError(
+                f"certainty_from={certainty_from!r}: choose 'auto', 'sampling' or 'forward'"
+            )
+        if certainty_from == "sampling" and annotator == "offline":
+            raise ValueError(
+                "certainty_from='sampling' with annotator='offline': the logits drawn from are the "
+                "current policy's; take 'forward' or 'auto'"
+            )
         _refuse_sharded(model)
         self.model = model
         self.tokenizer = tokenizer
         self.annotator = annotator
+        self.certainty_from = certainty_from
         self.batch_size = batch_size
         self.chat_template_kwargs = chat_template_kwargs or {}
         self._frozen: nn.Module | None = None
@@ -93,9 +118,32 @@ class SelfCertaintyReward:
         completions: Sequence[str | Conversation],
         completion_ids: Sequence[Sequence[int]],
         log_metric: Callable[[str, float], None] | None = None,
+        sampled_self_certainty: Sequence[float | None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """Mean self-certainty of each completion (nats); None for an empty one."""
+        """Mean self-certainty of each completion (nats); None for an empty one.
+
+        Raises:
+            ValueError: certainty_from="sampling" and the rollouts brought none.
+        """
+        if self.certainty_from == "sampling" and sampled_self_certainty is None:
+            raise ValueError(
+                "certainty_from='sampling', but these rollouts kept no logits: sample with "
+                "IntuitorTrainer(rollout='grouped'), or take 'forward' or 'auto'"
+            )
+        sampled = self.certainty_from != "forward" and self.annotator == "online"
+        if sampled and sampled_self_certainty is not None:
+            scores = [math.nan if x is None else x for x in sampled_self_certainty]
+        else:
+            scores = self._score(prompts, completion_ids)
+        if log_metric is not None:
+            log_metric("self_certainty/group_std", _mean_group_std(prompts, scores))
+        return [None if score != score else score for score in scores]
+
+    def _score(
+        self, prompts: Sequence[str | Conversation], completion_ids: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """One forward pass over prompts and completions; NaN for an empty one."""
         _refuse_sharded(self.model)
         if isinstance(prompts[0], str):
             prompt_ids = self.tokenizer(list(prompts))["input_ids"]
@@ -107,12 +155,9 @@ class SelfCertaintyReward:
         model = self._frozen or self.model
         offline_adapter = self.annotator == "offline" and self._frozen is None
         with reference_policy(model) if offline_adapter else contextlib.nullcontext():
-            scores = score_completions(
+            return score_completions(
                 model, prompt_ids, completion_ids, batch_size=self.batch_size
             ).tolist()
-        if log_metric is not None:
-            log_metric("self_certainty/group_std", _mean_group_std(prompts, scores))
-        return [None if score != score else score for score in scores]
 
 
 def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ import transformers
 import trl
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import split_tensor_dict
 
 from .data import Problem, Problems, load_problems
+from .linear import speed_up_linears
+from .memory_advice import require_memory
 from .policy import (
     Policy,
     adapter_is_fresh,
@@ -24,11 +31,32 @@ from .policy import (
     ignore_renames,
     load_policy,
 )
-from .progress import LiveTraining
+from .processes import (
+    all_or_none,
+    from_all,
+    from_main,
+    is_main,
+    join,
+    share_batch,
+    wait,
+    warn_if_alone,
+)
+from .progress import LiveTraining, quiet_transformers
 from .prompts import fit_prompts, to_dataset
 from .recipe import InputError, Recipe
-from .rewards import AccuracyReward, RandomReward, SelfCertaintyReward, completion_text
+from .rewards import (
+    SAMPLED_SELF_CERTAINTY,
+    AccuracyReward,
+    RandomReward,
+    SelfCertaintyReward,
+    completion_text,
+)
+from .rollouts import reason_against as reason_against_rollouts
+from .rollouts import sample_completions
 from .runs import Run, RunStore
+from .serving import check_rollout, continuous_batching_settings, send_merged_weights
+from .update import add_completion_forward, completion_scores, grouped_order
+from .update import reason_against as reason_against_update
 
 __all__ = ["IntuitorTrainer", "grpo_config", "load_run", "reward_functions", "train"]
 
@@ -38,18 +66,34 @@ _COMPLETIONS_KEPT_PER_STEP = 8
 
 
 class IntuitorTrainer(trl.GRPOTrainer):
-    """`trl.GRPOTrainer` for the policies of `load_policy`. The only changes:
+    """`trl.GRPOTrainer` for the policies of `load_policy`. What is different:
 
     - LoRA weights on a 4-bit model stay fp32. TRL casts them to bf16, where AdamW's small steps
       round away.
     - A fresh adapter needs no copy as its reference: the reference is the adapter turned off.
+    - Rollouts compute each prompt once for its group, and hand self-certainty to the rewards
+      (`rollouts.sample_completions`). `rollout="generate"` is TRL's way.
+    - The update and the reference compute each prompt once and score completions only
+      (`update.add_completion_forward`). `update="plain"` is TRL's way.
+    - On a CPU with either of these, linear layers compute as in `linear`.
     - `on_completions(rows)` sees every completion with its rewards.
+
+    Both ways give the same update up to rounding. "auto" takes the first one for every model that
+    allows it; the first one's name, "grouped", insists.
+
+    Raises:
+        InputError: "grouped" is asked for and the model does not allow it.
     """
+
+    _buffered_inputs: Any  # of TRL: the micro-batches of an update
 
     def __init__(
         self,
         model: Any,
         *args: Any,
+        rollout: str = "auto",
+        rollout_batch_size: int | None = None,
+        update: str = "auto",
         on_completions: Callable[[list[dict[str, Any]]], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -64,10 +108,133 @@ class IntuitorTrainer(trl.GRPOTrainer):
                 parameter.data = exact[name].to(parameter.device)
         if fresh and "ref" in self.model.peft_config:
             self.model.delete_adapter("ref")
+        self._rollout_batch_size = rollout_batch_size
+        self._sampled_self_certainty: list[float | None] | None = None
+        self._wants_self_certainty = any(
+            isinstance(reward, SelfCertaintyReward) for reward in self.reward_funcs
+        )
+        reason = reason_against_rollouts(model) or self._reason_against_sampling()
+        self._grouped_rollouts = self._choose("rollout", rollout, reason)
+        self._grouped_update = self._choose("update", update, reason_against_update(model))
+        if self._grouped_rollouts or self._grouped_update:
+            speed_up_linears(self.model)
+        if self._grouped_update:
+            for scored in filter(None, (self.model, self.ref_model)):
+                add_completion_forward(scored, temperature=self.temperature)
+
+    def _choose(self, name: str, choice: str, reason: str | None) -> bool:
+        """Whether "grouped" is taken where `choice` is wanted and `reason` may stand against it."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            choice = "generate" if name == "rollout" else choice
+        if choice == "grouped" and reason:
+            raise InputError(f"{name}='grouped' does not fit this model: {reason}; take 'auto'")
+        return choice in ("auto", "grouped") and not reason
+
+    def _reason_against_sampling(self) -> str | None:
+        """What TRL's arguments ask of sampling that `sample_completions` does not know."""
+        known = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
+        asked = [name for name, off in known.items() if (getattr(self.args, name) or off) != off]
+        asked += ["tools"] if self.tools else []
+        return f"its arguments set {', '.join(asked)}" if asked else None
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: Any,
+        images: Any,
+        multimodal_fields: Any,
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
+        self._sampled_self_certainty = None
+        if not self._grouped_rollouts or images is not None or multimodal_fields:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        with (
+            profiling_context(self, "rollouts.sample_completions"),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as policy,
+            # As the update computes, so that what is sampled is what is trained.
+            self.accelerator.autocast(),
+        ):
+            completions = sample_completions(
+                policy,
+                prompt_ids,
+                max_new_tokens=self.max_completion_length,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                eos_token_id=self.eos_token_ids,
+                pad_token_id=self._tokenizer.pad_token_id,
+                batch_size=self._rollout_batch_size,
+                self_certainty=self._wants_self_certainty,
+            )
+        if self._wants_self_certainty:
+            self._sampled_self_certainty = [c.self_certainty.mean().item() for c in completions]
+        return [completion.ids for completion in completions], None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if not (self._grouped_update and self.model.training):
+            return super()._prepare_inputs(generation_batch)
+        parts = self.args.steps_per_generation
+        if parts != self.args.gradient_accumulation_steps:
+            # These rollouts are for several updates, and which completions each gets is for TRL's
+            # shuffle to say.
+            return super()._prepare_inputs(generation_batch)
+        # As TRL, but where it shuffles the completions of an update over its micro-batches, groups
+        # stay together.
+        every = parts * self.num_iterations
+        if self._step % every == 0 or self._buffered_inputs is None:
+            rollouts = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(grouped_order(rollouts), parts)
+        return self._buffered_inputs[self._step % parts]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **inputs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        other = compute_aux_loss or any(value is not None for value in inputs.values())
+        # A batch without a single token to score has nothing to hang a gradient on.
+        if other or not self._grouped_update or not attention_mask[:, -logits_to_keep:].any():
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **inputs,
+            )
+        size = batch_size or len(input_ids)
+        with self.accelerator.autocast():
+            scores = [
+                completion_scores(model, ids, mask, logits_to_keep)
+                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        log_probs, entropies = (torch.cat(parts) for parts in zip(*scores, strict=True))
+        return log_probs, entropies if compute_entropy else None, None
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
+        if self._sampled_self_certainty is not None:
+            inputs = [
+                problem | {SAMPLED_SELF_CERTAINTY: value}
+                for problem, value in zip(inputs, self._sampled_self_certainty, strict=True)
+            ]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._on_completions is not None:
             first = self.accelerator.process_index * len(prompts)
@@ -97,8 +264,21 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     The loss is eq. 5's mean over tokens within a completion, then over completions; advantages
     are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL would default to
     another loss ("dapo"), to beta 0 and to an importance-weighted KL.
+
+    Several processes share the completions of an update (`share_batch`), so that they train what
+    one would.
+
+    With vLLM the completions come from another engine and, for a LoRA policy, from weights in
+    which the adapter is rounded into the base (`serving.merged_weights`). TRL's importance sampling
+    corrects the loss for it and leaves out completions whose probability differs more than
+    threefold; this is not part of eq. 5. vLLM draws from a seed of its own, the process's number.
+
+    Raises:
+        InputError: as `share_batch` and `check_rollout`.
     """
     dtype = compute_dtype(recipe.dtype, device)
+    batch_size, accumulation = share_batch(recipe, join().num_processes)
+    check_rollout(recipe, device)
     return trl.GRPOConfig(
         output_dir=str(output_dir),
         loss_type="grpo",
@@ -109,12 +289,20 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         epsilon=recipe.epsilon,
         num_iterations=recipe.num_iterations,
         num_generations=recipe.num_generations,
-        per_device_train_batch_size=recipe.per_device_train_batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         max_completion_length=recipe.max_completion_length,
         temperature=recipe.temperature,
         top_p=recipe.top_p,
         top_k=recipe.top_k,
+        use_transformers_continuous_batching=recipe.rollout == "continuous_batching",
+        transformers_continuous_batching_config=continuous_batching_settings(recipe, device),
+        use_vllm=recipe.rollout == "vllm",
+        vllm_mode=recipe.vllm_mode,
+        vllm_server_base_url=recipe.vllm_server_base_url,
+        vllm_gpu_memory_utilization=recipe.vllm_gpu_memory_utilization,
+        # By default vLLM makes room for the model's whole context.
+        vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
@@ -159,6 +347,7 @@ def reward_functions(
             policy.model,
             policy.tokenizer,
             annotator=recipe.annotator,
+            certainty_from=recipe.certainty_from,
             batch_size=recipe.per_device_train_batch_size,
         ),
         "accuracy": lambda: AccuracyReward(last_number=recipe.last_number),
@@ -171,11 +360,21 @@ def reward_functions(
 
 
 class _Recorder(transformers.TrainerCallback):
-    """Writes each step's metrics to the run and shows them."""
+    """Writes each step's metrics and some of its completions to the run and shows the metrics.
+
+    Every process has one; the main one writes.
+    """
 
     def __init__(self, run: Run, display: LiveTraining) -> None:
         self.run, self.display = run, display
-        self.rows = run.metrics
+        self.rows = run.metrics if is_main() else []
+
+    def completions(self, rows: list[dict[str, Any]]) -> None:
+        """Keep some rows of every process; each calls it with its own."""
+        share = -(-_COMPLETIONS_KEPT_PER_STEP // join().num_processes)
+        kept = from_all(rows[:share])
+        if is_main():
+            self.run.append("completions.jsonl", kept)
 
     def on_log(
         self,
@@ -199,7 +398,9 @@ def train(
 ) -> Run:
     """Train a recipe, or return the run of the store that already holds it.
 
-    An interrupted run goes on from its last checkpoint.
+    An interrupted run goes on from its last checkpoint. Called on every process that `torchrun` or
+    `accelerate launch` started, it trains the recipe on all of them: the main process writes the
+    run, and each returns it.
 
     Args:
         recipe: what to train.
@@ -207,52 +408,113 @@ def train(
         problems: what `load_problems(recipe)` returns, where it is at hand already.
 
     Raises:
-        InputError: malformed problems, prompts that do not fit, or a policy that cannot be had;
-            before anything is loaded on a device where possible.
+        InputError: malformed problems, prompts that do not fit, a policy that cannot be had, or
+            an update that the processes cannot share, or more memory than there is
+            (`memory_advice.require_memory`); before anything is loaded on a device where possible.
+        RuntimeError: another process failed.
     """
     problems = problems or load_problems(recipe)
-    run = RunStore(runs).open(recipe, problems.describe())
-    if run.finished:
+    warn_if_alone()
+    share_batch(recipe, join().num_processes)
+    run = _open(recipe, problems, runs)
+    if from_main(run.finished):
         return run
-    with run.lock():
-        if not run.finished:
+    with _held(run):
+        if not from_main(run.finished):
             _train(recipe, problems, run)
     return run
 
 
+def _open(recipe: Recipe, problems: Problems, runs: str | Path | None) -> Run:
+    """The run, made by the main process if it is new.
+
+    Raises:
+        InputError: the processes were given different recipes or problems.
+    """
+    with all_or_none():
+        described = problems.describe()
+        path = RunStore(runs).open(recipe, described).path if is_main() else Path()
+    asked = set(from_all([(recipe.digest, described["fingerprint"])]))
+    if len(asked) > 1:
+        raise InputError(
+            f"the processes were given {len(asked)} different recipes or problems: start them all "
+            "with the same command, on the same files"
+        )
+    return Run(from_main(path))
+
+
+@contextlib.contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Hold the run by the main process's lock. The others wait with it, however long it takes."""
+    if is_main():
+        with run.lock(while_waiting=lambda: from_main(False)):
+            from_main(True)
+            yield
+    else:
+        while not from_main(False):
+            pass
+        yield
+
+
 def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
-    display = LiveTraining(f"train {run.id}", recipe.max_steps)
-    run.set_status("running")
+    main, processes = is_main(), join().num_processes
+    display = LiveTraining(f"train {run.id}", recipe.max_steps, shown=main)
+    if main:
+        run.set_status("running")
     try:
-        policy = load_policy(recipe)
-        facts = describe_policy(policy.model)
-        run.set_environment(facts)
+        recipe = _with_common_dtype(recipe)
+        with all_or_none(), contextlib.nullcontext() if main else quiet_transformers():
+            check_rollout(recipe, join().device)
+            device = join().device.type
+            require_memory(recipe, device=device, problems=problems.train, processes=processes)
+            policy = load_policy(recipe)
+        facts = {**describe_policy(policy.model), "processes": processes}
         display.say(
-            f"{recipe.model} on {facts['device']} ({facts['device_name']}): weights "
+            f"{recipe.model} on {facts['device']} ({facts['device_name']})"
+            f"{f' in {processes} processes' if processes > 1 else ''}: weights "
             f"{facts['quantization']}, computing in {facts['compute_dtype']}, training "
             f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"
         )
-        checkpoint = run.checkpoint
-        run.rewind(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
+        checkpoint = from_main(run.checkpoint)
+        if main:
+            run.set_environment(facts)
+            run.rewind(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
         with ignore_renames():
             trainer = _make_trainer(recipe, problems.train, policy, run, display)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        _save(policy, run)
+        wait()  # each process writes its own part of a checkpoint
+        with all_or_none():
+            if main:
+                _save(policy, run)
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        run.set_status(state, error=f"{type(error).__name__}: {error}"[:2000])
+        if main:
+            run.set_status(state, error=f"{type(error).__name__}: {error}"[:2000])
         display.close(f"`{run.id}` {state} after {run.steps} of {recipe.max_steps} steps")
         raise
-    run.set_status("finished", steps=run.steps, seconds=round(run.seconds, 1), error=None)
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    if main:
+        run.set_status("finished", steps=run.steps, seconds=round(run.seconds, 1), error=None)
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     display.close(f"`{run.id}`: trained {run.steps} steps in {run.seconds:.0f} s")
+    wait()
+
+
+def _with_common_dtype(recipe: Recipe) -> Recipe:
+    """The recipe with the main process's choice of dtype: "auto" measures, so it may vary."""
+    state = join()
+    if state.num_processes == 1:
+        return recipe
+    dtype = from_main(str(compute_dtype(recipe.dtype, state.device)).removeprefix("torch."))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the recipe has to say, it has said
+        return recipe.replace(dtype=dtype)
 
 
 def _make_trainer(
     recipe: Recipe, problems: Sequence[Problem], policy: Policy, run: Run, display: LiveTraining
 ) -> IntuitorTrainer:
     kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
-    if dropped:
+    if dropped and is_main():
         logger.warning(
             "%d of %d prompts are longer than max_prompt_length=%d tokens and left out",
             len(dropped),
@@ -268,17 +530,25 @@ def _make_trainer(
     rewards, weights = reward_functions(recipe, policy, labelled=labelled)
     args = grpo_config(recipe, run.path / "checkpoints", next(policy.model.parameters()).device)
     args.reward_weights = weights
+    recorder = _Recorder(run, display)
     trainer = IntuitorTrainer(
         policy.model,
         reward_funcs=rewards,
         args=args,
         train_dataset=to_dataset(kept, recipe),
         processing_class=policy.tokenizer,
-        callbacks=[_Recorder(run, display)],
-        on_completions=lambda rows: run.append(
-            "completions.jsonl", rows[:_COMPLETIONS_KEPT_PER_STEP]
-        ),
+        callbacks=[recorder],
+        rollout=recipe.rollout,
+        rollout_batch_size=recipe.rollout_batch_size,
+        update=recipe.update,
+        on_completions=recorder.completions,
     )
+    if recipe.rollout == "vllm":
+        send_merged_weights(trainer.vllm_generation, policy.model)
+    elif recipe.rollout == "continuous_batching":
+        # TRL would cast the model to it before every rollout, LoRA weights included. Autocast,
+        # which is set up by now, stays.
+        trainer.args.bf16 = trainer.args.fp16 = False
     for printer in (PrinterCallback, ProgressCallback, NotebookProgressCallback):
         trainer.remove_callback(printer)
     return trainer

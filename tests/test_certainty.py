@@ -40,6 +40,9 @@ SMALL = {
 FAMILIES = {
     "Llama": {},
     "Qwen2": {},
+    "Qwen3": {},
+    "Olmo2": {},
+    "Mistral": {"sliding_window": 3},
     "Gemma2": {"final_logit_softcapping": 3.0},
     "Cohere": {"logit_scale": 0.25},
     "Granite": {"logits_scaling": 3.0},

@@ -90,6 +90,37 @@ def test_the_group_deviation_is_told(policy):
     )
 
 
+def test_where_certainty_comes_from(policy):
+    brought = [1.5, None, 2.5]
+    by_forward = by_hand(policy, PROMPTS, COMPLETION_IDS)
+    for source, annotator, sampled in (
+        ("auto", "online", True),
+        ("sampling", "online", True),
+        ("forward", "online", False),
+        ("auto", "offline", False),
+    ):
+        reward = SelfCertaintyReward(
+            policy.model, policy.tokenizer, annotator=annotator, certainty_from=source
+        )
+        ask = (PROMPTS, COMPLETIONS, COMPLETION_IDS)
+        scores = reward(*ask, sampled_self_certainty=brought)
+        assert scores == (brought if sampled else pytest.approx(by_forward, rel=1e-4))
+        if source == "sampling":
+            with pytest.raises(ValueError, match="these rollouts kept no logits"):
+                reward(*ask)
+        else:
+            assert reward(*ask) == pytest.approx(by_forward, rel=1e-4)
+    # An empty completion was sampled with no token to be certain of.
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+    assert reward(*ask, sampled_self_certainty=[math.nan, 1.0, 2.0]) == [None, 1.0, 2.0]
+    for settings, message in (
+        ({"certainty_from": "logits"}, "choose 'auto', 'sampling' or 'forward'"),
+        ({"certainty_from": "sampling", "annotator": "offline"}, "are the current policy's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SelfCertaintyReward(policy.model, policy.tokenizer, **settings)
+
+
 def test_what_cannot_be_scored_is_refused(policy):
     with pytest.raises(ValueError, match="'some/model' is not a model instance"):
         SelfCertaintyReward("some/model", policy.tokenizer)

@@ -1,16 +1,20 @@
 """Training: it learns what it is rewarded for, changes LoRA weights alone, and resumes."""
 
+import dataclasses
+import inspect
 import math
 
 import bitsandbytes as bnb
 import peft
 import pytest
 import torch
-from test_policy import dequantized, linears
+import trl
+from test_policy import dequantized, linears, move_adapter
 
+from intuitor_lib.certainty import self_certainty
 from intuitor_lib.data import load_problems
 from intuitor_lib.policy import Policy, load_policy
-from intuitor_lib.prompts import to_dataset
+from intuitor_lib.prompts import prompt_token_ids, to_dataset
 from intuitor_lib.recipe import InputError
 from intuitor_lib.rewards import SelfCertaintyReward
 from intuitor_lib.runs import RunStore
@@ -20,12 +24,17 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 
-def make_trainer(recipe, policy: Policy, folder, rewards=None, **kwargs):
+def make_trainer(recipe, policy: Policy, folder, rewards=None, asked=None, **kwargs):
+    """`asked`: further arguments of TRL's."""
     problems = load_problems(recipe).train
+    args = grpo_config(recipe, folder, CPU)
+    if asked:
+        found = {"steps_per_generation": None, "generation_batch_size": None}
+        args = dataclasses.replace(args, **(found | asked))
     return IntuitorTrainer(
         policy.model,
         reward_funcs=rewards or SelfCertaintyReward(policy.model, policy.tokenizer),
-        args=grpo_config(recipe, folder, CPU),
+        args=args,
         train_dataset=to_dataset(problems, recipe),
         processing_class=policy.tokenizer,
         **kwargs,
@@ -158,6 +167,172 @@ def test_accuracy_leaves_the_gradient_alone(tiny_recipe, tmp_path):
     assert "rewards/accuracy/mean" not in without.metrics[0]
     a, b = (peft.load_peft_weights(str(run.adapter)) for run in (with_answers, without))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+# What TRL's trainer has that ours overrides or relies on. These are private: a new version of TRL
+# may change them. Then read its `GRPOTrainer` again, beside `IntuitorTrainer`.
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (
+            "_generate_single_turn",
+            "self prompt_ids images multimodal_fields num_generations has_tool_images",
+        ),
+        ("_prepare_inputs", "self generation_batch"),
+        (
+            "_get_per_token_logps_and_entropies",
+            "self model input_ids attention_mask logits_to_keep batch_size compute_entropy "
+            "compute_aux_loss pixel_values image_grid_thw num_images pixel_attention_mask "
+            "spatial_shapes num_tiles image_sizes token_type_ids mm_token_type_ids "
+            "image_position_ids",
+        ),
+        ("_calculate_rewards", "self inputs prompts completions completion_ids_list"),
+        ("_generate_and_score_completions", "self inputs"),
+    ],
+)
+def test_trl_s_private_methods_are_those_we_know(name, parameters):
+    theirs = inspect.signature(getattr(trl.GRPOTrainer, name)).parameters
+    assert " ".join(theirs) == parameters
+    assert name == "_generate_and_score_completions" or name in vars(IntuitorTrainer)
+    if name != "_generate_and_score_completions":
+        ours = inspect.signature(getattr(IntuitorTrainer, name)).parameters.values()
+        for parameter in ours:  # called by TRL's names, or all the rest
+            known = parameter.name in theirs or parameter.kind is parameter.VAR_KEYWORD
+            assert known, parameter.name
+
+
+def test_trl_prepares_inputs_as_we_know():
+    """Ours does the same but for the shuffle."""
+    method = inspect.unwrap(trl.GRPOTrainer._prepare_inputs)
+    # Python 3.11 keeps the names of a comprehension apart.
+    names = [n for n in method.__code__.co_names if n != "unsplit_pixel_values_by_grid"]
+    assert names == [
+        *("model", "training", "args", "steps_per_generation", "num_iterations", "_step"),
+        *("_buffered_inputs", "_generate_and_score_completions", "split_pixel_values_by_grid"),
+        *("shuffle_sequence_dict", "split_tensor_dict"),
+    ]
+
+
+def test_trl_calls_the_methods_as_we_know(tiny_recipe, tmp_path):
+    """Types and shapes that go in and come out of TRL's own way, in a step with a reference."""
+    recipe = tiny_recipe.replace(
+        max_steps=1, beta=0.1, num_generations=2, gradient_accumulation_steps=2
+    )
+    trainer = make_trainer(
+        recipe, load_policy(recipe), tmp_path, rollout="generate", update="plain"
+    )
+    seen = []
+
+    def watch(name):
+        original = getattr(trainer, name)
+
+        def method(*arguments, **settings):
+            result = original(*arguments, **settings)
+            seen.append((name, arguments, settings, result))
+            return result
+
+        setattr(trainer, name, method)
+
+    names = ("_generate_single_turn", "_calculate_rewards", "_get_per_token_logps_and_entropies")
+    for name in names:
+        watch(name)
+    trainer.train()
+    calls = {name: [call for call in seen if call[0] == name] for name in names}
+    ((_, arguments, settings, (ids, log_probs)),) = calls[names[0]]
+    assert len(arguments) == 4
+    assert not settings
+    assert len(ids) == len(arguments[0]) == 8  # each prompt is repeated for its completions
+    assert arguments[0][0] == arguments[0][1] != arguments[0][2]
+    assert isinstance(arguments[0][0][0], int)
+    assert log_probs is None
+    ((_, (inputs, prompts, completions, id_lists), _, rewards),) = calls[names[1]]
+    assert [len(part) for part in (inputs, prompts, completions, id_lists)] == [8] * 4
+    assert id_lists == ids
+    assert inputs[0]["prompt"] == prompts[0]
+    assert rewards.shape == (8, 1)
+    reference, *updates = calls[names[2]]
+    assert len(updates) == 2
+    assert reference[2]["batch_size"] == recipe.per_device_train_batch_size
+    assert reference[3][1] is None
+    for _, (_, token_ids, mask, kept), settings, (values, entropies, aux) in updates:
+        assert token_ids.shape == mask.shape
+        assert values.shape == entropies.shape == (4, kept)
+        assert aux is None
+        assert settings["compute_entropy"]
+        assert all(value is None for key, value in settings.items() if "compute" not in key)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("source", ["sampling", "forward"])
+def test_the_reward_is_eq_4_wherever_it_comes_from(source, quantization, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(num_generations=2, per_device_train_batch_size=8, temperature=0.7,
+                                 max_steps=1, quantization=quantization)  # fmt: skip
+    policy = load_policy(recipe)
+    move_adapter(policy.model)
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer, certainty_from=source)
+    rows, told = [], []
+    trainer = make_trainer(recipe, policy, tmp_path, rewards=reward, on_completions=rows.extend)
+    original = trainer._calculate_rewards
+
+    def by_hand(inputs, prompts, completions, ids_of):
+        rewards = original(inputs, prompts, completions, ids_of)
+        policy.model.eval()
+        prompt_ids = prompt_token_ids(policy.tokenizer, prompts)
+        for prompt, ids in zip(prompt_ids, ids_of, strict=True):
+            with torch.no_grad():
+                logits = policy.model(input_ids=torch.tensor([[*prompt, *ids]])).logits[0].double()
+            told.append(self_certainty(logits[len(prompt) - 1 : -1]).mean().item())
+        policy.model.train()
+        return rewards
+
+    trainer._calculate_rewards = by_hand
+    trainer.train()
+    assert len(rows) == len(told) == 8
+    scores = [row["self_certainty"] for row in rows]
+    assert scores == pytest.approx(told, abs=1e-5)
+    assert max(scores) - min(scores) > 0.1
+    assert (trainer._sampled_self_certainty == pytest.approx(scores, abs=1e-9)) == (
+        source == "sampling"
+    )
+
+
+@pytest.mark.parametrize(
+    "asked", [{"min_p": 0.1}, {"repetition_penalty": 1.2}, {"generation_kwargs": {"num_beams": 1}}]
+)
+def test_sampling_that_ours_does_not_know_is_left_to_trl(asked, tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe)
+    trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked)
+    assert not trainer._grouped_rollouts
+    assert trainer._grouped_update
+    with pytest.raises(InputError, match=f"rollout='grouped'.*{next(iter(asked))}"):
+        make_trainer(tiny_recipe, policy, tmp_path, asked=asked, rollout="grouped")
+    off = {"min_p": None, "repetition_penalty": 1.0, "generation_kwargs": {}}
+    assert make_trainer(tiny_recipe, policy, tmp_path, asked=off)._grouped_rollouts
+
+
+def test_rollouts_for_several_updates_are_shuffled_as_by_trl(tiny_recipe, tmp_path):
+    asked = {"steps_per_generation": 4}
+    firsts = []
+    for update in ("plain", "grouped"):
+        policy = load_policy(tiny_recipe)
+        trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked, update=update)
+        torch.manual_seed(3)
+        trainer.model.train()
+        batch = next(iter(trainer.get_train_dataloader()))
+        firsts.append(trainer._prepare_inputs(batch)["prompt_ids"])
+    assert torch.equal(*firsts)
+
+
+@pytest.mark.parametrize("rollout", ["grouped", "generate"])
+@pytest.mark.parametrize("update", ["grouped", "plain"])
+def test_each_way_of_computing_trains(rollout, update, tiny_recipe, tmp_path):
+    run = train(
+        tiny_recipe.replace(rollout=rollout, update=update, rollout_batch_size=3), runs=tmp_path
+    )
+    assert run.finished
+    assert all(math.isfinite(row["rewards/self_certainty/mean"]) for row in run.metrics)
 
 
 @pytest.mark.parametrize(

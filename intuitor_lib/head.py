@@ -1,0 +1,168 @@
+"""The LM head: from a model's last hidden states to logits, and to log-probabilities in chunks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = [
+    "CHUNK_LOGITS",
+    "accumulator",
+    "backbone_and_head",
+    "head_log_probs",
+    "head_logits",
+    "head_settings",
+]
+
+CHUNK_LOGITS = 2**25
+"""Logits held at a time: 128 MiB in fp32, 220 tokens of Qwen2.5's 151,936-word vocabulary."""
+
+# Names under which model configurations hold what their forward does to the LM head's output.
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
+_UNSUPPORTED = ("logits_mup_width_multiplier", "output_logit_soft_cap", "unpadded_vocab_size")
+
+
+def _refusal(model: nn.Module, reason: str) -> ValueError:
+    return ValueError(
+        f"{type(model).__name__} cannot be scored from its hidden states: {reason}. "
+        "Pass its logits to self_certainty, or unwrap it, merge its adapter or dequantize its head."
+    )
+
+
+def backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
+    """The causal language model, inside PEFT or not, its transformer and its LM head."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise _refusal(model, "its adapter adds virtual tokens outside the backbone")
+    base: Any = getattr(model, "get_base_model", lambda: model)()
+    head = getattr(base, "get_output_embeddings", lambda: None)()
+    backbone = getattr(base, "base_model", base)
+    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
+        raise _refusal(base, f"its LM head is a {type(head).__name__}, not a floating-point Linear")
+    others = [name for name, part in base.named_children() if part not in (backbone, head)]
+    if others or backbone is base or base.config.is_encoder_decoder:
+        raise _refusal(base, f"it is not one backbone under one LM head ({others} beside them)")
+    return base, backbone, head
+
+
+def head_settings(model: nn.Module) -> tuple[float, float | None]:
+    """`(logit_scale, softcap)` of a causal language model, for `chunked_self_certainty`.
+
+    Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
+    logits, Granite and MiniCPM3 divide them, Gemma and others cap them. A PEFT model counts as the
+    model inside.
+
+    Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
+    one linear layer: an encoder-decoder, a transformed, quantized or adapted head, a padded one.
+    """
+    base, _, _ = backbone_and_head(model)
+    config = base.config.get_text_config()
+    for name in _UNSUPPORTED:
+        if getattr(config, name, None) is not None:
+            raise _refusal(base, f"its configuration sets {name}={getattr(config, name)}")
+    scale = 1.0
+    # transformers' MPT has a logit_scale in its configuration and leaves it unused.
+    for name in _MULTIPLIERS if config.model_type != "mpt" else ():
+        value = getattr(config, name, None)
+        scale *= 1.0 if value is None else float(value)
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor is not None:
+        scale = scale * divisor if config.model_type.startswith("hyperclovax") else scale / divisor
+    caps = [cap for name in _SOFTCAPS if (cap := getattr(config, name, None)) is not None]
+    return scale, (float(caps[0]) if caps else None)
+
+
+def head_logits(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None
+) -> Tensor:
+    """Logits (n, V) in fp32 or float64 of hidden states (n, H)."""
+    logits = functional.linear(rows, weight, bias).to(accumulator(weight.dtype))
+    if logit_scale != 1.0:
+        logits = logits * logit_scale
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def head_log_probs(
+    hidden: Tensor,
+    head: nn.Linear,
+    token_ids: Tensor,
+    *,
+    temperature: float = 1.0,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    chunk_size: int = CHUNK_LOGITS,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (N,) of `token_ids` (N,) and entropies (N,), both in nats and fp32.
+
+    Of the logits of hidden states (N, H) divided by `temperature`; `logit_scale` and `softcap` as
+    `head_settings` gives them. No more than `chunk_size` logits exist at a time, and nothing of
+    their size is kept for the backward pass: the gradient of a log-probability with respect to
+    its hidden state, (W[token] - sum_v p_v W[v]) / temperature, is found while the probabilities
+    are at hand, and stored as (N, H). Entropies carry no gradient, and neither does the head; a
+    trainable one needs TRL's own function.
+
+    Raises `ValueError` for a head whose weights are trained.
+    """
+    if any(parameter.requires_grad for parameter in head.parameters()):
+        raise ValueError(
+            "the LM head is trained, and head_log_probs gives it no gradient: freeze it, or use "
+            "trl.kernels.ChunkedLogProbFunction"
+        )
+    arguments = (token_ids, head.weight, head.bias, temperature, logit_scale, softcap, chunk_size)
+    log_probs, entropies = _HeadLogProbs.apply(hidden, *arguments)
+    return log_probs, entropies
+
+
+class _HeadLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        token_ids: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        temperature: float,
+        logit_scale: float,
+        softcap: float | None,
+        chunk_size: int,
+    ) -> tuple[Tensor, Tensor]:
+        needs_gradient = ctx.needs_input_grad[0]
+        rows = hidden.detach().to(weight.device, weight.dtype)
+        token_ids = token_ids.to(weight.device)
+        size = max(1, chunk_size // weight.shape[0])
+        log_probs, entropies, directions = [], [], []
+        for block, ids in zip(rows.split(size), token_ids.split(size), strict=True):
+            logits = head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
+            # What the soft cap's tanh does to a gradient, before the logits are overwritten.
+            slope = None if softcap is None else 1 - (logits / softcap) ** 2
+            picked = ids.unsqueeze(-1)
+            probs = torch.softmax(logits.div_(temperature), -1)
+            value = logits.gather(-1, picked) - torch.logsumexp(logits, -1, keepdim=True)
+            # Entropy is logsumexp(z) - sum_v p_v z_v.
+            expected = torch.linalg.vecdot(probs, logits).unsqueeze(-1)
+            entropies.append((logits.gather(-1, picked) - value - expected).squeeze(-1))
+            log_probs.append(value.squeeze(-1))
+            if not needs_gradient:
+                continue
+            probs.neg_().scatter_add_(-1, picked, torch.ones_like(value))
+            if slope is not None:
+                probs.mul_(slope)
+            factor = logit_scale / temperature
+            directions.append((probs.to(weight.dtype) @ weight).to(logits.dtype) * factor)
+        if needs_gradient:
+            ctx.save_for_backward(torch.cat(directions).to(hidden.device))
+            ctx.dtype = hidden.dtype
+        entropy = torch.cat(entropies) if entropies else rows.new_empty(0)
+        ctx.mark_non_differentiable(entropy)
+        return (torch.cat(log_probs) if log_probs else rows.new_empty(0)), entropy
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Any:
+        (directions,) = ctx.saved_tensors
+        gradient = gradient.to(directions.device, directions.dtype)
+        return (gradient.unsqueeze(-1) * directions).to(ctx.dtype), *[None] * 7
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

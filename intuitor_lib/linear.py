@@ -1,0 +1,177 @@
+"""Linear layers on a CPU: 4-bit weights unpacked once, LoRA in fewer passes over memory.
+
+bitsandbytes unpacks a 4-bit weight for every product, and PEFT adds LoRA in separate operations,
+each a pass over the layer's output. On a CPU that is a large part of the time, and memory is what
+there is plenty of. What is computed is the same, up to the order of sums. GPUs keep the
+libraries' own kernels: nothing here touches a model that is not on the CPU.
+"""
+
+import contextlib
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import bitsandbytes
+import bitsandbytes.functional
+import psutil
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["merged_adapters", "speed_up_linears"]
+
+# Unpacked weights may take this share of the memory that is free.
+_SHARE_OF_MEMORY = 0.25
+
+
+def speed_up_linears(model: nn.Module) -> None:
+    """Let the linear layers of a model on the CPU compute as this module does.
+
+    4-bit weights are kept unpacked beside the packed ones if they take no more than a quarter of
+    the free memory. What is saved, quantized or trained stays as it is. Applied twice it does
+    nothing more.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return
+    packed = [layer for layer in model.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
+    packed = [layer for layer in packed if not _is_unpacked(layer)]
+    needed = sum(
+        layer.in_features * layer.out_features * layer.weight.quant_state.dtype.itemsize
+        for layer in packed
+    )
+    if needed <= _SHARE_OF_MEMORY * psutil.virtual_memory().available:
+        for layer in packed:
+            # In a tuple, where nn.Module does not take the weight for one more parameter.
+            layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)
+            layer.forward = types.MethodType(_unpacked_forward, layer)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and "forward" not in vars(layer) and _is_linear(layer):
+            layer._plain_forward = layer.forward
+            layer.forward = types.MethodType(_lora_forward, layer)
+
+
+@contextlib.contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[None]:
+    """Within it, fp32 layers sped up compute with one product, of base and adapter together.
+
+    For many small products with the same weights, as in sampling. In lower precision the sum would
+    round the adapter away, so those layers are left alone. The weights must not change within it.
+    """
+    merged = []
+    try:
+        for layer in model.modules():
+            if not (isinstance(layer, LoraLayer) and hasattr(layer, "_plain_forward")):
+                continue
+            adapter = _vanilla_adapter(layer)
+            weight = _weight(layer.get_base_layer())
+            low = torch.is_autocast_enabled("cpu")
+            if adapter is None or weight is None or low or weight.dtype != torch.float32:
+                continue
+            down, up, scaling = adapter
+            with torch.no_grad():
+                layer._merged = torch.addmm(weight, up.float(), down.float(), alpha=scaling)
+            merged.append(layer)
+        yield
+    finally:
+        for layer in merged:
+            del layer._merged
+
+
+def _is_linear(layer: LoraLayer) -> bool:
+    # Not those of a class that computes something else.
+    forward = type(layer.get_base_layer()).forward
+    return forward in (nn.Linear.forward, bitsandbytes.nn.Linear4bit.forward)
+
+
+def _is_unpacked(layer: Any) -> bool:
+    """Whether the packed weight is still the one unpacked; merging an adapter puts in another."""
+    return hasattr(layer, "_unpacked") and layer._packed[0] is layer.weight
+
+
+def _unpacked(layer: Any) -> Tensor:
+    return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+
+
+def _weight(base: Any) -> Tensor | None:
+    """The weight (out, in) as a matrix to compute with as it is; None where there is none."""
+    if not isinstance(base, bitsandbytes.nn.Linear4bit):
+        return base.weight
+    computes_in_it = _is_unpacked(base) and base.compute_dtype in (None, base._unpacked.dtype)
+    return base._unpacked if computes_in_it else None
+
+
+def _unpacked_forward(self: Any, x: Tensor) -> Tensor:
+    if not _is_unpacked(self) or x.device != self._unpacked.device:  # changed or moved since
+        return type(self).forward(self, x)
+    dtype = self.compute_dtype or x.dtype
+    bias = None if self.bias is None else self.bias.to(dtype)
+    return functional.linear(x.to(dtype), self._unpacked.to(dtype), bias).to(x.dtype)
+
+
+def _vanilla_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
+    """LoRA's A (r, in), B (out, r) and scaling of the one active adapter; None if it is not so."""
+    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    name = layer.active_adapters[0]
+    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias.get(name):
+        return None
+    if layer.training and not isinstance(layer.lora_dropout[name], nn.Identity):
+        return None
+    return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+
+
+def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    base = self.get_base_layer()
+    if not args and not kwargs:
+        if hasattr(self, "_merged") and x.dtype == torch.float32 and not self.disable_adapters:
+            return functional.linear(x, self._merged, base.bias)
+        weight, adapter = _weight(base), _vanilla_adapter(self)
+        # Weights that are trained, or of another type than what comes in, are PEFT's.
+        if (
+            adapter is not None
+            and weight is not None
+            and not weight.requires_grad
+            and (base.bias is None or not base.bias.requires_grad)
+            and x.dtype == weight.dtype == adapter[0].dtype
+            and x.device == weight.device
+            and not torch.is_autocast_enabled("cpu")
+        ):
+            return _LoraProduct.apply(x, weight, base.bias, *adapter)
+    return self._plain_forward(x, *args, **kwargs)
+
+
+class _LoraProduct(torch.autograd.Function):
+    """`x @ weight.T + bias + scaling * (x @ down.T) @ up.T` for a frozen weight and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        down: Tensor,
+        up: Tensor,
+        scaling: float,
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        low = rows @ down.T
+        out = functional.linear(rows, weight, bias).addmm_(low, up.T, alpha=scaling)
+        ctx.save_for_backward(rows, low, weight, down, up)
+        ctx.scaling = scaling
+        return out.view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        rows, low, weight, down, up = ctx.saved_tensors
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        back = flat @ up
+        to_x = to_down = to_up = None
+        if ctx.needs_input_grad[0]:
+            to_x = (flat @ weight).addmm_(back, down, alpha=ctx.scaling)
+            to_x = to_x.view(*gradient.shape[:-1], weight.shape[1])
+        if ctx.needs_input_grad[3]:
+            to_down = (back.T @ rows).mul_(ctx.scaling)
+        if ctx.needs_input_grad[4]:
+            to_up = (flat.T @ low).mul_(ctx.scaling)
+        return to_x, None, None, to_down, to_up, None
