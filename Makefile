@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce constraints ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce benchmark constraints ci clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -106,6 +106,9 @@ for name in sorted(found):
         print(name + "==" + found[name])
 endef
 export WRITE_CONSTRAINTS
+
+benchmark: $(INSTALLED) ## measure speed and memory beside stock TRL: half an hour, nothing else running
+	$(PY) -m intuitor_lib benchmark $(ARGS)
 
 constraints: ## find the versions of constraints.txt anew
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -54,6 +54,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(verb)
     _add_runs(verb)
 
+    verb = _verb(verbs, "memory", _memory, "estimate what a recipe takes; exit status 1: too much")
+    verb.add_argument("recipe", nargs="?", help="as for train")
+    verb.add_argument("--gpu-gb", type=float, metavar="N", help="for a GPU of N GiB")
+    verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
+    verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
+    verb.add_argument("--check", action="store_true", help="train small recipes and measure theirs")
+    verb.add_argument("--table", action="store_true", help="what fits common GPUs, as Markdown")
+    verb.set_defaults(seed=None, data=None, prompt_column=None, answer_column=None)
+    _add_profile(verb)
+
     verb = _verb(verbs, "reproduce", _reproduce, "execute notebooks under a profile")
     verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
     verb.add_argument(
@@ -80,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs(verb)
 
     add_verbs(lambda *arguments: _verb(verbs, *arguments), _add_runs)
+
+    verb = _verb(verbs, "benchmark", _benchmark, "measure speed and memory beside stock TRL")
+    verb.add_argument("measures", nargs="*", help="some of them; all by default (half an hour)")
+    verb.add_argument("--output", metavar="FILE", default="benchmark.json", help="the figures")
 
     _verb(verbs, "fetch", _fetch, "fetch and convert the embedded model, once")
     return parser
@@ -140,10 +157,58 @@ def _train(options: argparse.Namespace) -> int:
 
     problems = load_problems(recipe)
     # Only now, so that bad problems are told before torch is even imported.
+    from .processes import is_main
     from .trainer import train
 
-    print(train(recipe, runs=options.runs, problems=problems).path.resolve())
+    run = train(recipe, runs=options.runs, problems=problems)
+    if is_main():
+        print(run.path.resolve())
     return 0
+
+
+def _memory(options: argparse.Namespace) -> int:
+    if options.check:
+        from .memory_check import check
+
+        print(f"{'recipe':<26}  measured   estimated  estimated / measured")
+        apart = 0
+        for row in check():
+            print(
+                f"{row.name:<26}  {row.measured / 2**30:5.2f} GiB  {row.estimated / 2**30:5.2f} GiB"
+                f"  {row.ratio:.2f}",
+                flush=True,
+            )
+            apart += not 0.8 <= row.ratio <= 1.2
+        return int(apart > 0)
+    if options.table:
+        from .memory_table import fitting, markdown
+
+        for line in markdown(fitting()):
+            print(line, flush=True)
+        return 0
+    if options.recipe is None:
+        raise InputError("name a recipe or its file, or give --check or --table")
+    recipe = _read_recipe(options)
+    gpu = options.gpu_gb is not None or recipe.profile.startswith("gpu-")
+    device = options.device or ("cuda" if gpu or recipe.profile == "paper" else None)
+    from . import trainer  # noqa: F401 - so that a CPU's runtime is that of a training
+    from .memory import estimate_memory, gib
+    from .memory_advice import advice, available_memory
+
+    estimate = estimate_memory(recipe, device=device, prompt_tokens=options.prompt_tokens)
+    print(estimate)
+    if options.gpu_gb is not None:
+        budget = int(options.gpu_gb * 2**30)
+    elif estimate.device == "cpu":
+        budget = available_memory("cpu") + estimate.parts["runtime"]
+    else:
+        return 0
+    fits = estimate.total <= budget
+    print(f"{'fits' if fits else 'does not fit'} in {gib(budget)}")
+    if not fits:
+        found = advice(recipe, budget, device=estimate.device, prompt_tokens=options.prompt_tokens)
+        print("\n".join(map(str, found)))
+    return int(not fits)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -257,6 +322,21 @@ def _runs(options: argparse.Namespace) -> int:
         print(f"{row['id']}  {row['state']}  {steps}  {row['seconds']:.0f} s  {row['profile']}")
     if not rows:
         print(f"no runs in {store.root}", file=sys.stderr)
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from .report import Table
+    from .training_speed import measure_speed, write_figures
+
+    figures = measure_speed(options.measures, say=lambda text: print(text, file=sys.stderr))
+    path = Path(options.output).resolve()
+    write_figures(figures, path)
+    marks = {True: "yes", False: "NO", None: ""}
+    rows = [[f.name, f"{f.value:.3g}", f.goal, marks[f.met]] for f in figures]
+    details = [f"{figure.name}: {figure.detail}" for figure in figures if figure.detail]
+    print(Table(["figure", "value", "goal", "met"], rows, "\n".join(details)))
+    print(path)
     return 0
 
 

@@ -17,7 +17,12 @@ MODULES = {path.stem for path in FOLDER.glob("*.py")}
 # evaluation, figures and report. Trainer and evaluation meet only through the run store.
 MAY_IMPORT = {
     "recipe": set(),
-    "certainty": set(),
+    "head": set(),
+    "forward": set(),
+    "linear": set(),
+    "certainty": {"forward", "head"},
+    "rollouts": {"certainty", "forward", "head", "linear"},
+    "update": {"forward", "head"},
     "intervals": set(),
     "recipes": {"recipe"},
     # answers
@@ -41,13 +46,37 @@ MAY_IMPORT = {
     # policies
     "embedded": {"progress"},
     "progress": {"figures"},
-    "policy": {"recipe", "prompts", "progress", "embedded"},
+    "policy": {"recipe", "prompts", "progress", "embedded", "processes"},
     "rewards": {"answers", "certainty", "policy", "prompts"},
     "runs": {"recipe", "data"},
+    "processes": {"recipe"},
+    "serving": {"recipe"},
+    # memory
+    "memory_configs": {"recipe", "embedded"},
+    "memory_meta": {"recipe", "policy", "linear"},
+    "memory_trace": {
+        *("recipe", "policy", "certainty", "forward", "head", "linear", "rollouts", "update"),
+        "memory_meta",
+    },
+    "memory": {"recipe", "policy", "memory_configs", "memory_meta", "memory_trace"},
+    "memory_advice": {
+        *("recipe", "data", "embedded", "processes", "prompts", "memory", "memory_configs"),
+    },
+    "memory_check": {
+        *("recipe", "recipes", "data", "embedded", "memory", "memory_advice", "trainer"),
+    },
+    "memory_table": {"recipe", "recipes", "memory"},
     "trainer": {
         *("recipe", "recipes", "data", "prompts", "policy"),
         *("answers", "certainty", "rewards", "progress", "runs"),
+        *("processes", "serving", "linear", "rollouts", "update", "memory_advice"),
     },
+    "two_processes": {"recipe", "data", "policy", "prompts", "processes", "trainer"},
+    "training_speed": {
+        *("recipe", "recipes", "data", "policy", "prompts", "progress"),
+        *("linear", "rewards", "rollouts", "scoring_memory", "trainer", "two_processes"),
+    },
+    "scoring_memory": {"certainty", "head"},
     # benchmarks
     "sources": {"recipe", "tables"},
     "livecodebench": {"tables"},
@@ -63,6 +92,7 @@ MAY_IMPORT = {
     "evaluation": {
         *("recipe", "data", "prompts", "policy", "subjects"),
         *("answers", "certainty", "intervals", "progress", "runs"),
+        *("linear", "rollouts"),
         *("alpaca", "benchmarks", "graders", "sandbox"),
     },
     # results
