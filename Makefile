@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 PROFILE ?= cpu
+WORKERS ?= 2
 ARGS ?=
 
 SHELL := bash
@@ -26,7 +27,7 @@ quickstart: $(INSTALLED) ## fetch the embedded model, execute the first notebook
 
 test: $(INSTALLED) ## run the tests, the slow ones too
 	$(PY) -m intuitor_lib fetch
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## check style, formatting and types
 	$(PY) -m ruff check

@@ -112,6 +112,11 @@ class SelfCertaintyReward:
         elif annotator == "offline" and not adapter_is_fresh(model):
             add_start_adapter(model)
 
+    @property
+    def takes_sampled(self) -> bool:
+        """Whether values read while sampling are taken where there are any."""
+        return self.certainty_from != "forward" and self.annotator == "online"
+
     def __call__(
         self,
         prompts: Sequence[str | Conversation],
@@ -131,8 +136,7 @@ class SelfCertaintyReward:
                 "certainty_from='sampling', but these rollouts kept no logits: sample with "
                 "IntuitorTrainer(rollout='grouped'), or take 'forward' or 'auto'"
             )
-        sampled = self.certainty_from != "forward" and self.annotator == "online"
-        if sampled and sampled_self_certainty is not None:
+        if self.takes_sampled and sampled_self_certainty is not None:
             scores = [math.nan if x is None else x for x in sampled_self_certainty]
         else:
             scores = self._score(prompts, completion_ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import platform
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import psutil
 import torch
@@ -46,12 +47,22 @@ def _measure(what: str, way: str, tokens: int, vocabulary: int) -> int:
         before = torch.cuda.memory_allocated()
         _score(what, way, hidden, head, ids)
         return torch.cuda.max_memory_allocated() - before
-    import resource  # not on Windows
-
     before = psutil.Process().memory_info().rss
     _score(what, way, hidden, head, ids)
-    unit = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+    return _peak_of_this_process() - before
+
+
+def _peak_of_this_process() -> int:
+    """Bytes resident at most since the process began."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not ru_maxrss, which on Linux begins with that of the process it was forked from.
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _score(what: str, way: str, hidden: Tensor, head: torch.nn.Linear, ids: Tensor) -> None:

@@ -111,7 +111,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
         self._rollout_batch_size = rollout_batch_size
         self._sampled_self_certainty: list[float | None] | None = None
         self._wants_self_certainty = any(
-            isinstance(reward, SelfCertaintyReward) for reward in self.reward_funcs
+            isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
+            for reward in self.reward_funcs
         )
         reason = reason_against_rollouts(model) or self._reason_against_sampling()
         self._grouped_rollouts = self._choose("rollout", rollout, reason)

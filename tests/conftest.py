@@ -13,6 +13,8 @@ from benchmark_rows import ALPACA, CRUX, LCB, METHOD, MMLU, write
 # Before any library reads them: tests use no network and few threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers with several threads each are slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<' + m['role'][0] + '>' + m['content'] + '<e>' }}{% endfor %}"

@@ -378,7 +378,9 @@ def test_self_certainty_is_read_where_it_is_wanted(llama):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.7])
 @pytest.mark.parametrize(
-    "warpers", [(), (TopKLogitsWarper(top_k=3),), (TopPLogitsWarper(top_p=0.6),)], ids=str
+    "warpers",
+    [(), (TopKLogitsWarper(top_k=3),), (TopPLogitsWarper(top_p=0.6),)],
+    ids=["all", "top_k", "top_p"],
 )
 def test_the_values_drawn_are_of_the_rows_given(temperature, warpers):
     torch.manual_seed(7)
