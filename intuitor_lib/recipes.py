@@ -103,6 +103,7 @@ PROFILES: Mapping[str, Profile] = types.MappingProxyType(
                     "num_generations": 7,
                     "gradient_accumulation_steps": 32,
                     "max_completion_length": 2048,
+                    "rollout_batch_size": 112,  # `intuitor memory`: all 224 do not fit
                 },
             ),
             Profile(

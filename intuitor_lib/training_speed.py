@@ -80,8 +80,11 @@ def measure_speed(names: Sequence[str] = (), say: Callable[[str], None] = print)
         if not names or name in names:
             say(f"measuring {name}: {(measure.__doc__ or '').partition('. ')[0].rstrip('.')}")
             start = time.perf_counter()
-            figures += measure()
+            found = measure()
+            for figure in found:
+                say(f"  {figure.name}: {figure.value:.3g}  {figure.detail}")
             say(f"  {time.perf_counter() - start:.0f} s")
+            figures += found
             gc.collect()
     return figures
 
