@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 from .memory import estimate_memory
 from .recipe import Recipe
 from .recipes import get_recipe
+from .scoring_memory import peak_resident
 
 __all__ = ["CHECKED", "Measured", "check"]
 
@@ -115,8 +115,8 @@ def _random_model(scratch: Path) -> str:
 def _in_process(recipe: Recipe, scratch: Path) -> dict[str, int]:
     environment = {
         **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
-        "MALLOC_TRIM_THRESHOLD_": str(2**25),
+        "MALLOC_MMAP_THRESHOLD_": str(2**21),
+        "MALLOC_TRIM_THRESHOLD_": str(2**21),
         "MALLOC_ARENA_MAX": "2",
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
@@ -149,8 +149,7 @@ def _train_and_measure(recipe: Recipe, runs: str) -> dict[str, int]:
     )
     patched._make_trainer = without_end
     trainer.train(recipe, runs=runs, problems=problems)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"measured": peak, "estimated": estimated}
+    return {"measured": peak_resident(), "estimated": estimated}
 
 
 def _estimate_in_fork(recipe: Recipe, problems: Any) -> int:

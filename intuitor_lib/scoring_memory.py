@@ -14,7 +14,7 @@ from torch import Tensor
 from .certainty import chunked_self_certainty, self_certainty, token_log_probs
 from .head import head_log_probs
 
-__all__ = ["scoring_peak"]
+__all__ = ["peak_resident", "scoring_peak"]
 
 _HIDDEN = 576  # of SmolLM2-135M; what is measured hardly depends on it
 
@@ -49,10 +49,10 @@ def _measure(what: str, way: str, tokens: int, vocabulary: int) -> int:
         return torch.cuda.max_memory_allocated() - before
     before = psutil.Process().memory_info().rss
     _score(what, way, hidden, head, ids)
-    return _peak_of_this_process() - before
+    return peak_resident() - before
 
 
-def _peak_of_this_process() -> int:
+def peak_resident() -> int:
     """Bytes resident at most since the process began."""
     status = Path("/proc/self/status")
     if status.is_file():

@@ -64,6 +64,7 @@ MAY_IMPORT = {
     },
     "memory_check": {
         *("recipe", "recipes", "data", "embedded", "memory", "memory_advice", "trainer"),
+        "scoring_memory",
     },
     "memory_table": {"recipe", "recipes", "memory"},
     "trainer": {
