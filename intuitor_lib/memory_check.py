@@ -115,9 +115,10 @@ def _random_model(scratch: Path) -> str:
 def _in_process(recipe: Recipe, scratch: Path) -> dict[str, int]:
     environment = {
         **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": str(2**21),
-        "MALLOC_TRIM_THRESHOLD_": str(2**21),
+        "MALLOC_MMAP_THRESHOLD_": str(2**17),
+        "MALLOC_TRIM_THRESHOLD_": str(2**17),
         "MALLOC_ARENA_MAX": "2",
+        "OMP_NUM_THREADS": "1",  # the page faults of that leave threads waiting for each other
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
