@@ -27,10 +27,11 @@ import psutil
 import torch
 import transformers
 import trl
+from transformers.trainer_callback import PrinterCallback
 
 from .data import load_problems
 from .linear import speed_up_linears
-from .policy import Policy, compute_dtype, load_policy
+from .policy import Policy, compute_dtype, ignore_renames, load_policy
 from .progress import quiet_transformers
 from .prompts import conversation, prompt_token_ids, to_dataset
 from .recipe import InputError, Recipe
@@ -170,7 +171,7 @@ def _train_step(
         "accuracy": lambda: AccuracyReward(last_number=True),
     }
     problems = load_problems(recipe).train
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers(), ignore_renames():
         args = grpo_config(recipe, folder, policy.model.device)
         args.max_steps, args.save_strategy = 1, "no"
         clock = _Clock()
@@ -187,6 +188,7 @@ def _train_step(
             _adapters_in_compute_dtype(policy)
         if full_length:
             trainer.eos_token_ids = []
+        trainer.remove_callback(PrinterCallback)
         parts = _time_parts(trainer)
         trainer.train()
     logged = next(row for row in trainer.state.log_history if "reward" in row)
