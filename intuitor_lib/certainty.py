@@ -19,8 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .forward import can_share_prompts, completion_states
-from .head import CHUNK_LOGITS, accumulator, backbone_and_head, head_logits, head_settings
+from .forward import can_share_prompts, completion_states, sharing_pays
+from .head import (
+    CHUNK_LOGITS,
+    accumulator,
+    backbone_and_head,
+    causal_model,
+    head_logits,
+    head_settings,
+)
 
 __all__ = [
     "chunked_self_certainty",
@@ -261,7 +268,7 @@ def _per_token(
     share = can_share_prompts(base)
     lengths = [len(prompt) + len(c) for prompt, c in zip(prompt_ids, completions, strict=True)]
     # Completions of a prompt side by side, else sequences of like length.
-    together = share and 2 * len(set(map(tuple, prompt_ids))) <= len(completions)
+    together = share and sharing_pays(prompt_ids)
     order = sorted(
         (i for i, completion in enumerate(completions) if completion),
         key=lambda i: tuple(prompt_ids[i]) if together else (-lengths[i],),
@@ -328,7 +335,7 @@ def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 def end_tokens(model: Any, eos_token_id: int | Sequence[int] | None = None) -> set[int]:
     """Tokens that end a completion: `eos_token_id`, or those the model's settings name."""
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = causal_model(model)
     for source in (getattr(base, "generation_config", None), base.config.get_text_config()):
         if eos_token_id is None:
             eos_token_id = getattr(source, "eos_token_id", None)

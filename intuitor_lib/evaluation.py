@@ -62,7 +62,6 @@ def generate(
 ) -> list[Completion]:
     """Completions, each up to and with its end token, in the order of the prompts.
 
-    With the self-certainty and the log-probability of each token, of which `certainty=False` does
     With the self-certainty and the log-probability of each token; under `certainty=False` only
     where they cost nothing. Temperature 0 is greedy; else the whole distribution is sampled (no
     top-k, no top-p), from a random state of its own: the caller's is left as it was. A completion

@@ -7,6 +7,7 @@ pass up to rounding.
 """
 
 import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,12 +15,16 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from .head import causal_model
+
 __all__ = [
     "can_share_prompts",
     "completion_states",
+    "distinct_prompts",
     "keeps_all_positions",
     "length_buckets",
     "padded",
+    "sharing_pays",
 ]
 
 # Rows of one batch waste at most this share of it on padding, unless the batch is small anyway.
@@ -34,7 +39,7 @@ def keeps_all_positions(model: Any) -> bool:
     nor for a model that counts columns instead of taking positions, as MPT does: padding stands
     between a prompt and its completions.
     """
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = causal_model(model)
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False
     if (
@@ -55,8 +60,19 @@ def can_share_prompts(model: Any) -> bool:
 
     True where `keeps_all_positions` is, but under gradient checkpointing, which keeps no cache.
     """
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = causal_model(model)
     return keeps_all_positions(model) and not (base.training and base.is_gradient_checkpointing)
+
+
+def sharing_pays(prompt_ids: Sequence[Sequence[int]]) -> bool:
+    """Whether prompts stand before two completions each or more, on average."""
+    return 2 * len(set(map(tuple, prompt_ids))) <= len(prompt_ids)
+
+
+def distinct_prompts(prompt_ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
+    """The different prompts in order of appearance, and the place among them of each given one."""
+    places = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
+    return [list(prompt) for prompt in places], [places[tuple(prompt)] for prompt in prompt_ids]
 
 
 def completion_states(
@@ -83,10 +99,8 @@ def completion_states(
         state before a token predicts it: the prompt's last one gives the first token.
     """
     run = _Batches(backbone, device, pad_token_id)
-    distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
-    if share_prompts and 2 * len(distinct) <= len(prompt_ids):
-        groups = [distinct[tuple(prompt)] for prompt in prompt_ids]
-        return run.shared([list(prompt) for prompt in distinct], groups, completion_ids)
+    if share_prompts and sharing_pays(prompt_ids):
+        return run.shared(*distinct_prompts(prompt_ids), completion_ids)
     return run.whole(prompt_ids, completion_ids)
 
 
@@ -102,7 +116,7 @@ class _Batches:
         scored = [i for i, completion in enumerate(completions) if completion]
         pieces: list[Tensor] = []
         places: list[int] = []
-        starts = _starts(completions)
+        starts = [0, *itertools.accumulate(map(len, completions))]
         for rows in length_buckets([len(inputs[i]) for i in scored]):
             chosen = [scored[row] for row in rows]
             ids, attended = padded([inputs[i] for i in chosen], self.pad_token_id)
@@ -135,7 +149,7 @@ class _Batches:
             use_cache=True,
         ).last_hidden_state
         lengths = attended.sum(1)
-        starts = _starts(completions)
+        starts = [0, *itertools.accumulate(map(len, completions))]
         first = [i for i, completion in enumerate(completions) if completion]
         rows = torch.tensor([groups[i] for i in first], dtype=torch.long)
         pieces = [hidden[rows.to(hidden.device), (lengths[rows] - 1).to(hidden.device)]]
@@ -202,14 +216,6 @@ def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Te
     ids = torch.full(real.shape, pad_token_id)
     ids[real] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
     return ids, real
-
-
-def _starts(completions: Sequence[Sequence[int]]) -> list[int]:
-    starts, total = [], 0
-    for completion in completions:
-        starts.append(total)
-        total += len(completion)
-    return starts
 
 
 def _in_order(

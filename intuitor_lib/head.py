@@ -10,6 +10,8 @@ __all__ = [
     "CHUNK_LOGITS",
     "accumulator",
     "backbone_and_head",
+    "causal_model",
+    "head_fault",
     "head_log_probs",
     "head_logits",
     "head_settings",
@@ -31,11 +33,16 @@ def _refusal(model: nn.Module, reason: str) -> ValueError:
     )
 
 
+def causal_model(model: Any) -> Any:
+    """The causal language model itself, inside PEFT or not."""
+    return getattr(model, "get_base_model", lambda: model)()
+
+
 def backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
     """The causal language model, inside PEFT or not, its transformer and its LM head."""
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise _refusal(model, "its adapter adds virtual tokens outside the backbone")
-    base: Any = getattr(model, "get_base_model", lambda: model)()
+    base = causal_model(model)
     head = getattr(base, "get_output_embeddings", lambda: None)()
     backbone = getattr(base, "base_model", base)
     if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
@@ -71,6 +78,15 @@ def head_settings(model: nn.Module) -> tuple[float, float | None]:
         scale = scale * divisor if config.model_type.startswith("hyperclovax") else scale / divisor
     caps = [cap for name in _SOFTCAPS if (cap := getattr(config, name, None)) is not None]
     return scale, (float(caps[0]) if caps else None)
+
+
+def head_fault(model: nn.Module) -> str | None:
+    """Why `head_settings` refuses a model; None where it does not."""
+    try:
+        head_settings(model)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def head_logits(
@@ -138,14 +154,12 @@ class _HeadLogProbs(torch.autograd.Function):
             slope = None if softcap is None else 1 - (logits / softcap) ** 2
             picked = ids.unsqueeze(-1)
             probs = torch.softmax(logits.div_(temperature), -1)
-            value = logits.gather(-1, picked) - torch.logsumexp(logits, -1, keepdim=True)
-            # Entropy is logsumexp(z) - sum_v p_v z_v.
-            expected = torch.linalg.vecdot(probs, logits).unsqueeze(-1)
-            entropies.append((logits.gather(-1, picked) - value - expected).squeeze(-1))
-            log_probs.append(value.squeeze(-1))
+            log_z = torch.logsumexp(logits, -1)
+            log_probs.append(logits.gather(-1, picked).squeeze(-1) - log_z)
+            entropies.append(log_z - torch.linalg.vecdot(probs, logits))
             if not needs_gradient:
                 continue
-            probs.neg_().scatter_add_(-1, picked, torch.ones_like(value))
+            probs.neg_().scatter_add_(-1, picked, probs.new_ones(picked.shape))
             if slope is not None:
                 probs.mul_(slope)
             factor = logit_scale / temperature

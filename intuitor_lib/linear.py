@@ -19,10 +19,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["merged_adapters", "speed_up_linears"]
+__all__ = ["UNPACKED_SHARE", "merged_adapters", "speed_up_linears"]
 
-# Unpacked weights may take this share of the memory that is free.
-_SHARE_OF_MEMORY = 0.25
+UNPACKED_SHARE = 0.25
+"""Unpacked weights may take this share of the memory that is free."""
 
 
 def speed_up_linears(model: nn.Module) -> None:
@@ -40,7 +40,7 @@ def speed_up_linears(model: nn.Module) -> None:
         layer.in_features * layer.out_features * layer.weight.quant_state.dtype.itemsize
         for layer in packed
     )
-    if needed <= _SHARE_OF_MEMORY * psutil.virtual_memory().available:
+    if needed <= UNPACKED_SHARE * psutil.virtual_memory().available:
         for layer in packed:
             # In a tuple, where nn.Module does not take the weight for one more parameter.
             layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)

@@ -20,6 +20,7 @@ import psutil
 import torch
 import transformers
 
+from .linear import UNPACKED_SHARE
 from .memory_configs import checkpoint_bytes, model_config
 from .memory_meta import build, decoder_layers, stored_tensors, unpack
 from .memory_trace import trace_phase
@@ -39,9 +40,6 @@ CUDA_RUNTIME = 640 * 2**20
 
 FRAGMENTATION = 0.08
 """Assumed share by which torch's caching allocator holds more of a GPU than is in use."""
-
-# As linear.speed_up_linears: unpacked weights may take this share of the free memory.
-_UNPACKED_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ def _unpacks(recipe: Recipe, device: str) -> bool:
         return False
     dtype = _dtype(recipe, device)
     unpacked = _stored(_only_model(recipe), device, dtype, unpacked=True).get("unpacked weights", 0)
-    return unpacked <= _UNPACKED_SHARE * psutil.virtual_memory().available
+    return unpacked <= UNPACKED_SHARE * psutil.virtual_memory().available
 
 
 # Depths at which a model of equal layers is traced; what a deeper one takes is linear in them.

@@ -11,7 +11,6 @@ from typing import Any
 
 import peft
 import torch
-import transformers
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from trl.trainer.utils import add_fused_lm_head
@@ -23,7 +22,7 @@ from .linear import merged_adapters
 from .memory_meta import META, Device, Tracker, decoder_layers, stored_tensors
 from .policy import ignore_renames, reference_policy
 from .recipe import Recipe
-from .rollouts import _Batch, draw
+from .rollouts import _Batch, draw, make_warpers, room_for
 from .rollouts import reason_against as reason_against_rollouts
 from .update import reason_against as reason_against_update
 
@@ -165,11 +164,7 @@ class _Trace:
             self._draw(hidden)
 
     def _draw(self, hidden: Tensor) -> None:
-        warpers = transformers.LogitsProcessorList()
-        if self.recipe.top_k:
-            warpers.append(transformers.TopKLogitsWarper(self.recipe.top_k))
-        if self.recipe.top_p < 1:
-            warpers.append(transformers.TopPLogitsWarper(self.recipe.top_p))
+        warpers = make_warpers(self.recipe.top_k, self.recipe.top_p)
         head = self.head
         with self.tracker.kind("logits"):
             rows = hidden.to(head.weight.dtype)
@@ -299,7 +294,7 @@ def _last_room(prompt: int, completion: int) -> int:
     """Room for keys and values (tokens) before it grows for the last time."""
     before = room = prompt
     while room < prompt + completion - 1:
-        before, room = room, max(room + 1, room + room // 2, room + 64)
+        before, room = room, room_for(room, room + 1)
     return before
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "ignore_renames",
     "load_model",
     "load_policy",
+    "product_seconds",
     "reference_policy",
 ]
 
@@ -158,12 +159,13 @@ def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = _product_seconds(torch.bfloat16, device) < _product_seconds(torch.float32, device)
+        fast = product_seconds(torch.bfloat16, device) < product_seconds(torch.float32, device)
     return torch.bfloat16 if fast else torch.float32
 
 
-def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
-    matrix = torch.ones(256, 256, dtype=dtype, device=device)
+def product_seconds(dtype: torch.dtype, device: torch.device, size: int = 256) -> float:
+    """Seconds of the product of two square matrices, the best of three."""
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -19,11 +19,18 @@ from transformers.generation.logits_process import (
 )
 
 from .certainty import end_tokens, scoring
-from .forward import keeps_all_positions, padded
-from .head import backbone_and_head, head_logits, head_settings
+from .forward import distinct_prompts, keeps_all_positions, padded
+from .head import backbone_and_head, head_fault, head_logits, head_settings
 from .linear import merged_adapters
 
-__all__ = ["Completion", "draw", "reason_against", "sample_completions"]
+__all__ = [
+    "Completion",
+    "draw",
+    "make_warpers",
+    "reason_against",
+    "room_for",
+    "sample_completions",
+]
 
 _COMPACT = 7 / 8  # ended rows leave when no more than this share of the batch goes on
 _BLOCK = 128  # tokens of the vocabulary that are summed before one of them is chosen
@@ -43,14 +50,10 @@ class Completion(NamedTuple):
 
 def reason_against(model: Any) -> str | None:
     """Why `sample_completions` cannot serve a model; None where it can."""
-    try:
-        backbone_and_head(model)
-        head_settings(model)
-    except ValueError as error:
-        return str(error)
-    if not keeps_all_positions(model):
+    fault = head_fault(model)
+    if fault is None and not keeps_all_positions(model):
         return "its layers do not keep the keys and values of all positions, or take no positions"
-    return None
+    return fault
 
 
 def sample_completions(
@@ -90,11 +93,7 @@ def sample_completions(
     """
     base, backbone, head = backbone_and_head(model)
     logit_scale, softcap = head_settings(model)
-    warpers = LogitsProcessorList()
-    if top_k:
-        warpers.append(TopKLogitsWarper(top_k=top_k))
-    if top_p < 1:
-        warpers.append(TopPLogitsWarper(top_p=top_p))
+    warpers = make_warpers(top_k, top_p)
     ends = torch.tensor(sorted(end_tokens(base, eos_token_id)), device=head.weight.device)
     # Equal prompts side by side, so that a batch computes few of them.
     order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), tuple(prompt_ids[i])))
@@ -124,6 +123,16 @@ def sample_completions(
             if on_batch is not None:
                 on_batch(len(batch))
     return [completion for completion in completions if completion is not None]
+
+
+def make_warpers(top_k: int, top_p: float) -> LogitsProcessorList:
+    """What cuts a distribution down before it is drawn from; nothing for 0 and 1."""
+    warpers = LogitsProcessorList()
+    if top_k:
+        warpers.append(TopKLogitsWarper(top_k=top_k))
+    if top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p=top_p))
+    return warpers
 
 
 def draw(
@@ -171,10 +180,11 @@ def _choose(weights: Tensor) -> Tensor:
     if missing:
         weights = torch.nn.functional.pad(weights, (0, missing))
     blocks = weights.view(rows, -1, _BLOCK)
-    until = blocks.sum(-1).double().cumsum(-1)  # [B, V / block]
+    sums = blocks.sum(-1).double()  # [B, V / block]
+    until = sums.cumsum(-1)
     target = until[:, -1:] * torch.rand(rows, 1, dtype=torch.float64, device=weights.device)
     block = _first_above(until, target)
-    before = until.gather(-1, block) - blocks.sum(-1).double().gather(-1, block)
+    before = until.gather(-1, block) - sums.gather(-1, block)
     chosen = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, _BLOCK)).squeeze(1).double()
     within = _first_above(chosen.cumsum(-1), target - before)
     # Rounding at the edge of a block may point at a token that cannot be drawn.
@@ -199,9 +209,8 @@ class _Batch:
         pad_token_id: int,
     ) -> None:
         self.backbone, self.pad_token_id = backbone, pad_token_id
-        self.prompts = list(dict.fromkeys(map(tuple, prompt_ids)))
-        places = {prompt: i for i, prompt in enumerate(self.prompts)}
-        self.groups = torch.tensor([places[tuple(prompt)] for prompt in prompt_ids])
+        self.prompts, groups = distinct_prompts(prompt_ids)
+        self.groups = torch.tensor(groups)
         self.device = backbone.get_input_embeddings().weight.device
         self.cache = DynamicCache(config=backbone.config.get_text_config())
         self.cache.layers = [_GrowingLayer() for _ in self.cache.layers]
@@ -302,7 +311,7 @@ class _GrowingLayer(DynamicLayer):
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._room.shape[-2]:
-            capacity = max(end, start + start // 2, start + 64)
+            capacity = room_for(start, end)
             self._room = _with_room(self.keys, key_states, capacity)
             self._value_room = _with_room(self.values, value_states, capacity)
         self._room[..., start:end, :] = key_states
@@ -313,6 +322,11 @@ class _GrowingLayer(DynamicLayer):
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices.to(self.keys.device))
         self._room, self._value_room = self.keys, self.values  # grows at the next step
+
+
+def room_for(held: int, needed: int) -> int:
+    """Tokens to make room for when `needed` outgrow the room of the `held` ones."""
+    return max(needed, held + held // 2, held + 64)
 
 
 def _with_room(held: Tensor, like: Tensor, capacity: int) -> Tensor:

@@ -180,12 +180,10 @@ class IntuitorTrainer(trl.GRPOTrainer):
         return [completion.ids for completion in completions], None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if not (self._grouped_update and self.model.training):
-            return super()._prepare_inputs(generation_batch)
         parts = self.args.steps_per_generation
-        if parts != self.args.gradient_accumulation_steps:
-            # These rollouts are for several updates, and which completions each gets is for TRL's
-            # shuffle to say.
+        # Of rollouts for several updates, TRL's shuffle says which completions each gets.
+        one_update = parts == self.args.gradient_accumulation_steps
+        if not (self._grouped_update and self.model.training and one_update):
             return super()._prepare_inputs(generation_batch)
         # As TRL, but where it shuffles the completions of an update over its micro-batches, groups
         # stay together.

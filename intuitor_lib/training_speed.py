@@ -21,7 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import numpy as np
 import psutil
 import torch
@@ -31,7 +30,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from .data import load_problems
 from .linear import speed_up_linears
-from .policy import Policy, compute_dtype, ignore_renames, load_policy
+from .policy import Policy, compute_dtype, ignore_renames, load_policy, product_seconds
+from .processes import join
 from .progress import quiet_transformers
 from .prompts import conversation, prompt_token_ids, to_dataset
 from .recipe import InputError, Recipe
@@ -92,7 +92,7 @@ def measure_speed(names: Sequence[str] = (), say: Callable[[str], None] = print)
 
 def write_figures(figures: Sequence[Figure], path: Path) -> None:
     """Figures as a JSON list of `{name, value, goal, met, detail}`, then machine and versions."""
-    device = accelerate.PartialState().device
+    device = join().device
     machine = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "cores": os.cpu_count(),
@@ -244,7 +244,7 @@ def _fastest_step(recipe: Recipe, *, stock: bool) -> tuple[int, _Step, str]:
 
 def _step_unquantized() -> list[Figure]:
     """A whole step, stock TRL ÷ ours, in the type the device multiplies fastest."""
-    dtype = str(compute_dtype("auto", accelerate.PartialState().device)).removeprefix("torch.")
+    dtype = str(compute_dtype("auto", join().device)).removeprefix("torch.")
     return _step("none", dtype, ">= 2.5")
 
 
@@ -397,17 +397,12 @@ def _growth() -> list[Figure]:
 
 def _machine() -> list[Figure]:
     """Products of 1024 x 1024 matrices, GFLOP/s: the limit of the machine."""
-    device = accelerate.PartialState().device
+    device = join().device
     figures = []
     for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(1024, 1024, dtype=dtype, device=device)
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            (matrix @ matrix)[0, 0].item()
-            times.append(time.perf_counter() - start)
         name = f"{str(dtype).removeprefix('torch.')} products, GFLOP/s"
-        figures.append(Figure(name, 2 * 1024**3 / min(times) / 1e9))
+        rate = 2 * 1024**3 / product_seconds(dtype, device, 1024)
+        figures.append(Figure(name, rate / 1e9))
     return figures
 
 

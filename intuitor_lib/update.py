@@ -14,21 +14,19 @@ import torch
 from torch import Tensor
 
 from .forward import can_share_prompts, completion_states
-from .head import backbone_and_head, head_log_probs, head_settings
+from .head import backbone_and_head, causal_model, head_fault, head_log_probs, head_settings
 
 __all__ = ["add_completion_forward", "completion_scores", "grouped_order", "reason_against"]
 
 
 def reason_against(model: Any) -> str | None:
     """Why `add_completion_forward` cannot serve a model; None where it can."""
-    try:
-        _, _, head = backbone_and_head(model)
-        head_settings(model)
-    except ValueError as error:
-        return str(error)
+    fault = head_fault(model)
+    if fault is not None:
+        return fault
+    base, _, head = backbone_and_head(model)
     if any(parameter.requires_grad for parameter in head.parameters()):
         return "its LM head is trained, which needs the gradient of every logit"
-    base = getattr(model, "get_base_model", lambda: model)()
     if getattr(base.config.get_text_config(), "output_router_logits", False):
         return "it is a mixture of experts with an auxiliary loss on its router"
     return None
@@ -42,7 +40,7 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
     tokens in order. It is one call of the outermost module, as wrappers for several processes and
     for mixed precision need. Called without `completions`, the model does what it did.
     """
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = causal_model(model)
     original = base.forward
 
     # `generate` checks its arguments against the signature.

@@ -18,7 +18,7 @@ MODULES = {path.stem for path in FOLDER.glob("*.py")}
 MAY_IMPORT = {
     "recipe": set(),
     "head": set(),
-    "forward": set(),
+    "forward": {"head"},
     "linear": set(),
     "certainty": {"forward", "head"},
     "rollouts": {"certainty", "forward", "head", "linear"},
@@ -58,7 +58,7 @@ MAY_IMPORT = {
         *("recipe", "policy", "certainty", "forward", "head", "linear", "rollouts", "update"),
         "memory_meta",
     },
-    "memory": {"recipe", "policy", "memory_configs", "memory_meta", "memory_trace"},
+    "memory": {"recipe", "linear", "policy", "memory_configs", "memory_meta", "memory_trace"},
     "memory_advice": {
         *("recipe", "data", "embedded", "processes", "prompts", "memory", "memory_configs"),
     },
@@ -75,7 +75,8 @@ MAY_IMPORT = {
     "two_processes": {"recipe", "data", "policy", "prompts", "processes", "trainer"},
     "training_speed": {
         *("recipe", "recipes", "data", "policy", "prompts", "progress"),
-        *("linear", "rewards", "rollouts", "scoring_memory", "trainer", "two_processes"),
+        *("linear", "processes", "rewards", "rollouts", "scoring_memory"),
+        *("trainer", "two_processes"),
     },
     "scoring_memory": {"certainty", "head"},
     # benchmarks

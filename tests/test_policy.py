@@ -188,7 +188,7 @@ def test_a_model_without_adapters_has_no_reference_within(tiny_recipe):
 
 def test_auto_is_fp32_where_bf16_is_slow(monkeypatch):
     seconds = {torch.bfloat16: 1.0, torch.float32: 0.1}
-    monkeypatch.setattr("intuitor_lib.policy._product_seconds", lambda dtype, _: seconds[dtype])
+    monkeypatch.setattr("intuitor_lib.policy.product_seconds", lambda dtype, _: seconds[dtype])
     assert compute_dtype("auto", "cpu") == torch.float32
     seconds[torch.bfloat16] = 0.05
     assert compute_dtype("auto", "cpu") == torch.bfloat16
