@@ -108,7 +108,7 @@ for name in sorted(found):
 endef
 export WRITE_CONSTRAINTS
 
-benchmark: $(INSTALLED) ## measure speed and memory beside stock TRL: half an hour, nothing else running
+benchmark: $(INSTALLED) ## measure speed and memory beside stock TRL: 46 minutes on two cores, nothing else running
 	$(PY) -m intuitor_lib benchmark $(ARGS)
 
 constraints: ## find the versions of constraints.txt anew

@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     add_verbs(lambda *arguments: _verb(verbs, *arguments), _add_runs)
 
     verb = _verb(verbs, "benchmark", _benchmark, "measure speed and memory beside stock TRL")
-    verb.add_argument("measures", nargs="*", help="some of them; all by default (half an hour)")
+    verb.add_argument(
+        "measures", nargs="*", help="some of them; all by default (46 minutes on two cores)"
+    )
     verb.add_argument("--output", metavar="FILE", default="benchmark.json", help="the figures")
 
     _verb(verbs, "fetch", _fetch, "fetch and convert the embedded model, once")
