@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce benchmark constraints ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce benchmark survive constraints ci clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -110,6 +110,9 @@ export WRITE_CONSTRAINTS
 
 benchmark: $(INSTALLED) ## measure speed and memory beside stock TRL: 46 minutes on two cores, nothing else running
 	$(PY) -m intuitor_lib benchmark $(ARGS)
+
+survive: $(INSTALLED) ## kill trainings at 25 moments; each must end as if it had not been killed
+	$(PY) tests/survival.py kill $(ARGS)
 
 constraints: ## find the versions of constraints.txt anew
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from .certainty import score_completions, self_certainty
     from .data import load_problems
     from .evaluation import evaluate
+    from .grpo import IntuitorTrainer
     from .policy import load_policy
     from .recipe import Recipe, RecipeError
     from .recipes import PROFILES, RECIPES, get_recipe
     from .rewards import SelfCertaintyReward
     from .runs import Run, RunStore
-    from .trainer import IntuitorTrainer, train
+    from .trainer import train
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "BENCHMARKS": "benchmarks",
-    "IntuitorTrainer": "trainer",
+    "IntuitorTrainer": "grpo",
     "PROFILES": "recipes",
     "RECIPES": "recipes",
     "Recipe": "recipe",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .runs import write_text
+from .files import write_text
 from .tables import DataError
 
 __all__ = ["JUDGE", "judging_command", "read_judgement", "write_outputs"]

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cli_evaluate import add_verbs
+from . import cli_evaluate, cli_runs
+from .files import write_text
 from .recipe import InputError, Recipe, RecipeError
 from .recipes import PROFILES, RECIPES, get_recipe
-from .runs import RunStore, write_text
+from .runs import RunStore
 
 __all__ = ["main"]
 
@@ -30,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"intuitor: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("intuitor: interrupted; the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        told = str(error) or "interrupted; the same command goes on from there"
+        print(f"intuitor: {told}", file=sys.stderr)
         return 130
     except (OSError, RuntimeError) as error:
         print(f"intuitor: {type(error).__name__}: {error}", file=sys.stderr)
@@ -43,15 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     verb = _verb(verbs, "train", _train, "train a recipe; prints the run's folder last")
-    verb.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
-    verb.add_argument("--seed", type=int, help="instead of the recipe's")
-    verb.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
-    )
-    verb.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
-    verb.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
-    verb.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
-    _add_profile(verb)
+    _add_recipe(verb)
     _add_runs(verb)
 
     verb = _verb(verbs, "memory", _memory, "estimate what a recipe takes; exit status 1: too much")
@@ -72,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set one"
     )
+    verb.add_argument("--force", action="store_true", help="execute those that are done, too")
     _add_profile(verb)
     _add_runs(verb)
 
@@ -86,13 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "report", _report, "compare runs: start and end of training, per run")
     verb.add_argument("ids", nargs="+", metavar="RUN", help="ids of `intuitor runs`")
     verb.add_argument("--csv", metavar="FILE", help="write the table there too")
+    verb.add_argument("--figure", metavar="FILE", help="draw the curves of the trainings there")
     _add_runs(verb)
 
-    verb = _verb(verbs, "runs", _runs, "list the runs of the store")
-    verb.add_argument("--json", action="store_true", help="as JSON")
-    _add_runs(verb)
+    def new(*arguments: Any) -> argparse.ArgumentParser:
+        return _verb(verbs, *arguments)
 
-    add_verbs(lambda *arguments: _verb(verbs, *arguments), _add_runs)
+    cli_runs.add_verbs(new, _add_runs, _add_recipe, _read_recipe)
+    cli_evaluate.add_verbs(new, _add_runs)
 
     verb = _verb(verbs, "benchmark", _benchmark, "measure speed and memory beside stock TRL")
     verb.add_argument(
@@ -108,6 +104,18 @@ def _verb(verbs: Any, name: str, command: Any, text: str) -> argparse.ArgumentPa
     parser = verbs.add_parser(name, help=text, description=text)
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
+    parser.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
+    parser.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
+    parser.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
+    _add_profile(parser)
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +141,8 @@ def _assignments(texts: Sequence[str]) -> dict[str, Any]:
 
 def _read_recipe(options: argparse.Namespace) -> Recipe:
     changes = _assignments(options.set)
+    if "profile" in changes:
+        raise InputError("--set profile=...: say --profile, which brings its settings")
     if options.seed is not None:
         changes["seed"] = options.seed
     if options.data is not None:
@@ -214,23 +224,27 @@ def _memory(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from .notebooks import check_parameters, execute, find_notebooks
+    from .notebooks import check_parameters, find_notebooks, reproduce
+    from .report import Table
 
     _require_profile(options.profile)
     parameters = _assignments(options.parameter)
     notebooks = find_notebooks(options.notebooks)
     for notebook in notebooks:
         check_parameters(notebook, parameters)
-    failed = False
-    for notebook in notebooks:
-        done = execute(notebook, options.profile, parameters, runs=options.runs)
-        status = "failed" if done.error else "done"
-        print(f"{done.name} ({done.profile}): {status} in {done.seconds:.0f} s")
-        print(f"  notebook {done.notebook}\n  html     {done.html}", flush=True)
+    rows, failed = [], 0
+    for done in reproduce(
+        notebooks, options.profile, parameters, runs=options.runs, force=options.force
+    ):
+        status = "failed" if done.error else "kept" if done.kept else "done"
+        failed += bool(done.error)
+        rows.append([done.name, status, f"{done.seconds:.0f} s", str(done.html or done.notebook)])
+        print(f"{done.name} ({done.profile}): {status} in {done.seconds:.0f} s", flush=True)
         if done.error:
-            failed = True
             print(done.error, file=sys.stderr)
-    return int(failed)
+    caption = f"{len(rows) - failed} of {len(rows)} notebooks passed, profile {options.profile}"
+    print(Table(["notebook", "status", "time", "where"], rows, caption))
+    return int(failed > 0)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -295,35 +309,11 @@ def _report(options: argparse.Namespace) -> int:
     print(table)
     if options.csv is not None:
         write_text(Path(options.csv), table.to_csv())
-    return 0
+    if options.figure is not None:
+        from .figures import training_curves
 
-
-def _runs(options: argparse.Namespace) -> int:
-    store = RunStore(options.runs)
-    rows = []
-    for run in store:
-        recipe, status = run.recipe, run.status
-        rows.append(
-            {
-                "id": run.id,
-                "state": status["state"],
-                "steps": run.steps,
-                "max_steps": recipe.max_steps,
-                "seconds": round(run.seconds, 1),
-                "profile": recipe.profile,
-                "model": recipe.model,
-                "changed": status.get("changed"),
-                "path": str(run.path.resolve()),
-            }
-        )
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    for row in rows:
-        steps = f"{row['steps']}/{row['max_steps']} steps"
-        print(f"{row['id']}  {row['state']}  {steps}  {row['seconds']:.0f} s  {row['profile']}")
-    if not rows:
-        print(f"no runs in {store.root}", file=sys.stderr)
+        curves = training_curves({run.id: run.metrics for run in runs})
+        curves.savefig(options.figure, dpi=150)
     return 0
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .files import write_text
 from .recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
-from .runs import RunStore, write_text
+from .runs import RunStore
 from .sources import FOLDER_VARIABLE, benchmarks_folder
 
 __all__ = ["add_verbs"]

@@ -256,6 +256,7 @@ def evaluate(
             # Another process may have finished it while this one waited.
             if not record.finished:
                 _work(record, benchmark, subject, items, batch_size, certainty)
+                record.finish()
     if num_samples > 1 and not record.has_table("majority"):
         record.table("majority", lambda: _votes(record.rows, benchmark))
     if isinstance(benchmark.grader, JudgedGrader):

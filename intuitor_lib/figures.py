@@ -47,6 +47,8 @@ def training_curves(
 ) -> Figure:
     """Self-certainty, accuracy, completion length and KL over training steps.
 
+    A dotted line stands where an alarm of a collapse rang first (`monitor`).
+
     Args:
         runs: the metrics rows of each run by its label; a label of `METHODS` has its style.
         window: steps of the moving average; by default a tenth of the run, at least 3.
@@ -58,6 +60,8 @@ def training_curves(
             points = [(row["step"], row[column]) for row in rows if row.get(column) is not None]
             if points:
                 _curve(ax, label, points, window or max(3, len(points) // 10), i)
+        for i, (label, rows) in enumerate(runs.items()):
+            _collapse_marks(ax, label, rows, i, named=ax is axes[0])
         if not ax.lines:
             ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color="0.5")
         ax.set_title(title, loc="left", fontsize=10)
@@ -79,6 +83,33 @@ def _curve(
     steps, values = zip(*points, strict=True)
     ax.plot(steps, values, color=style["color"], alpha=0.3, linewidth=1, marker=".", markersize=4)
     ax.plot(steps, moving_average(values, window), label=label, linewidth=2, **style)
+
+
+def _collapse_marks(
+    ax: Axes, label: str, rows: Sequence[Mapping[str, Any]], index: int, *, named: bool
+) -> None:
+    """A line at the step where each alarm of a collapse rang first, named in one panel."""
+    first: dict[int, list[str]] = {}
+    seen: set[str] = set()
+    for row in rows:
+        new = [name for name in row.get("collapse", []) if name not in seen]
+        if new:
+            first[row["step"]] = new
+            seen |= set(new)
+    color = METHODS.get(label, {"color": f"C{index}"})["color"]
+    for step, names in first.items():
+        ax.axvline(step, color=color, linestyle=":", linewidth=1.2)
+        if named:
+            ax.text(
+                step,
+                0.98,
+                f" {', '.join(names)}",
+                transform=ax.get_xaxis_transform(),
+                rotation=90,
+                va="top",
+                fontsize=8,
+                color=color,
+            )
 
 
 def before_after(

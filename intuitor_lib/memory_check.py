@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from .memory import estimate_memory
 from .recipe import Recipe
@@ -131,25 +132,28 @@ def _in_process(recipe: Recipe, scratch: Path) -> dict[str, int]:
 
 def _train_and_measure(recipe: Recipe, runs: str) -> dict[str, int]:
     """Estimate in a process forked before anything is loaded, then train and read the peak."""
-    from . import trainer
+    from . import grpo, trainer
     from .data import load_problems
 
+    recipe = recipe.replace(preflight_problems=0)  # as the estimate, the training alone
     problems = load_problems(recipe)
     estimated = _estimate_in_fork(recipe, problems)
     os.environ["INTUITOR_MEMORY_CHECK"] = "0"
-    patched: Any = trainer
-    sample, make = trainer.sample_completions, trainer._make_trainer
+    sample, make = grpo.sample_completions, trainer._make_trainer
 
     def without_end(*args: Any) -> Any:
         made = make(*args)
         made.generation_config.eos_token_id = None  # of TRL's own way of sampling
         return made
 
-    patched.sample_completions = lambda *args, **kwargs: sample(
-        *args, **kwargs | {"eos_token_id": []}
-    )
-    patched._make_trainer = without_end
-    trainer.train(recipe, runs=runs, problems=problems)
+    def without_ends(*args: Any, **kwargs: Any) -> Any:
+        return sample(*args, **kwargs | {"eos_token_id": []})
+
+    with (
+        mock.patch.object(grpo, "sample_completions", without_ends),
+        mock.patch.object(trainer, "_make_trainer", without_end),
+    ):
+        trainer.train(recipe, runs=runs, problems=problems)
     return {"measured": peak_resident(), "estimated": estimated}
 
 

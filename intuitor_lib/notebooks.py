@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import tempfile
@@ -13,16 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import redact, write_text
+from .locks import hold
 from .progress import VARIABLE, watch
 from .recipe import InputError
 from .runs import RunStore, project_root
 
-__all__ = ["Execution", "execute", "find_notebooks"]
+__all__ = ["Execution", "check_parameters", "execute", "find_notebooks", "reproduce"]
+
+
+_DONE = "done.json"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One executed notebook. `error` says which cell failed and why; empty when none did."""
+    """One executed notebook. `error` says which cell failed and why; empty when none did.
+
+    `kept` is one that had been executed before and was not again.
+    """
 
     name: str
     profile: str
@@ -30,6 +40,7 @@ class Execution:
     html: Path | None
     seconds: float
     error: str = ""
+    kept: bool = False
 
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
@@ -72,6 +83,67 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
         )
 
 
+def reproduce(
+    notebooks: Sequence[Path],
+    profile: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    runs: str | Path | None = None,
+    force: bool = False,
+) -> Iterator[Execution]:
+    """Execute notebooks one after another; those that are done and unchanged are kept.
+
+    A notebook is done if all its cells ran with this source, these parameters and this version of
+    the package's code. One that fails ends nothing but itself. While another process executes the
+    same notebook this one waits, and takes what it left.
+
+    Args:
+        notebooks: of `find_notebooks`.
+        profile: of `recipes.PROFILES`.
+        parameters: of all of them.
+        runs: folder of the run store.
+        force: execute what is done, too.
+    """
+    for notebook in notebooks:
+        began = time.monotonic()
+        target = _target(notebook, profile, runs)
+        folder = target.parent / f".{notebook.stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = _question(notebook, profile, parameters or {})
+        with hold(folder, f"executing {notebook.stem} ({profile})"):
+            if not force and _is_done(folder, target, asked):
+                seconds = time.monotonic() - began
+                html = target.with_suffix(".html")
+                yield Execution(notebook.stem, profile, target, html, seconds, kept=True)
+                continue
+            (folder / _DONE).unlink(missing_ok=True)
+            done = execute(notebook, profile, parameters, runs=runs)
+            if not done.error:
+                write_text(folder / _DONE, json.dumps({"asked": asked}) + "\n")
+            yield done
+
+
+def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
+    return RunStore(runs).root.resolve() / "notebooks" / profile / notebook.name
+
+
+def _question(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> str:
+    """SHA-256 over what an execution depends on: cells, parameters, the package's code."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    sources = [[cell["cell_type"], cell["source"]] for cell in cells]
+    text = json.dumps([sources, profile, dict(parameters), code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_done(folder: Path, target: Path, asked: str) -> bool:
+    try:
+        done = json.loads((folder / _DONE).read_text(encoding="utf-8"))["asked"] == asked
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return done and target.is_file() and target.with_suffix(".html").is_file()
+
+
 def execute(
     notebook: Path,
     profile: str,
@@ -92,7 +164,7 @@ def execute(
     values = {"profile": profile, **(parameters or {})}
     check_parameters(notebook, values)
     store = RunStore(runs).root.resolve()
-    target = store / "notebooks" / profile / notebook.name
+    target = _target(notebook, profile, runs)
     target.parent.mkdir(parents=True, exist_ok=True)
     started, error = time.monotonic(), ""
     with (
@@ -122,10 +194,11 @@ def execute(
                 f"cell [{failure.exec_count}] of {notebook.stem} failed: "
                 f"{failure.ename}: {failure.evalue}\n{trace}"
             )
+    if target.is_file():
+        write_text(target, redact(target.read_text(encoding="utf-8")))
     html = _render(target)
-    return Execution(
-        notebook.stem, profile, target, html, time.monotonic() - started, error.rstrip()
-    )
+    seconds = time.monotonic() - started
+    return Execution(notebook.stem, profile, target, html, seconds, redact(error).rstrip())
 
 
 @contextlib.contextmanager
@@ -147,5 +220,5 @@ def _render(notebook: Path) -> Path:
 
     html, _ = nbconvert.HTMLExporter().from_filename(str(notebook))
     path = notebook.with_suffix(".html")
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path

@@ -59,7 +59,11 @@ def load_policy(recipe: Recipe) -> Policy:
             chat template or nothing to pad with; the adapter folder holds no adapter;
             the model is neither a local folder nor reachable on the hub.
     """
-    _check_context(recipe, _load(transformers.AutoConfig, recipe.model, recipe.model_revision))
+    trust = recipe.trust_remote_code
+    config = _load(
+        transformers.AutoConfig, recipe.model, recipe.model_revision, trust_remote_code=trust
+    )
+    _check_context(recipe, config)
     dtype = compute_dtype(recipe.dtype, join().device)
     model, tokenizer = _load_weights(
         recipe.model,
@@ -68,6 +72,7 @@ def load_policy(recipe: Recipe) -> Policy:
         compute=dtype,
         # All weights trained: AdamW steps of 3e-6 round away in bf16, so the weights stay fp32.
         stored=dtype if recipe.use_lora else torch.float32,
+        trust_remote_code=trust,
     )
     require_chat_template(tokenizer)
     if recipe.use_lora:
@@ -119,11 +124,13 @@ def _load_weights(
     *,
     compute: torch.dtype,
     stored: torch.dtype,
+    trust_remote_code: bool = False,
 ) -> Policy:
-    tokenizer = _load(transformers.AutoTokenizer, name, revision, padding_side="left")
+    trust = {"trust_remote_code": trust_remote_code}
+    tokenizer = _load(transformers.AutoTokenizer, name, revision, padding_side="left", **trust)
     _set_pad_token(tokenizer, name)
     device = join().device
-    weights: dict[str, Any] = {"dtype": stored}
+    weights: dict[str, Any] = {"dtype": stored, **trust}
     if quantization == "nf4":
         weights["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
@@ -181,6 +188,13 @@ def _load(auto: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
     try:
         with quiet_transformers() if embedded else contextlib.nullcontext():
             return auto.from_pretrained(source, revision=revision, **kwargs)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise InputError(
+            f"model={name!r} comes with code of its own, which is not run unless it is asked for: "
+            "read it, and set trust_remote_code=true if you trust it"
+        ) from error
     except OSError as error:
         raise InputError(
             f"model={name!r} could not be loaded: {error}. Give a hub name that this "

@@ -107,6 +107,7 @@ class Recipe:
     # Policy
     model: str = _setting("Qwen/Qwen2.5-3B", "paper section 4, main model")
     model_revision: str | None = _setting(None, "ours: newest revision of the hub")
+    trust_remote_code: bool = _setting(False, "transformers' default: no code of the model's")
     adapter: str | None = _setting(None, "ours: a fresh adapter; a path continues that one")
     dtype: str = _setting(
         "auto", "paper: bf16; ours: bf16 where the device multiplies it fast, else fp32"
@@ -184,6 +185,17 @@ class Recipe:
     vllm_server_base_url: str | None = _setting(None, "TRL's default, for vllm_mode='server'")
     vllm_gpu_memory_utilization: float = _setting(0.3, "TRL's default, for vllm_mode='colocate'")
     seed: int = _setting(7, "public configs")
+
+    # What is done about it on the way
+    on_collapse: str = _setting(
+        "warn", "ours: 'stop' there, or 'restore' the last checkpoint before it and stop"
+    )
+    eval_steps: int | None = _setting(
+        None, "ours: held-out accuracy every so many steps; none on the way", label=True
+    )
+    preflight_problems: int = _setting(
+        16, "ours: problems sampled before training, a group each; 0 skips it", label=True
+    )
     save_steps: int = _setting(10, "ours: steps lost at most when interrupted", label=True)
 
     def __post_init__(self) -> None:
@@ -373,6 +385,7 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
         "certainty_from": ("auto", "sampling", "forward"),
         "update": ("auto", "grouped", "plain"),
         "vllm_mode": ("colocate", "server"),
+        "on_collapse": ("warn", "stop", "restore"),
         "lr_scheduler_type": ("cosine", "linear", "constant", "constant_with_warmup"),
     }
     for key, allowed in choices.items():
@@ -386,7 +399,8 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
     for key in positive.split():
         if not (math.isfinite(getattr(r, key)) and getattr(r, key) > 0):
             yield f"{key}={getattr(r, key)!r}: must be greater than 0"
-    for key in ("eval_problems", "top_k", "weight_decay", "seed", "dataset_seed"):
+    natural = "eval_problems top_k weight_decay seed dataset_seed preflight_problems"
+    for key in natural.split():
         if not (math.isfinite(getattr(r, key)) and getattr(r, key) >= 0):
             yield f"{key}={getattr(r, key)!r}: must be 0 or greater"
     for key in ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2"):
@@ -415,6 +429,11 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
             f"vllm_gpu_memory_utilization={r.vllm_gpu_memory_utilization}: must be in (0, 1), the "
             "share of the GPU that vLLM may take"
         )
+    if "@" in (r.vllm_server_base_url or ""):
+        yield (
+            "vllm_server_base_url holds a user or password, which would be written into the run: "
+            "give http://HOST:PORT alone"
+        )
     if r.rollout == "vllm" and r.vllm_mode == "server" and not r.vllm_server_base_url:
         yield "vllm_mode='server' without vllm_server_base_url: give http://HOST:PORT of the server"
     sampled_here = r.rollout in ("auto", "grouped") and r.annotator == "online"
@@ -423,6 +442,13 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
             f"certainty_from='sampling' with rollout={r.rollout!r} and annotator={r.annotator!r}: "
             "the logits of the policy are at hand only for rollout='grouped' and "
             "annotator='online'; take certainty_from='forward' or 'auto'"
+        )
+    if r.eval_steps is not None and r.eval_steps < 1:
+        yield f"eval_steps={r.eval_steps}: must be at least 1, or null for none on the way"
+    elif r.eval_steps is not None and not r.eval_problems:
+        yield (
+            f"eval_steps={r.eval_steps} with eval_problems=0: no problem is held out to measure "
+            "on; set eval_problems, or eval_steps to null"
         )
     if r.max_problems is not None and r.max_problems < 1:
         yield f"max_problems={r.max_problems}: must be at least 1, or null for all"

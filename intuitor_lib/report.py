@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from .files import write_text
 from .intervals import summarize
-from .runs import Run, RunStore, environment, write_text
+from .runs import Run, RunStore, environment
 
 __all__ = ["Table", "load_record", "record_path", "save_record", "training_summary"]
 

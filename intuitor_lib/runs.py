@@ -7,10 +7,12 @@
         tables/*.jsonl     measurements made on the run
         adapter/           the trained LoRA weights (model/ when all weights were trained)
         checkpoints/       to resume from; removed when the run is finished
+        SHA256SUMS         checksums of what is finished
 
 The hash covers every setting that changes the result and the fingerprint of the problems, so
 asking for a run that exists returns it. The folder is `runs/` of the project, or the one that
-`INTUITOR_RUNS` names.
+`INTUITOR_RUNS` names. Files are written whole or appended by lines; a finished run's are compared
+with their checksums whenever they are read.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -25,25 +28,36 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import RECORDS, checkpoint_faults
+from .files import (
+    SUMS,
+    append_rows,
+    dump_rows,
+    faults,
+    files,
+    read_rows,
+    read_sums,
+    seal,
+    write_text,
+)
+from .locks import Owner, hold, is_lock, owner
 from .recipe import InputError, Recipe
 
 __all__ = [
+    "DamagedError",
     "EvaluationRecord",
     "Run",
     "RunStore",
     "environment",
     "project_root",
-    "read_rows",
-    "write_text",
+    "run_digest",
 ]
 
-_SECONDS_BETWEEN_CALLS = 30.0
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
 
 
@@ -54,51 +68,6 @@ def project_root(start: Path | None = None) -> Path | None:
         if (folder / "intuitor_lib").is_dir() and (folder / "notebooks").is_dir():
             return folder
     return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(scratch)
-        raise
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a jsonl file, none if there is no file; a torn last line is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line:
-                rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
-    return rows
-
-
-def _is_torn(file: Path) -> bool:
-    """Whether a file has a last line without an end."""
-    if not file.is_file() or not file.stat().st_size:
-        return False
-    with file.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) != b"\n"
-
-
-def _dump_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def environment() -> dict[str, Any]:
@@ -117,6 +86,10 @@ def environment() -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class DamagedError(InputError):
+    """A stored file is not what was written. The message names it and says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +116,7 @@ class _Stored:
 
     def has_table(self, name: str) -> bool:
         """Whether `table(name)` is there."""
-        return self._table_file(name).is_file()
+        return (self.path / _table_name(name)).is_file()
 
     def table(
         self, name: str, make: Callable[[], list[dict[str, Any]]] | None = None
@@ -152,16 +125,50 @@ class _Stored:
 
         Raises:
             KeyError: there is none, and no `make`.
+            DamagedError: it is not what was stored.
         """
-        file = self._table_file(name)
-        if not file.is_file():
+        file = _table_name(name)
+        if not self.has_table(name):
             if make is None:
                 raise KeyError(f"{self.id} has no table {name!r}")
-            write_text(file, _dump_rows(make()))
-        return read_rows(file)
+            (self.path / "tables").mkdir(exist_ok=True)
+            with hold(self.path / "tables", f"measuring {name} of {self.id}"):
+                if not self.has_table(name):
+                    write_text(self.path / file, dump_rows(make()))
+                    self._seal([file])
+        return self._rows(file)
 
-    def _table_file(self, name: str) -> Path:
-        return self.path / "tables" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
+    def _seal(self, names: Iterable[str]) -> None:
+        try:
+            seal(self.path, names)
+        except ValueError as error:
+            raise DamagedError(self._damage({SUMS: str(error)})) from error
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        """Rows of a file; of one whose checksum is recorded, only if it is right."""
+        self.require_whole([name])
+        return read_rows(self.path / name)
+
+    def require_whole(self, names: Iterable[str] | None = None) -> None:
+        """Compare files (of those with a checksum: `names`, or all) with their checksums.
+
+        Raises:
+            DamagedError: with every file that is damaged, and how.
+        """
+        found = faults(self.path, names)
+        if found:
+            raise DamagedError(self._damage(found))
+
+    def _damage(self, found: Mapping[str, str]) -> str:
+        listed = "; ".join(f"{name}: {fault}" for name, fault in found.items())
+        return (
+            f"{self.id} is damaged ({listed}). Put a copy of it back, or remove the folder "
+            f"{self.path} and ask for it again; `intuitor runs verify` checks the whole store"
+        )
+
+
+def _table_name(name: str) -> str:
+    return f"tables/{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +182,35 @@ class Run(_Stored):
 
     @property
     def status(self) -> dict[str, Any]:
-        """`state` (new, running, interrupted, failed, finished) and its times."""
-        file = self.path / "status.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"state": "new"}
+        """`state` (new, running, interrupted, failed, finished, damaged) and its times."""
+        status = self._read_status()
+        if status is None or (status["state"] == "running" and not self._is_held()):
+            # The checksums are written last: a run that has them lacks nothing but its status.
+            state = (
+                "finished" if self._is_sealed() else "damaged" if status is None else "interrupted"
+            )
+            status = {**(status or {}), "state": state}
+        return status
+
+    def _read_status(self) -> dict[str, Any] | None:
+        """The status; None where the file is damaged or gone."""
+        if not (self.path / "status.json").is_file() and not self._is_sealed():
+            return {"state": "new"}
+        try:
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            return status if status.pop("checksum") == _checksum(status) else None
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+
+    def _is_held(self) -> bool:
+        holder = owner(self.path)
+        return holder is not None and holder.alive
+
+    def _is_sealed(self) -> bool:
+        try:
+            return "metrics.jsonl" in read_sums(self.path)
+        except ValueError:
+            return False
 
     @property
     def finished(self) -> bool:
@@ -203,13 +236,21 @@ class Run(_Stored):
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per training step: `step`, TRL's metrics, `step_time` (seconds)."""
-        return read_rows(self.path / "metrics.jsonl")
+        """One row per training step: `step`, TRL's metrics, `step_time` (seconds).
+
+        Raises:
+            DamagedError: of a finished run, they are not what was recorded.
+        """
+        return self._rows("metrics.jsonl")
 
     @property
     def completions(self) -> list[dict[str, Any]]:
-        """Sampled completions: step, prompt, completion, one column per reward."""
-        return read_rows(self.path / "completions.jsonl")
+        """Sampled completions: step, prompt, completion, one column per reward.
+
+        Raises:
+            DamagedError: of a finished run, they are not what was recorded.
+        """
+        return self._rows("completions.jsonl")
 
     @property
     def steps(self) -> int:
@@ -226,28 +267,15 @@ class Run(_Stored):
         """Folder of the trained LoRA weights."""
         return self.path / "adapter"
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """The newest checkpoint to resume from."""
-        found = (self.path / "checkpoints").glob("checkpoint-*/trainer_state.json")
-        newest = sorted((int(f.parent.name.rsplit("-", 1)[1]), f.parent) for f in found)
-        return newest[-1][1] if newest else None
-
     def set_status(self, state: str, **details: Any) -> None:
         """Write the state; the other fields keep what they had."""
         status = {**self.status, "state": state, "changed": _now(), **details}
+        status["checksum"] = _checksum(status)
         write_text(self.path / "status.json", json.dumps(status, indent=2) + "\n")
 
     def append(self, file: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `metrics.jsonl` or `completions.jsonl`."""
-        with (self.path / file).open("a", encoding="utf-8") as stream:
-            stream.write(_dump_rows(rows))
-
-    def rewind(self, step: int) -> None:
-        """Forget rows after `step`, which a resumed training will write again."""
-        for file in ("metrics.jsonl", "completions.jsonl"):
-            rows = [row for row in read_rows(self.path / file) if row["step"] <= step]
-            write_text(self.path / file, _dump_rows(rows))
+        append_rows(self.path / file, rows)
 
     def save_folder(self, name: str, save: Callable[[Path], None]) -> None:
         """Have `save` fill a folder that appears whole or not at all."""
@@ -258,15 +286,89 @@ class Run(_Stored):
             shutil.rmtree(self.path / name, ignore_errors=True)
             filled.rename(self.path / name)
 
+    def clean(self) -> None:
+        """Remove what a killed process left half written; the caller holds the run."""
+        for path in self.path.glob(".*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif not is_lock(path):
+                path.unlink(missing_ok=True)
+
+    def finish(self, **details: Any) -> None:
+        """Record the checksums and say that it is finished; then no checkpoint is needed.
+
+        `details` are kept in the status.
+        """
+        (self.path / SUMS).unlink(missing_ok=True)
+        seal(self.path, self._lasting())
+        steps, seconds = self.steps, round(self.seconds, 1)
+        self.set_status("finished", steps=steps, seconds=seconds, error=None, **details)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what a process left of a finished run that was killed after its last write."""
+        left = [path for path in self.path.glob(".*") if path.name != ".lock"]
+        if (left or (self.path / "checkpoints").exists()) and not self._is_held():
+            with contextlib.suppress(OSError), self.lock():  # it may be read-only
+                self.clean()
+                shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def _lasting(self) -> list[str]:
+        return [
+            name
+            for name in files(self.path)
+            if name not in ("status.json", SUMS) and not name.startswith("checkpoints/")
+        ]
+
+    def verify(self) -> dict[str, str]:
+        """What is wrong with the run's files, by relative path; checkpoints included."""
+        found = faults(self.path)
+        if self._read_status() is None:
+            found["status.json"] = "damaged or missing"
+        readers: dict[str, Callable[[], object]] = {
+            "recipe.json": lambda: self.recipe,
+            "problems.json": lambda: self.problems["fingerprint"],
+            "environment.json": lambda: self.environment,
+            **{name: functools.partial(read_rows, self.path / name) for name in RECORDS},
+        }
+        for name, read in readers.items():
+            found |= {} if name in found else _unreadable(name, read)
+        if not found.keys() & {"recipe.json", "problems.json"}:
+            asked = run_digest(self.recipe, self.problems)
+            if not self.id.endswith(asked):
+                found["recipe.json"] = f"with problems.json it makes {asked}, another run's number"
+        if self.finished and SUMS not in found:
+            result = (
+                "adapter/adapter_model.safetensors"
+                if self._trained_adapter()
+                else "model/config.json"
+            )
+            unsealed = {*readers, result, *self._lasting()} - read_sums(self.path).keys()
+            found |= dict.fromkeys(sorted(unsealed), f"has no checksum in {SUMS}")
+        for folder in sorted((self.path / "checkpoints").glob("checkpoint-*")):
+            for name, fault in checkpoint_faults(folder).items():
+                found[f"checkpoints/{folder.name}/{name}"] = fault
+        return found
+
+    def _trained_adapter(self) -> bool:
+        try:
+            return self.recipe.use_lora
+        except (OSError, ValueError):
+            return True
+
     def lock(
         self, while_waiting: Callable[[], object] | None = None
     ) -> contextlib.AbstractContextManager[None]:
         """Hold the run; waits, with a message, while another process trains it.
 
-        `while_waiting` is called before it waits and every half minute of waiting.
+        `while_waiting` is called about once a second of waiting.
         """
-        message = f"another process is training {self.id}; waiting for it"
-        return _hold(self.path, message, while_waiting)
+        return hold(self.path, f"training {self.id}", while_waiting)
+
+    @property
+    def owner(self) -> Owner | None:
+        """The process that trains it, or that died while it did."""
+        return owner(self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +391,7 @@ class EvaluationRecord(_Stored):
     def rows(self) -> list[dict[str, Any]]:
         """One row per completion, sorted by item and sample; an interrupted one has fewer."""
         order = {item: i for i, item in enumerate(self.spec["benchmark"]["_ids"])}
-        rows = read_rows(self.path / "items.jsonl")
+        rows = self._rows("items.jsonl")
         return sorted(rows, key=lambda row: (order[row["id"]], row["sample"]))
 
     @property
@@ -300,38 +402,46 @@ class EvaluationRecord(_Stored):
         return len(read_rows(self.path / "items.jsonl")) == wanted
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to `items.jsonl`, which a torn last line would else spoil."""
-        file = self.path / "items.jsonl"
-        if _is_torn(file):
-            write_text(file, _dump_rows(read_rows(file)))
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(_dump_rows(rows))
+        """Append rows to `items.jsonl`."""
+        append_rows(self.path / "items.jsonl", rows)
+
+    def finish(self) -> None:
+        """Record the checksums of its files, when every completion is there."""
+        self._seal(["evaluation.json", "environment.json", "items.jsonl"])
+
+    def verify(self) -> dict[str, str]:
+        """What is wrong with its files, by relative path."""
+        found = faults(self.path)
+        found |= (
+            {} if "evaluation.json" in found else _unreadable("evaluation.json", lambda: self.spec)
+        )
+        found |= {} if "items.jsonl" in found else _unreadable("items.jsonl", lambda: self.rows)
+        return found
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the evaluation; waits, with a message, while another process works on it."""
-        return _hold(self.path, f"another process is evaluating {self.id}; waiting for it")
+        return hold(self.path, f"evaluating {self.id}")
 
 
-@contextlib.contextmanager
-def _hold(
-    folder: Path, message: str, while_waiting: Callable[[], object] | None = None
-) -> Iterator[None]:
-    import filelock
-
-    lock = filelock.FileLock(folder / ".lock")
+def _unreadable(name: str, read: Callable[[], object]) -> dict[str, str]:
+    """The fault of a file that `read` cannot read; none where it can."""
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(message, file=sys.stderr)
-        while not lock.is_locked:
-            if while_waiting is not None:
-                while_waiting()
-            with contextlib.suppress(filelock.Timeout):
-                lock.acquire(timeout=_SECONDS_BETWEEN_CALLS)
-    try:
-        yield
-    finally:
-        lock.release()
+        read()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {name: f"not readable: {error}"}
+    return {}
+
+
+def _checksum(status: Mapping[str, Any]) -> str:
+    """SHA-256 of a status without its own checksum."""
+    kept = {key: value for key, value in status.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def run_digest(recipe: Recipe, problems: Mapping[str, Any]) -> str:
+    """The end of a run's name: 10 hex digits over the recipe and the problems' fingerprint."""
+    text = f"{recipe.digest}:{problems['fingerprint']}"
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 class RunStore:
@@ -351,15 +461,18 @@ class RunStore:
         Raises:
             OSError: the folder cannot be written.
         """
-        text = f"{recipe.digest}:{problems['fingerprint']}"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        for existing in self.root.glob(f"*-{digest}"):
-            if (existing / "recipe.json").is_file():
-                return Run(existing)
-        run = Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
+        digest = run_digest(recipe, problems)
+        run = next(map(Run, self.root.glob(f"*-{digest}")), None)
+        run = run or Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
+        wanted: dict[str, tuple[str, Callable[[], object]]] = {
+            "problems.json": (json.dumps(dict(problems), indent=2) + "\n", lambda: run.problems),
+            "recipe.json": (recipe.to_json(), lambda: run.recipe),
+        }
         try:
-            write_text(run.path / "problems.json", json.dumps(dict(problems), indent=2) + "\n")
-            write_text(run.path / "recipe.json", recipe.to_json())
+            for name, (text, read) in wanted.items():
+                # What was asked for is known, so these two can be mended.
+                if not run._is_sealed() and _unreadable(name, read):
+                    write_text(run.path / name, text)
         except OSError as error:
             raise self._unwritable(error) from error
         return run

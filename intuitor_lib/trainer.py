@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import peft
-import torch
-import transformers
-import trl
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
-from trl.extras.profiling import profiling_context
-from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import split_tensor_dict
 
+from .checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from .data import Problem, Problems, load_problems
-from .linear import speed_up_linears
+from .files import SUMS, read_rows, redact
+from .grpo import IntuitorTrainer, grpo_config, reward_functions
+from .interrupts import Interrupted, StopRequest
 from .memory_advice import require_memory
-from .policy import (
-    Policy,
-    adapter_is_fresh,
-    compute_dtype,
-    describe_policy,
-    ignore_renames,
-    load_policy,
-)
+from .monitor import WINDOW
+from .policy import Policy, compute_dtype, describe_policy, ignore_renames, load_policy
+from .preflight import preflight, require, sample_aside
 from .processes import (
     all_or_none,
     from_all,
@@ -42,354 +35,20 @@ from .processes import (
     warn_if_alone,
 )
 from .progress import LiveTraining, quiet_transformers
-from .prompts import fit_prompts, to_dataset
+from .prompts import conversation, fit_prompts, prompt_token_ids, to_dataset
 from .recipe import InputError, Recipe
-from .rewards import (
-    SAMPLED_SELF_CERTAINTY,
-    AccuracyReward,
-    RandomReward,
-    SelfCertaintyReward,
-    completion_text,
-)
+from .recorder import Recorder, collapse
+from .rewards import AccuracyReward
 from .rollouts import reason_against as reason_against_rollouts
-from .rollouts import sample_completions
 from .runs import Run, RunStore
-from .serving import check_rollout, continuous_batching_settings, send_merged_weights
-from .update import add_completion_forward, completion_scores, grouped_order
-from .update import reason_against as reason_against_update
+from .savepoints import SavePoints
+from .serving import check_rollout, send_merged_weights
 
-__all__ = ["IntuitorTrainer", "grpo_config", "load_run", "reward_functions", "train"]
+__all__ = ["load_run", "train"]
 
 logger = logging.getLogger(__name__)
 
-_COMPLETIONS_KEPT_PER_STEP = 8
-
-
-class IntuitorTrainer(trl.GRPOTrainer):
-    """`trl.GRPOTrainer` for the policies of `load_policy`. What is different:
-
-    - LoRA weights on a 4-bit model stay fp32. TRL casts them to bf16, where AdamW's small steps
-      round away.
-    - A fresh adapter needs no copy as its reference: the reference is the adapter turned off.
-    - Rollouts compute each prompt once for its group, and hand self-certainty to the rewards
-      (`rollouts.sample_completions`). `rollout="generate"` is TRL's way.
-    - The update and the reference compute each prompt once and score completions only
-      (`update.add_completion_forward`). `update="plain"` is TRL's way.
-    - On a CPU with either of these, linear layers compute as in `linear`.
-    - `on_completions(rows)` sees every completion with its rewards.
-
-    Both ways give the same update up to rounding. "auto" takes the first one for every model that
-    allows it; the first one's name, "grouped", insists.
-
-    Raises:
-        InputError: "grouped" is asked for and the model does not allow it.
-    """
-
-    _buffered_inputs: Any  # of TRL: the micro-batches of an update
-
-    def __init__(
-        self,
-        model: Any,
-        *args: Any,
-        rollout: str = "auto",
-        rollout_batch_size: int | None = None,
-        update: str = "auto",
-        on_completions: Callable[[list[dict[str, Any]]], None] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._on_completions = on_completions
-        quantized = getattr(model, "is_loaded_in_4bit", False)
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        exact = {name: p.detach().float().clone() for name, p in trained.items() if quantized}
-        fresh = isinstance(model, peft.PeftModel) and adapter_is_fresh(model)
-        super().__init__(model, *args, **kwargs)
-        for name, parameter in self.model.named_parameters():
-            if name in exact:
-                parameter.data = exact[name].to(parameter.device)
-        if fresh and "ref" in self.model.peft_config:
-            self.model.delete_adapter("ref")
-        self._rollout_batch_size = rollout_batch_size
-        self._sampled_self_certainty: list[float | None] | None = None
-        self._wants_self_certainty = any(
-            isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
-            for reward in self.reward_funcs
-        )
-        reason = reason_against_rollouts(model) or self._reason_against_sampling()
-        self._grouped_rollouts = self._choose("rollout", rollout, reason)
-        self._grouped_update = self._choose("update", update, reason_against_update(model))
-        if self._grouped_rollouts or self._grouped_update:
-            speed_up_linears(self.model)
-        if self._grouped_update:
-            for scored in filter(None, (self.model, self.ref_model)):
-                add_completion_forward(scored, temperature=self.temperature)
-
-    def _choose(self, name: str, choice: str, reason: str | None) -> bool:
-        """Whether "grouped" is taken where `choice` is wanted and `reason` may stand against it."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            choice = "generate" if name == "rollout" else choice
-        if choice == "grouped" and reason:
-            raise InputError(f"{name}='grouped' does not fit this model: {reason}; take 'auto'")
-        return choice in ("auto", "grouped") and not reason
-
-    def _reason_against_sampling(self) -> str | None:
-        """What TRL's arguments ask of sampling that `sample_completions` does not know."""
-        known = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
-        asked = [name for name, off in known.items() if (getattr(self.args, name) or off) != off]
-        asked += ["tools"] if self.tools else []
-        return f"its arguments set {', '.join(asked)}" if asked else None
-
-    def _generate_single_turn(
-        self,
-        prompt_ids: Any,
-        images: Any,
-        multimodal_fields: Any,
-        num_generations: int,
-        has_tool_images: bool = False,
-    ) -> tuple[list[list[int]], Any]:
-        self._sampled_self_certainty = None
-        if not self._grouped_rollouts or images is not None or multimodal_fields:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
-        with (
-            profiling_context(self, "rollouts.sample_completions"),
-            unwrap_model_for_generation(
-                self.model_wrapped,
-                self.accelerator,
-                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as policy,
-            # As the update computes, so that what is sampled is what is trained.
-            self.accelerator.autocast(),
-        ):
-            completions = sample_completions(
-                policy,
-                prompt_ids,
-                max_new_tokens=self.max_completion_length,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                eos_token_id=self.eos_token_ids,
-                pad_token_id=self._tokenizer.pad_token_id,
-                batch_size=self._rollout_batch_size,
-                self_certainty=self._wants_self_certainty,
-            )
-        if self._wants_self_certainty:
-            self._sampled_self_certainty = [c.self_certainty.mean().item() for c in completions]
-        return [completion.ids for completion in completions], None
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        parts = self.args.steps_per_generation
-        # Of rollouts for several updates, TRL's shuffle says which completions each gets.
-        one_update = parts == self.args.gradient_accumulation_steps
-        if not (self._grouped_update and self.model.training and one_update):
-            return super()._prepare_inputs(generation_batch)
-        # As TRL, but where it shuffles the completions of an update over its micro-batches, groups
-        # stay together.
-        every = parts * self.num_iterations
-        if self._step % every == 0 or self._buffered_inputs is None:
-            rollouts = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(grouped_order(rollouts), parts)
-        return self._buffered_inputs[self._step % parts]
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **inputs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        other = compute_aux_loss or any(value is not None for value in inputs.values())
-        # A batch without a single token to score has nothing to hang a gradient on.
-        if other or not self._grouped_update or not attention_mask[:, -logits_to_keep:].any():
-            return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **inputs,
-            )
-        size = batch_size or len(input_ids)
-        with self.accelerator.autocast():
-            scores = [
-                completion_scores(model, ids, mask, logits_to_keep)
-                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
-            ]
-        log_probs, entropies = (torch.cat(parts) for parts in zip(*scores, strict=True))
-        return log_probs, entropies if compute_entropy else None, None
-
-    def _calculate_rewards(
-        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
-    ) -> torch.Tensor:
-        if self._sampled_self_certainty is not None:
-            inputs = [
-                problem | {SAMPLED_SELF_CERTAINTY: value}
-                for problem, value in zip(inputs, self._sampled_self_certainty, strict=True)
-            ]
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if self._on_completions is not None:
-            first = self.accelerator.process_index * len(prompts)
-            rows = []
-            for i, (problem, completion) in enumerate(zip(inputs, completions, strict=True)):
-                values = rewards[first + i].tolist()
-                rows.append(
-                    {
-                        "step": self.state.global_step + 1,
-                        "problem": problem.get("id"),
-                        "prompt": completion_text(prompts[i]),
-                        "completion": completion_text(completion),
-                        "tokens": len(completion_ids_list[i]),
-                        **{
-                            name: None if value != value else value
-                            for name, value in zip(self.reward_func_names, values, strict=True)
-                        },
-                    }
-                )
-            self._on_completions(rows)
-        return rewards
-
-
-def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) -> trl.GRPOConfig:
-    """TRL's arguments for a recipe: the paper's choices where TRL's defaults differ.
-
-    The loss is eq. 5's mean over tokens within a completion, then over completions; advantages
-    are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL would default to
-    another loss ("dapo"), to beta 0 and to an importance-weighted KL.
-
-    Several processes share the completions of an update (`share_batch`), so that they train what
-    one would.
-
-    With vLLM the completions come from another engine and, for a LoRA policy, from weights in
-    which the adapter is rounded into the base (`serving.merged_weights`). TRL's importance sampling
-    corrects the loss for it and leaves out completions whose probability differs more than
-    threefold; this is not part of eq. 5. vLLM draws from a seed of its own, the process's number.
-
-    Raises:
-        InputError: as `share_batch` and `check_rollout`.
-    """
-    dtype = compute_dtype(recipe.dtype, device)
-    batch_size, accumulation = share_batch(recipe, join().num_processes)
-    check_rollout(recipe, device)
-    return trl.GRPOConfig(
-        output_dir=str(output_dir),
-        loss_type="grpo",
-        scale_rewards="group",
-        multi_objective_aggregation=recipe.multi_objective_aggregation,
-        use_bias_correction_kl=False,
-        beta=recipe.beta,
-        epsilon=recipe.epsilon,
-        num_iterations=recipe.num_iterations,
-        num_generations=recipe.num_generations,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
-        max_completion_length=recipe.max_completion_length,
-        temperature=recipe.temperature,
-        top_p=recipe.top_p,
-        top_k=recipe.top_k,
-        use_transformers_continuous_batching=recipe.rollout == "continuous_batching",
-        transformers_continuous_batching_config=continuous_batching_settings(recipe, device),
-        use_vllm=recipe.rollout == "vllm",
-        vllm_mode=recipe.vllm_mode,
-        vllm_server_base_url=recipe.vllm_server_base_url,
-        vllm_gpu_memory_utilization=recipe.vllm_gpu_memory_utilization,
-        # By default vLLM makes room for the model's whole context.
-        vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.lr_scheduler_type,
-        warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
-        max_steps=recipe.max_steps,
-        optim="adamw_torch",
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=device.type != "cpu",
-        seed=recipe.seed,
-        save_steps=recipe.save_steps,
-        save_total_limit=2,
-        logging_steps=1,
-        disable_tqdm=True,
-        report_to="none",
-    )
-
-
-def reward_functions(
-    recipe: Recipe, policy: Policy, *, labelled: bool
-) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
-    """The recipe's rewards and weights, followed by what is only monitored, at weight 0.
-
-    Self-certainty is always monitored, accuracy wherever problems have answers (`labelled`).
-
-    Raises:
-        InputError: accuracy is to be rewarded and no problem has an answer.
-    """
-    if "accuracy" in recipe.rewards and not labelled:
-        raise InputError(
-            f"rewards={recipe.rewards!r} with no answer in the problems: name the column of the "
-            "answers with answer_column, or reward self_certainty, which needs none"
-        )
-    make: dict[str, Callable[[], Callable[..., list[float | None]]]] = {
-        "self_certainty": lambda: SelfCertaintyReward(
-            policy.model,
-            policy.tokenizer,
-            annotator=recipe.annotator,
-            certainty_from=recipe.certainty_from,
-            batch_size=recipe.per_device_train_batch_size,
-        ),
-        "accuracy": lambda: AccuracyReward(last_number=recipe.last_number),
-        "random": lambda: RandomReward(seed=recipe.seed),
-    }
-    monitored = ["self_certainty", *(["accuracy"] if labelled else [])]
-    monitored = [name for name in monitored if name not in recipe.rewards]
-    weights = [*(recipe.reward_weights or [1.0] * len(recipe.rewards)), *([0.0] * len(monitored))]
-    return [make[name]() for name in (*recipe.rewards, *monitored)], weights
-
-
-class _Recorder(transformers.TrainerCallback):
-    """Writes each step's metrics and some of its completions to the run and shows the metrics.
-
-    Every process has one; the main one writes.
-    """
-
-    def __init__(self, run: Run, display: LiveTraining) -> None:
-        self.run, self.display = run, display
-        self.rows = run.metrics if is_main() else []
-
-    def completions(self, rows: list[dict[str, Any]]) -> None:
-        """Keep some rows of every process; each calls it with its own."""
-        share = -(-_COMPLETIONS_KEPT_PER_STEP // join().num_processes)
-        kept = from_all(rows[:share])
-        if is_main():
-            self.run.append("completions.jsonl", kept)
-
-    def on_log(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not state.is_world_process_zero or logs is None or "reward" not in logs:
-            return
-        numbers = {k: v for k, v in logs.items() if isinstance(v, int | float) and v == v}
-        row = {"step": state.global_step, **numbers}
-        self.rows.append(row)
-        self.run.append("metrics.jsonl", [row])
-        self.display.update(self.rows)
+_LITTLE_SPACE = 2**20  # bytes; a failure with less is laid to the disk
 
 
 def train(
@@ -397,9 +56,10 @@ def train(
 ) -> Run:
     """Train a recipe, or return the run of the store that already holds it.
 
-    An interrupted run goes on from its last checkpoint. Called on every process that `torchrun` or
-    `accelerate launch` started, it trains the recipe on all of them: the main process writes the
-    run, and each returns it.
+    An interrupted run goes on from its last whole checkpoint and ends, on a CPU, as if it had not
+    been interrupted. While another process trains the run this one shows its steps. Called on
+    every process that `torchrun` or `accelerate launch` started, it trains the recipe on all of
+    them: the main process writes the run, and each returns it.
 
     Args:
         recipe: what to train.
@@ -410,6 +70,9 @@ def train(
         InputError: malformed problems, prompts that do not fit, a policy that cannot be had, or
             an update that the processes cannot share, or more memory than there is
             (`memory_advice.require_memory`); before anything is loaded on a device where possible.
+            Or a fault that `preflight` found.
+        Interrupted: somebody asked to stop, which saves first.
+        OSError: the disk is full or cannot be written; what was saved is whole.
         RuntimeError: another process failed.
     """
     problems = problems or load_problems(recipe)
@@ -417,6 +80,8 @@ def train(
     share_batch(recipe, join().num_processes)
     run = _open(recipe, problems, runs)
     if from_main(run.finished):
+        if is_main():
+            run.tidy()
         return run
     with _held(run):
         if not from_main(run.finished):
@@ -446,7 +111,8 @@ def _open(recipe: Recipe, problems: Problems, runs: str | Path | None) -> Run:
 def _held(run: Run) -> Iterator[None]:
     """Hold the run by the main process's lock. The others wait with it, however long it takes."""
     if is_main():
-        with run.lock(while_waiting=lambda: from_main(False)):
+        with contextlib.closing(_Watching(run)) as watching, run.lock(watching):
+            watching.close()
             from_main(True)
             yield
     else:
@@ -455,18 +121,46 @@ def _held(run: Run) -> Iterator[None]:
         yield
 
 
+class _Watching:
+    """Shows the training of another process while this one waits for it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.shown = run, 0
+        self.display: LiveTraining | None = None
+
+    def __call__(self) -> None:
+        from_main(False)
+        if self.display is None:
+            self.display = LiveTraining(f"{self.run.id}, elsewhere", self.run.recipe.max_steps)
+        rows = read_rows(self.run.path / "metrics.jsonl")
+        if len(rows) != self.shown:
+            self.shown = len(rows)
+            if rows:
+                self.display.update(rows)
+
+    def close(self) -> None:
+        if self.display is not None:
+            self.display.close(f"`{self.run.id}`: the other process is done")
+            self.display = None
+
+
 def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
     main, processes = is_main(), join().num_processes
     display = LiveTraining(f"train {run.id}", recipe.max_steps, shown=main)
-    if main:
-        run.set_status("running")
     try:
-        recipe = _with_common_dtype(recipe)
+        if main:
+            run.clean()
+            run.set_status("running")
+        checkpoint = from_main(newest_checkpoint(run.path, display.say) if main else None)
+        recipe = _with_common_dtype(recipe, run, resumed=checkpoint is not None)
         with all_or_none(), contextlib.nullcontext() if main else quiet_transformers():
             check_rollout(recipe, join().device)
             device = join().device.type
             require_memory(recipe, device=device, problems=problems.train, processes=processes)
             policy = load_policy(recipe)
+            if main and recipe.preflight_problems:
+                found = preflight(recipe, problems, policy, runs=run.path.parent)
+                require(found, recipe)
         facts = {**describe_policy(policy.model), "processes": processes}
         display.say(
             f"{recipe.model} on {facts['device']} ({facts['device_name']})"
@@ -474,50 +168,183 @@ def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
             f"{facts['quantization']}, computing in {facts['compute_dtype']}, training "
             f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"
         )
-        checkpoint = from_main(run.checkpoint)
         if main:
             run.set_environment(facts)
-            run.rewind(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
-        with ignore_renames():
-            trainer = _make_trainer(recipe, problems.train, policy, run, display)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        wait()  # each process writes its own part of a checkpoint
+            restore_records(run.path, checkpoint)
+        collapsed = _update(recipe, problems, policy, run, display, checkpoint)
         with all_or_none():
             if main:
                 _save(policy, run)
+                run.finish(**collapsed)
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        full = _disk_fault(error, run) if main else None
         if main:
-            run.set_status(state, error=f"{type(error).__name__}: {error}"[:2000])
-        display.close(f"`{run.id}` {state} after {run.steps} of {recipe.max_steps} steps")
+            with contextlib.suppress(OSError):  # of a full disk, which is what is told
+                told = redact(f"{type(error).__name__}: {error}")[:2000]
+                run.set_status(state, error=told)
+        steps = len(read_rows(run.path / "metrics.jsonl"))
+        display.close(f"`{run.id}` {state} after {steps} of {recipe.max_steps} steps")
+        if full is not None:
+            raise full from error
         raise
-    if main:
-        run.set_status("finished", steps=run.steps, seconds=round(run.seconds, 1), error=None)
-        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     display.close(f"`{run.id}`: trained {run.steps} steps in {run.seconds:.0f} s")
     wait()
 
 
-def _with_common_dtype(recipe: Recipe) -> Recipe:
-    """The recipe with the main process's choice of dtype: "auto" measures, so it may vary."""
+def _update(
+    recipe: Recipe,
+    problems: Problems,
+    policy: Policy,
+    run: Run,
+    display: LiveTraining,
+    checkpoint: Path | None,
+) -> dict[str, Any]:
+    """Train the policy from a checkpoint, or from the start, to the last step.
+
+    Returns:
+        What of a collapse belongs into the run's status: the alarms, and the step whose weights
+        are the result where they are not the last one's.
+
+    Raises:
+        Interrupted: somebody asked to stop; all is saved.
+    """
+    stop = StopRequest()
+    promise = (
+        "stopping: this step is finished and saved first; once more stops at once and loses the "
+        f"steps since the last checkpoint ({recipe.save_steps} at most)"
+    )
+    with ignore_renames():
+        trainer = _make_trainer(recipe, problems, policy, run, display, stop)
+        before = from_main(_collapsed(recipe, run))
+        if checkpoint is not None and (before or checkpoint_step(checkpoint) >= recipe.max_steps):
+            trainer._load_from_checkpoint(str(checkpoint))  # killed after its last step
+            done = checkpoint_step(checkpoint)
+        else:
+            resumed = None if checkpoint is None else str(checkpoint)
+            with stop.listening(promise):
+                trainer.train(resume_from_checkpoint=resumed)
+            done = trainer.state.global_step
+        wait()
+        found = from_main(_collapsed(recipe, run))
+        if not found and done < recipe.max_steps:
+            raise Interrupted(
+                f"stopped after step {done} of {recipe.max_steps}, and saved: ask for the same "
+                "run again and it goes on from there"
+            )
+        if not found or recipe.on_collapse == "stop":
+            return {"collapse": found} if found else {}
+        best = from_main(
+            newest_checkpoint(run.path, logger.warning, before=done - WINDOW) if is_main() else None
+        )
+        if best is None:
+            raise InputError(
+                f"run {run.id} collapsed by step {done} ({', '.join(found)}), before its first "
+                f"checkpoint (save_steps={recipe.save_steps}): there is nothing to go back to. "
+                "Lower learning_rate or save_steps, raise beta, or set on_collapse='stop'"
+            )
+        trainer._load_from_checkpoint(str(best))
+        return {"collapse": found, "restored": checkpoint_step(best)}
+
+
+def _collapsed(recipe: Recipe, run: Run) -> list[str]:
+    """The alarms that ended the training; none where it goes on in spite of them."""
+    if recipe.on_collapse == "warn" or not is_main():
+        return []
+    rows = read_rows(run.path / "metrics.jsonl")
+    return [str(alarm) for alarm in collapse(recipe, rows)]
+
+
+def _held_out_accuracy(
+    recipe: Recipe, problems: Sequence[Problem], policy: Policy
+) -> Callable[[], tuple[float, int]] | None:
+    """Measures accuracy and its number of completions, one sampled for each labelled problem.
+
+    Its draws are its own: the training's are as without it. None where nothing can be measured.
+    """
+    labelled = [problem for problem in problems if problem.answer is not None]
+    reason = reason_against_rollouts(policy.model)
+    if not recipe.eval_steps or not labelled or reason:
+        if recipe.eval_steps:
+            logger.warning("no held-out accuracy on the way: %s", reason or "no held-out answers")
+        return None
+    conversations = [conversation(problem.prompt, recipe) for problem in labelled]
+    prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
+    reward = AccuracyReward(last_number=recipe.last_number)
+
+    def measure() -> tuple[float, int]:
+        sampled = sample_aside(policy, prompt_ids, recipe, seed=recipe.seed)
+        decode = policy.tokenizer.decode
+        texts = [decode(completion.ids, skip_special_tokens=True) for completion in sampled]
+        verdicts = reward(conversations, texts, [problem.answer for problem in labelled])
+        return sum(filter(None, verdicts)) / len(verdicts), len(verdicts)
+
+    return measure
+
+
+def _disk_fault(error: BaseException, run: Run) -> OSError | None:
+    """What a failure has to do with the disk; None where nothing.
+
+    torch and safetensors tell of a full disk in errors of their own, without its number. The
+    checkpoint that was being written is removed, which leaves room to say so.
+    """
+    if isinstance(error, InputError) or not isinstance(error, Exception):
+        return None
+    number, file = getattr(error, "errno", None), getattr(error, "filename", None)
+    if file is not None and not Path(str(file)).is_relative_to(run.path):
+        return None
+    free = shutil.disk_usage(run.path).free
+    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and free < _LITTLE_SPACE):
+        for folder in (run.path / "checkpoints").glob("checkpoint-*"):
+            if not (folder / SUMS).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+        what = f"the disk is full: {free / 2**20:.1f} MiB are free"
+        remedy = "free some space"
+    elif number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        what, remedy = f"it cannot be written ({error})", "make it writable"
+    else:
+        return None
+    return OSError(
+        number or errno.ENOSPC,
+        f"run {run.path}: {what}. What was saved is whole: {remedy} and ask for the run again, or "
+        "name another folder with --runs DIR or INTUITOR_RUNS",
+    )
+
+
+def _with_common_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
+    """The recipe with one choice of dtype, for all processes and every resumption.
+
+    "auto" measures, so on another day or in another process it might choose otherwise.
+    """
     state = join()
-    if state.num_processes == 1:
+    before = {}
+    if resumed and is_main():
+        with contextlib.suppress(OSError, ValueError):  # damaged: measured again
+            before = run.environment
+    if recipe.dtype != "auto" or (state.num_processes == 1 and not resumed):
         return recipe
-    dtype = from_main(str(compute_dtype(recipe.dtype, state.device)).removeprefix("torch."))
+    same_device = before.get("device", "").partition(":")[0] == state.device.type
+    dtype = before.get("compute_dtype") if same_device else None
+    dtype = dtype or str(compute_dtype(recipe.dtype, state.device)).removeprefix("torch.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the recipe has to say, it has said
-        return recipe.replace(dtype=dtype)
+        return recipe.replace(dtype=from_main(dtype))
 
 
 def _make_trainer(
-    recipe: Recipe, problems: Sequence[Problem], policy: Policy, run: Run, display: LiveTraining
+    recipe: Recipe,
+    problems: Problems,
+    policy: Policy,
+    run: Run,
+    display: LiveTraining,
+    stop: StopRequest,
 ) -> IntuitorTrainer:
-    kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
+    kept, dropped = fit_prompts(problems.train, recipe, policy.tokenizer)
     if dropped and is_main():
         logger.warning(
             "%d of %d prompts are longer than max_prompt_length=%d tokens and left out",
             len(dropped),
-            len(problems),
+            len(problems.train),
             recipe.max_prompt_length,
         )
     if len(kept) < recipe.problems_per_step:
@@ -529,14 +356,15 @@ def _make_trainer(
     rewards, weights = reward_functions(recipe, policy, labelled=labelled)
     args = grpo_config(recipe, run.path / "checkpoints", next(policy.model.parameters()).device)
     args.reward_weights = weights
-    recorder = _Recorder(run, display)
+    held_out = _held_out_accuracy(recipe, problems.held_out, policy)
+    recorder = Recorder(recipe, run, display, held_out)
     trainer = IntuitorTrainer(
         policy.model,
         reward_funcs=rewards,
         args=args,
         train_dataset=to_dataset(kept, recipe),
         processing_class=policy.tokenizer,
-        callbacks=[recorder],
+        callbacks=[recorder, SavePoints(recipe, run.path, stop)],
         rollout=recipe.rollout,
         rollout_batch_size=recipe.rollout_batch_size,
         update=recipe.update,
@@ -574,9 +402,10 @@ def load_run(run: Run) -> Policy:
     """The trained policy of a finished run; its reference is the policy it started from.
 
     Raises:
-        InputError: the run is not finished.
+        InputError: the run is not finished, or damaged.
     """
     run.require_finished()
+    run.require_whole()
     if not run.recipe.use_lora:
         return load_policy(run.recipe.replace(model=str(run.path / "model")))
     policy = load_policy(run.recipe)

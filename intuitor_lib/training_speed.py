@@ -29,6 +29,7 @@ import trl
 from transformers.trainer_callback import PrinterCallback
 
 from .data import load_problems
+from .grpo import IntuitorTrainer, grpo_config
 from .linear import speed_up_linears
 from .policy import Policy, compute_dtype, ignore_renames, load_policy, product_seconds
 from .processes import join
@@ -39,7 +40,6 @@ from .recipes import get_recipe
 from .rewards import AccuracyReward, SelfCertaintyReward
 from .rollouts import sample_completions
 from .scoring_memory import scoring_peak
-from .trainer import IntuitorTrainer, grpo_config
 from .two_processes import compare_processes
 
 __all__ = ["MEASURES", "Figure", "measure_speed", "write_figures"]

@@ -136,10 +136,10 @@ def _update(recipe: Recipe, folder: Path, processes: int) -> None:
     from safetensors.torch import save_file
 
     from .data import load_problems
+    from .grpo import IntuitorTrainer, grpo_config, reward_functions
     from .policy import ignore_renames, load_policy
     from .processes import from_all, is_main
     from .prompts import fit_prompts, to_dataset
-    from .trainer import IntuitorTrainer, grpo_config, reward_functions
 
     # Completions that are given carry no logits they were drawn from.
     recipe = recipe.replace(max_steps=1, max_grad_norm=1e9, certainty_from="forward")

@@ -43,9 +43,8 @@ def character_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE, pad: bool 
     return fast
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random 2-layer Llama of 0.1 M parameters with its tokenizer."""
+def make_tiny_model(folder: Path) -> Path:
+    """A random 2-layer Llama of 0.1 M parameters with its tokenizer, written to a folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -64,10 +63,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.2,
     )
-    folder = tmp_path_factory.mktemp("tiny-model")
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +106,7 @@ def tiny_recipe(tiny_model: Path, sums_file: Path):
         learning_rate=1e-3,
         gradient_checkpointing=False,
         save_steps=1,
+        preflight_problems=0,
     )
 
 

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from intuitor_lib import get_recipe
 from intuitor_lib.cli import main
+from intuitor_lib.locks import hold
 
 MATH = Path(__file__).parents[2] / "shared" / "data" / "math_train.jsonl"
 
@@ -36,7 +39,10 @@ def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
     assert main(["runs", "--runs", runs]) == 0
     assert "finished  2/2 steps" in capsys.readouterr().out
     csv = tmp_path / "table.csv"
-    assert main(["report", folder.name, "--runs", runs, "--csv", str(csv)]) == 0
+    figure = tmp_path / "curves.png"
+    asked = [folder.name, "--runs", runs, "--csv", str(csv), "--figure", str(figure)]
+    assert main(["report", *asked]) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
     assert "self-certainty" in capsys.readouterr().out
     header, row = csv.read_text(encoding="utf-8").splitlines()
     assert header.startswith("recipe,reward,seed,steps,")
@@ -184,3 +190,65 @@ def test_the_papers_math_recipe_runs_two_steps_on_the_real_problems(tmp_path, ca
     problems = json.loads((folder / "problems.json").read_text())
     assert problems["train"] > 7000
     assert os.path.isdir(folder / "adapter")
+
+
+@pytest.fixture
+def store(recipe_file, tmp_path, capsys):
+    """A store with one finished run: its arguments and the run's folder."""
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", recipe_file, *runs]) == 0
+    return runs, Path(capsys.readouterr().out.strip())
+
+
+def test_runs_are_shown_verified_and_exported(store, tmp_path, capsys):
+    runs, folder = store
+    assert main(["runs", "show", folder.name, *runs]) == 0
+    shown = capsys.readouterr().out
+    assert "state: finished" in shown
+    assert "max_completion_length: 6" in shown
+    assert main(["runs", "verify", *runs]) == 0
+    assert f"{folder.name}  whole  finished" in capsys.readouterr().out
+
+    archive = tmp_path / "out.zip"
+    assert main(["runs", "export", folder.name, "--output", str(archive), *runs]) == 0
+    with zipfile.ZipFile(archive) as stream:
+        names = set(stream.namelist())
+        assert stream.testzip() is None
+    assert f"{folder.name}/metrics.jsonl" in names
+    assert f"{folder.name}/SHA256SUMS" in names
+    assert not [name for name in names if "adapter" in name]
+    assert main(["runs", "export", "--output", str(archive), *runs]) == 2
+    assert "exists" in capsys.readouterr().err
+
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    assert main(["runs", "verify", folder.name, *runs]) == 1
+    out = capsys.readouterr().out
+    assert "DAMAGED" in out
+    assert "metrics.jsonl: changed" in out
+    assert main(["runs", *runs]) == 0  # and the list goes on
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_runs_are_deleted_only_after_a_question(store, capsys, monkeypatch):
+    runs, folder = store
+    assert main(["runs", "delete", *runs]) == 2  # none named
+    assert main(["runs", "delete", "nothing", "--yes", *runs]) == 2
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    assert main(["runs", "delete", folder.name, *runs]) == 2
+    assert "--yes" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert main(["runs", "delete", folder.name, *runs]) == 0
+    assert folder.is_dir()
+    with hold(folder, "training it"):
+        assert main(["runs", "delete", folder.name, "--yes", *runs]) == 2
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    assert main(["runs", "delete", folder.name, *runs]) == 0
+    assert not folder.exists()
+
+
+def test_a_run_is_named_and_a_profile_is_chosen_by_its_option(capsys):
+    assert get_recipe("quickstart", "smoke", name="mine").name == "mine"
+    assert main(["train", "quickstart", "--set", "profile=smoke"]) == 2
+    assert "--profile" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_a_launcher_that_starts_one_process_of_several_is_told_of(monkeypatch, c
 
 
 def test_who_waits_for_a_run_keeps_the_others_informed(tmp_path, monkeypatch):
-    monkeypatch.setattr("intuitor_lib.runs._SECONDS_BETWEEN_CALLS", 0.02)
+    monkeypatch.setattr("intuitor_lib.locks._POLL", 0.02)
     run, held, release, calls = Run(tmp_path), threading.Event(), threading.Event(), []
 
     def hold():

@@ -294,6 +294,7 @@ def test_a_torn_line_costs_its_batch_only(tiny_model, tmp_path):
     rows, file = record.rows, record.path / "items.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:7]) + lines[7][:40])
+    (record.path / "SHA256SUMS").unlink()  # which only a finished one has
     assert not record.finished
     evaluate(str(tiny_model), toy(), runs=tmp_path, **SAMPLED)
     assert record.finished

@@ -63,3 +63,15 @@ def test_they_render():
         stream = io.BytesIO()
         figure.savefig(stream, format="png")
         assert stream.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_collapse_is_marked_where_it_rang_first():
+    rows = [{"step": i, "kl": 0.1 * i, "entropy": 1.0} for i in range(1, 7)]
+    for row in rows[3:]:
+        row["collapse"] = ["kl"] if row["step"] < 6 else ["kl", "entropy"]
+    figure = training_curves({"INTUITOR": rows, "random": rows[:3]})
+    for ax in figure.axes:
+        marks = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
+        assert [x for x in marks if x in (4, 6)] == [4, 6]
+    texts = [text.get_text().strip() for text in figure.axes[0].texts]
+    assert [text for text in texts if text != "not recorded"] == ["kl", "entropy"]

@@ -48,7 +48,20 @@ MAY_IMPORT = {
     "progress": {"figures"},
     "policy": {"recipe", "prompts", "progress", "embedded", "processes"},
     "rewards": {"answers", "certainty", "policy", "prompts"},
-    "runs": {"recipe", "data"},
+    # the run store
+    "files": set(),
+    "locks": {"files"},
+    "checkpoints": {"files"},
+    "runs": {"recipe", "data", "files", "locks", "checkpoints"},
+    # on the way
+    "interrupts": set(),
+    "monitor": set(),
+    "savepoints": {"recipe", "checkpoints", "interrupts", "processes"},
+    "recorder": {"recipe", "files", "monitor", "processes", "progress", "runs"},
+    "preflight": {
+        *("recipe", "data", "prompts", "policy", "answers", "certainty", "rollouts"),
+        *("files", "intervals", "linear", "monitor", "runs"),
+    },
     "processes": {"recipe"},
     "serving": {"recipe"},
     # memory
@@ -64,19 +77,25 @@ MAY_IMPORT = {
     },
     "memory_check": {
         *("recipe", "recipes", "data", "embedded", "memory", "memory_advice", "trainer"),
-        "scoring_memory",
+        *("grpo", "scoring_memory"),
     },
     "memory_table": {"recipe", "recipes", "memory"},
+    "grpo": {
+        *("recipe", "policy", "rewards", "rollouts", "update", "linear", "processes", "serving"),
+        *("monitor", "savepoints"),
+    },
     "trainer": {
+        "grpo",
         *("recipe", "recipes", "data", "prompts", "policy"),
         *("answers", "certainty", "rewards", "progress", "runs"),
         *("processes", "serving", "linear", "rollouts", "update", "memory_advice"),
+        *("checkpoints", "files", "interrupts", "monitor", "preflight", "recorder", "savepoints"),
     },
-    "two_processes": {"recipe", "data", "policy", "prompts", "processes", "trainer"},
+    "two_processes": {"recipe", "data", "policy", "prompts", "processes", "grpo"},
     "training_speed": {
         *("recipe", "recipes", "data", "policy", "prompts", "progress"),
         *("linear", "processes", "rewards", "rollouts", "scoring_memory"),
-        *("trainer", "two_processes"),
+        *("grpo", "two_processes"),
     },
     "scoring_memory": {"certainty", "head"},
     # benchmarks
@@ -89,7 +108,7 @@ MAY_IMPORT = {
     },
     "benchmarks": {"recipe", "tables", "sources", "graders", "questions", "livecodebench"},
     "grading_speed": {"answers", "benchmarks"},
-    "alpaca": {"runs", "tables"},
+    "alpaca": {"files", "tables"},
     "subjects": {"recipe", "data", "policy", "runs"},
     "evaluation": {
         *("recipe", "data", "prompts", "policy", "subjects"),
@@ -99,11 +118,12 @@ MAY_IMPORT = {
     },
     # results
     "figures": {"runs", "intervals"},
-    "report": {"runs", "figures", "intervals", "recipe", "recipes"},
+    "report": {"runs", "figures", "files", "intervals", "recipe", "recipes"},
     "scoreboard": {"runs", "intervals", "recipe", "report", "alpaca", "benchmarks"},
-    "notebooks": {"recipe", "recipes", "runs", "report", "progress"},
+    "notebooks": {"recipe", "recipes", "runs", "report", "progress", "files", "locks"},
     "__main__": {"cli"},
 }
+MAY_IMPORT["cli_runs"] = set(MAY_IMPORT) - {"__main__"}
 MAY_IMPORT["cli_evaluate"] = set(MAY_IMPORT) - {"__main__"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
@@ -111,6 +131,7 @@ MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 # Stored results redraw without torch.
 NO_TORCH = (
     *("recipe", "recipes", "answers", "answer_forms", "data", "intervals", "benchmarks"),
+    *("files", "locks", "checkpoints", "monitor", "interrupts"),
     *("prompts", "runs", "figures", "report", "scoreboard", "progress", "sandbox", "cli"),
 )
 

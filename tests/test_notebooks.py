@@ -1,15 +1,18 @@
 """Notebooks: their form, their execution under `smoke`, their failures."""
 
 import json
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
 
-from intuitor_lib import RunStore
 from intuitor_lib.embedded import is_cached
-from intuitor_lib.notebooks import execute, find_notebooks
+from intuitor_lib.notebooks import execute, find_notebooks, reproduce
 from intuitor_lib.recipe import InputError
 from intuitor_lib.report import load_record
+from intuitor_lib.runs import RunStore
 
 NOTEBOOKS = find_notebooks()
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -121,3 +124,85 @@ def test_a_training_draws_itself_and_leaves_one_line(tmp_path):
     (drawn,), (line,) = cells[-2].outputs, cells[-1].outputs
     assert drawn.data["image/png"]
     assert line.data["text/markdown"] == "`y` is trained"
+
+
+def counting(path, log, *cells):
+    """A notebook whose execution adds a line to `log`."""
+    return write(path, "profile = 'cpu'", f"print('x', file=open({str(log)!r}, 'a'))", *cells)
+
+
+def test_a_batch_goes_on_after_a_failure_and_a_rerun_does_what_is_missing(tmp_path):
+    logs = {name: tmp_path / f"{name}.txt" for name in ("good", "bad")}
+    good = counting(tmp_path / "good.ipynb", logs["good"])
+    bad = counting(tmp_path / "bad.ipynb", logs["bad"], "1 / 0")
+    batch = [bad, good]
+
+    def run(**kwargs):
+        done = list(reproduce(batch, "smoke", runs=tmp_path / "runs", **kwargs))
+        return [(d.name, bool(d.error), d.kept) for d in done]
+
+    assert run() == [("bad", True, False), ("good", False, False)]
+    assert run() == [("bad", True, False), ("good", False, True)]
+    counting(tmp_path / "bad.ipynb", logs["bad"], "1 / 1")
+    assert run() == [("bad", False, False), ("good", False, True)]
+    assert run() == [("bad", False, True), ("good", False, True)]
+    (tmp_path / "runs" / "notebooks" / "smoke" / "good.html").unlink()
+    assert run() == [("bad", False, True), ("good", False, False)]
+    assert run(force=True) == [("bad", False, False), ("good", False, False)]
+    counts = {name: len(log.read_text().splitlines()) for name, log in logs.items()}
+    assert counts == {"bad": 4, "good": 3}
+
+
+def test_other_parameters_are_another_execution(tmp_path):
+    path = write(tmp_path / "ok.ipynb", "profile = 'cpu'\nseed = 7", "print(seed)")
+    kept = []
+    for seed in (8, 8, 9):
+        (done,) = reproduce([path], "smoke", {"seed": seed}, runs=tmp_path / "runs")
+        kept.append(done.kept)
+    assert kept == [False, True, False]
+
+
+def test_a_killed_batch_goes_on_and_trains_nothing_twice(tmp_path, tiny_recipe):
+    """SIGKILL of the batch while a training runs in the kernel; then the same command again."""
+    recipe = tiny_recipe.replace(max_steps=60, save_steps=5, preflight_problems=0)
+    code = (
+        "from intuitor_lib import Recipe, train\n"
+        f"run = train(Recipe.from_json({recipe.to_json()!r}))\n"
+        "print(run.steps, run.status['state'])"
+    )
+    path = write(tmp_path / "long.ipynb", "profile = 'cpu'", code)
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "intuitor_lib", "reproduce", str(path), "--runs", str(runs)]
+    first = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/checkpoints/*/SHA256SUMS")):
+        assert time.monotonic() < deadline, "no training began"
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    (run,) = RunStore(runs)
+    assert not run.finished
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "1 of 1 notebooks passed" in done.stdout
+    (run,) = RunStore(runs)
+    assert run.finished
+    assert [row["step"] for row in run.metrics] == list(range(1, 61))
+    executed = nbformat.read(runs / "notebooks" / "cpu" / "long.ipynb", as_version=4)
+    assert "60 finished" in json.dumps(executed)
+
+
+def test_no_secret_lands_in_a_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    path = write(
+        tmp_path / "leaky.ipynb",
+        "profile = 'cpu'",
+        "import os\nprint('my token:', os.environ['HF_TOKEN'])",
+        "raise RuntimeError(os.environ['HF_TOKEN'])",
+    )
+    done = execute(path, "smoke", runs=tmp_path / "runs")
+    texts = [done.error, *(p.read_text() for p in (done.notebook, done.html))]
+    assert all("hf_abc" not in text and "HF_TOKEN" in text for text in texts)

@@ -20,7 +20,7 @@ from intuitor_lib.recipe import (
 from intuitor_lib.recipes import PROFILES, RECIPES, get_recipe
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
-LABELS = {"name", "profile", "save_steps"}
+LABELS = {"name", "profile", "save_steps", "eval_steps", "preflight_problems"}
 NAN, INF = float("nan"), float("inf")
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -321,8 +321,16 @@ CHANGED = {
     "vllm_server_base_url": "http://localhost:8000",
     "vllm_gpu_memory_utilization": 0.4,
     "seed": 8,
+    "trust_remote_code": True,
+    "on_collapse": "stop",
 }
-CHANGED_LABELS = {"name": "other", "profile": "other", "save_steps": 11}
+CHANGED_LABELS = {
+    "name": "other",
+    "profile": "other",
+    "save_steps": 11,
+    "eval_steps": 5,
+    "preflight_problems": 0,
+}
 
 
 def test_every_setting_is_tried():
@@ -341,7 +349,8 @@ def test_digest_changes_with_every_setting(key):
 
 @pytest.mark.parametrize("key", CHANGED_LABELS)
 def test_digest_ignores_labels(key):
-    assert Recipe().replace(**{key: CHANGED_LABELS[key]}).digest == Recipe().digest
+    recipe = Recipe(eval_problems=8)
+    assert recipe.replace(**{key: CHANGED_LABELS[key]}).digest == recipe.digest
 
 
 def test_another_process_has_the_same_digests():

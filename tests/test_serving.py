@@ -10,6 +10,7 @@ from test_policy import dequantized, linears
 from transformers import AutoModelForCausalLM
 from trl.generation.vllm_generation import VLLMGeneration
 
+from intuitor_lib.grpo import grpo_config
 from intuitor_lib.policy import load_policy
 from intuitor_lib.recipe import InputError
 from intuitor_lib.serving import (
@@ -18,7 +19,7 @@ from intuitor_lib.serving import (
     merged_weights,
     send_merged_weights,
 )
-from intuitor_lib.trainer import grpo_config, train
+from intuitor_lib.trainer import train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -68,7 +69,7 @@ def test_a_recipe_for_vllm_loads_nothing_here(vllm_recipe, tmp_path, monkeypatch
 
 
 def test_settings_reach_trl(vllm_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("intuitor_lib.trainer.check_rollout", lambda recipe, device: None)
+    monkeypatch.setattr("intuitor_lib.grpo.check_rollout", lambda recipe, device: None)
     recipe = vllm_recipe.replace(
         vllm_mode="server", vllm_server_base_url="http://h:1", vllm_gpu_memory_utilization=0.6
     )

@@ -9,7 +9,7 @@ from test_policy import move_adapter
 from test_trainer import make_trainer
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-import intuitor_lib.trainer
+import intuitor_lib.grpo
 from intuitor_lib.forward import can_share_prompts
 from intuitor_lib.policy import load_policy
 from intuitor_lib.recipe import InputError
@@ -240,13 +240,13 @@ def test_the_first_update_is_on_the_policy_that_sampled(
     trainer = trainer_of(recipe, tmp_path, "grouped")
     assert trainer._grouped_rollouts
     made = []
-    original = intuitor_lib.trainer.sample_completions
+    original = intuitor_lib.grpo.sample_completions
 
     def sample(*arguments, **settings):
         made.extend(original(*arguments, **settings))
         return made
 
-    monkeypatch.setattr(intuitor_lib.trainer, "sample_completions", sample)
+    monkeypatch.setattr(intuitor_lib.grpo, "sample_completions", sample)
     trainer.model.train()
     (part,) = [
         trainer._prepare_inputs(batch) for batch in [next(iter(trainer.get_train_dataloader()))]

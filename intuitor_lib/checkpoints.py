@@ -1,0 +1,86 @@
+"""Checkpoints that can be trusted, and trainings that go on from them as if never interrupted.
+
+A checkpoint is what `transformers.Trainer` saves (weights, optimizer, schedule, random states,
+position in the data) and the run's records up to that step, sealed with checksums. One without a
+seal was cut off while it was written; one that differs from its seal is damaged. Both are passed
+over.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from .files import SUMS, faults, files, read_sums, seal, write_text
+
+__all__ = [
+    "RECORDS",
+    "checkpoint_faults",
+    "checkpoint_step",
+    "newest_checkpoint",
+    "restore_records",
+    "seal_checkpoint",
+]
+
+RECORDS = ("metrics.jsonl", "completions.jsonl")
+"""Files of a run that grow with every step."""
+
+_COPIES = "records"
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The step after which a checkpoint was taken."""
+    return int(folder.name.rsplit("-", 1)[1])
+
+
+def seal_checkpoint(folder: Path, run: Path) -> None:
+    """Copy the run's records into a checkpoint that is written, and record the checksums."""
+    (folder / _COPIES).mkdir(exist_ok=True)
+    for name in RECORDS:
+        copy = folder / _COPIES / name
+        copy.unlink(missing_ok=True)
+        if (run / name).is_file():
+            shutil.copyfile(run / name, copy)
+    seal(folder)
+
+
+def checkpoint_faults(folder: Path) -> dict[str, str]:
+    """What is wrong with a checkpoint, by file; none if a training can go on from it."""
+    if not (folder / SUMS).is_file():
+        return {SUMS: "missing: it was cut off while it was written"}
+    found = faults(folder)
+    if SUMS not in found:
+        known = read_sums(folder)
+        needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt", *files(folder)} - {SUMS}
+        found |= dict.fromkeys(sorted(needed - known.keys()), f"not in {SUMS}")
+    return found
+
+
+def newest_checkpoint(
+    run: Path, say: Callable[[str], object], *, before: int | None = None
+) -> Path | None:
+    """The newest whole checkpoint of a run; `say` hears of those passed over.
+
+    With `before`, of those taken no later than that step.
+    """
+    folders = (run / "checkpoints").glob("checkpoint-[0-9]*")
+    for folder in sorted(folders, key=checkpoint_step, reverse=True):
+        if before is not None and checkpoint_step(folder) > before:
+            continue
+        found = checkpoint_faults(folder)
+        if not found:
+            return folder
+        listed = "; ".join(f"{name}: {fault}" for name, fault in found.items())
+        say(f"{run.name}: {folder.name} is passed over ({listed})")
+    return None
+
+
+def restore_records(run: Path, checkpoint: Path | None) -> None:
+    """Set the run's records to what they were at a checkpoint; None is before the first step."""
+    for name in RECORDS:
+        copy = checkpoint / _COPIES / name if checkpoint is not None else None
+        if copy is not None and copy.is_file():
+            write_text(run / name, copy.read_text(encoding="utf-8"))
+        else:
+            (run / name).unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Ctrl-C, a kernel's interrupt and a batch system's SIGTERM: end at the next safe point."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+__all__ = ["Interrupted", "StopRequest"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ended as asked, with everything saved. The message says how to go on."""
+
+
+class StopRequest:
+    """Whether somebody asked to stop: within `listening` the first signal asks, the second stops.
+
+    Signals reach the main thread alone; elsewhere they do what they did before.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextlib.contextmanager
+    def listening(self, promise: str) -> Iterator[None]:
+        """Take SIGINT and SIGTERM; the first one prints `promise` and sets `asked`.
+
+        Raises:
+            KeyboardInterrupt: at the second one.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def take(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            # The signal may have come in the middle of another print.
+            with contextlib.suppress(RuntimeError):
+                print(f"\n{promise}", file=sys.stderr, flush=True)
+
+        before = {number: signal.signal(number, take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,141 @@
+"""Early signs that a training collapses, read from its metrics.
+
+Self-certainty can be raised by repetition, by very short or by identical completions; trainings
+on it are known to collapse, above all without a KL penalty. Each rule compares the last few steps
+with the first few of the same run, so none depends on a model or a task. They are a pure function
+of the metrics: stored runs are judged as running ones are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["RULES", "WINDOW", "Alarm", "Rule", "alarms", "repetition"]
+
+WINDOW = 3
+"""Steps over which both levels are averaged."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A rule that a run broke at a step, and the numbers that say so."""
+
+    name: str
+    step: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {self.name}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`broken(now, start)` compares the means of a metric over the last and the first steps."""
+
+    name: str
+    column: str
+    broken: Callable[[float, float], bool]
+    meaning: str
+
+
+RULES = (
+    Rule(
+        "repetition",
+        "completions/repetition",
+        lambda now, start: now >= 0.5 and now >= start + 0.2,
+        "share of repeated 4-grams in a completion",
+    ),
+    Rule(
+        "short completions",
+        "completions/mean_length",
+        lambda now, start: now <= 0.15 * start,
+        "tokens in a completion",
+    ),
+    Rule(
+        "same completions",
+        "completions/distinct",
+        lambda now, start: now <= 0.1 and start >= 0.3,
+        "share of a group's completions that are not another's copy",
+    ),
+    Rule(
+        "entropy",
+        "entropy",
+        lambda now, start: now <= 0.2 * start,
+        "entropy of a token (nats)",
+    ),
+    Rule(
+        "kl",
+        "kl",
+        lambda now, start: now >= 1.0,
+        "divergence from the policy it started from, a token (nats)",
+    ),
+)
+"""The rules on one metric each; LOG.md has the runs that the thresholds come from."""
+
+_ACCURACIES = ("held_out/accuracy", "rewards/accuracy/mean")
+_SIGNIFICANT = 3.1  # standard errors, one-sided p of .001: a run is looked at many times
+
+
+def alarms(rows: Rows, *, completions: int, held_out: int = 0) -> list[Alarm]:
+    """The rules broken at the last of these rows.
+
+    Args:
+        rows: metrics rows of a run, from its first step.
+        completions: completions of a step, behind every accuracy of a row.
+        held_out: completions behind a held-out accuracy.
+    """
+    if not rows:
+        return []
+    step = int(rows[-1]["step"])
+    broken = rows[-1].get("not_finite", [])
+    found = [Alarm("not finite", step, f"{name} is NaN or infinite") for name in broken]
+    for rule in RULES:
+        values = [row[rule.column] for row in rows if row.get(rule.column) is not None]
+        if len(values) <= WINDOW or rows[-1].get(rule.column) is None:
+            continue
+        now, start = _mean(values[-WINDOW:]), _mean(values[:WINDOW])
+        if rule.broken(now, start):
+            text = f"{rule.meaning}: {now:.3g}, at the start {start:.3g}"
+            found.append(Alarm(rule.name, step, text))
+    for column, n in zip(_ACCURACIES, (held_out, completions), strict=True):
+        fall = _fall(rows, column, n)
+        if fall is not None:
+            found.append(Alarm("accuracy", step, f"{column} {fall}"))
+    return found
+
+
+def _fall(rows: Rows, column: str, n: int) -> str | None:
+    """How accuracy fell to less than half of its best, beyond chance; None where it did not."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    if rows[-1].get(column) is None or n < 1:
+        return None
+    # Held-out accuracies are apart by many steps and of many problems: no mean over a window.
+    width = 1 if column.startswith("held_out") else WINDOW
+    if len(values) <= width:
+        return None
+    levels = [_mean(values[i : i + width]) for i in range(len(values) - width + 1)]
+    best, now = max(levels[:-1]), levels[-1]
+    samples = n * width
+    pooled = (best + now) / 2
+    error = math.sqrt(2 * pooled * (1 - pooled) / samples)
+    if now <= best / 2 and best - now > _SIGNIFICANT * error:
+        return f"fell to {now:.3f} from its best, {best:.3f} ({samples} completions each)"
+    return None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def repetition(tokens: Sequence[int], n: int = 4) -> float:
+    """Share of n-grams that came before in the same completion (seq-rep-n, arXiv 1908.04319).
+
+    0 for one of fewer than n tokens.
+    """
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
