@@ -108,10 +108,10 @@ for name in sorted(found):
 endef
 export WRITE_CONSTRAINTS
 
-benchmark: $(INSTALLED) ## measure speed and memory beside stock TRL: 46 minutes on two cores, nothing else running
+benchmark: $(INSTALLED) ## speed and memory beside stock TRL; 46 minutes, nothing else running
 	$(PY) -m intuitor_lib benchmark $(ARGS)
 
-survive: $(INSTALLED) ## kill trainings at 25 moments; each must end as if it had not been killed
+survive: $(INSTALLED) ## kill 25 trainings; each must end as if it had not been killed
 	$(PY) tests/survival.py kill $(ARGS)
 
 constraints: ## find the versions of constraints.txt anew

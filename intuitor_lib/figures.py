@@ -70,7 +70,7 @@ def training_curves(
     for ax in axes[2:]:
         ax.set_xlabel("training step")
         ax.xaxis.get_major_locator().set_params(integer=True)
-    if len(runs) > 1:
+    if len(runs) > 1 and axes[0].get_legend_handles_labels()[0]:
         axes[0].legend(frameon=False, fontsize=9)
     return figure
 

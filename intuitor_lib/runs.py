@@ -29,6 +29,7 @@ import platform
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,9 @@ class Run(_Stored):
     @property
     def recipe(self) -> Recipe:
         """What was trained."""
-        return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the recipe has to say, it said when it was made
+            return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
 
     @property
     def status(self) -> dict[str, Any]:
