@@ -195,6 +195,18 @@ def test_a_killed_batch_goes_on_and_trains_nothing_twice(tmp_path, tiny_recipe):
     assert "60 finished" in json.dumps(executed)
 
 
+def test_two_batches_at_once_execute_a_notebook_once(tmp_path):
+    log = tmp_path / "log.txt"
+    path = counting(tmp_path / "slow.ipynb", log, "import time; time.sleep(2)")
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "intuitor_lib", "reproduce", str(path), "--runs", str(runs)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert log.read_text() == "x\n"
+    assert sorted("kept" in text for text in told) == [False, True]
+
+
 def test_no_secret_lands_in_a_notebook(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     path = write(
