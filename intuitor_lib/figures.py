@@ -102,11 +102,12 @@ def _collapse_marks(
         if named:
             ax.text(
                 step,
-                0.98,
-                f" {', '.join(names)}",
+                0.03,  # away from the legend
+                ", ".join(names),
                 transform=ax.get_xaxis_transform(),
                 rotation=90,
-                va="top",
+                va="bottom",
+                ha="right",
                 fontsize=8,
                 color=color,
             )

@@ -1,5 +1,6 @@
 """What comes from elsewhere runs no code and shows no markup; no secret is written down."""
 
+import contextlib
 import json
 import pickle
 import re
@@ -68,6 +69,34 @@ def test_a_model_s_own_code_is_not_run_unless_asked_for(tiny_recipe, tiny_model,
     assert not (tmp_path / "sprung").exists()
     with pytest.raises((InputError, ValueError)):  # its code is run, and defines no model
         load_policy(tiny_recipe.replace(model=str(folder), trust_remote_code=True))
+    assert (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "added"),
+    [
+        ("config.json", {"auto_map": {"AutoModelForCausalLM": "odd.Odd"}}),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Odd", "auto_map": {"AutoTokenizer": ["odd.Odd", None]}},
+        ),
+    ],
+)
+def test_nor_where_transformers_knows_the_architecture(
+    file, added, tiny_recipe, tiny_model, tmp_path
+):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**settings, **added}))
+    (folder / "odd.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'sprung')!r}).touch()\nclass Odd: pass\n"
+    )
+    recipe = tiny_recipe.replace(model=str(folder))
+    with contextlib.suppress(InputError, ValueError):
+        load_policy(recipe)
+    assert not (tmp_path / "sprung").exists()
+    with contextlib.suppress(Exception):  # its code is run, and defines nothing of use
+        load_policy(recipe.replace(trust_remote_code=True))
     assert (tmp_path / "sprung").exists()
 
 
