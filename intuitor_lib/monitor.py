@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RULES", "WINDOW", "Alarm", "Rule", "alarms", "repetition"]
+__all__ = ["RULES", "WINDOW", "Alarm", "Rule", "alarms", "distinct", "repetition"]
 
 WINDOW = 3
 """Steps over which both levels are averaged."""
@@ -130,6 +130,16 @@ def _fall(rows: Rows, column: str, n: int) -> str | None:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def distinct(texts: Sequence[str], group: int) -> float:
+    """Share of a group's completions that are not another's copy, averaged over groups.
+
+    1 where every completion of a group is its own, 0 where all are the same. `texts` are whole
+    groups of `group` completions, one behind the other.
+    """
+    groups = [texts[i : i + group] for i in range(0, len(texts), group)]
+    return _mean([(len(set(part)) - 1) / (group - 1) for part in groups])
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:

@@ -26,7 +26,7 @@ from .data import Problem, Problems
 from .files import write_text
 from .intervals import Estimate, mean_over_problems
 from .linear import speed_up_linears
-from .monitor import repetition
+from .monitor import distinct, repetition
 from .policy import Policy
 from .prompts import conversation, fit_prompts, prompt_token_ids
 from .recipe import InputError, Recipe
@@ -160,9 +160,7 @@ def _look(
         "clipped_ratio": statistics.mean(float(c.ids[-1] not in ends) for c in completions),
         "mean_length": statistics.mean(len(c.ids) for c in completions),
         "repetition": statistics.mean(repetition(c.ids) for c in completions),
-        "distinct": statistics.mean(
-            (len(set(texts[i : i + group])) - 1) / (group - 1) for i in range(0, len(texts), group)
-        ),
+        "distinct": distinct(texts, group),
     }
     scores = [completion.self_certainty.mean().item() for completion in completions]
     ids = [problem.id for problem in chosen for _ in range(group)]
@@ -260,11 +258,11 @@ def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
     if clipped > 0.5:
         text += ": their answers may be cut off. Raise it, or ask for shorter answers"
     yield Finding("length", "warning" if clipped > 0.5 else "ok", text)
-    distinct, group = numbers["distinct"], recipe.num_generations
-    text = f"of a group's {group} completions {distinct:.0%} are not another's copy"
-    if distinct < 0.2:
+    own, group = numbers["distinct"], recipe.num_generations
+    text = f"of a group's {group} completions {own:.0%} are not another's copy"
+    if own < 0.2:
         text += ": equal ones have no advantage over each other. Raise temperature"
-    yield Finding("diversity", "warning" if distinct < 0.2 else "ok", text)
+    yield Finding("diversity", "warning" if own < 0.2 else "ok", text)
     if numbers["repetition"] > 0.3:
         text = f"{numbers['repetition']:.0%} of the 4-grams of a completion came before in it"
         yield Finding("repetition", "warning", text)

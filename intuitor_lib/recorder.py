@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 
 from .files import read_rows
-from .monitor import Alarm, alarms
+from .monitor import Alarm, alarms, distinct
 from .processes import from_all, from_main, is_main, join
 from .progress import LiveTraining
 from .recipe import Recipe
@@ -49,12 +49,8 @@ class Recorder(transformers.TrainerCallback):
         seen = from_all([(row["completion"], row["repetition"]) for row in rows])
         if is_main():
             self.run.append("completions.jsonl", kept)
-            group = self.recipe.num_generations
-            # Every completion its own: 1; all the same: 0.
             texts = [text for text, _ in seen]
-            groups = [texts[i : i + group] for i in range(0, len(texts), group)]
-            distinct = [(len(set(part)) - 1) / (group - 1) for part in groups]
-            self._more["completions/distinct"] = sum(distinct) / len(distinct)
+            self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
             self._more["completions/repetition"] = sum(r for _, r in seen) / len(seen)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

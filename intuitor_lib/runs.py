@@ -46,7 +46,7 @@ from .files import (
     seal,
     write_text,
 )
-from .locks import Owner, hold, is_lock, owner
+from .locks import hold, is_lock, owner
 from .recipe import InputError, Recipe
 
 __all__ = [
@@ -367,11 +367,6 @@ class Run(_Stored):
         `while_waiting` is called about once a second of waiting.
         """
         return hold(self.path, f"training {self.id}", while_waiting)
-
-    @property
-    def owner(self) -> Owner | None:
-        """The process that trains it, or that died while it did."""
-        return owner(self.path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from intuitor_lib.monitor import RULES, WINDOW, alarms, repetition
+from intuitor_lib.monitor import RULES, WINDOW, alarms, distinct, repetition
 
 HEALTHY = {
     "completions/repetition": 0.1,
@@ -107,3 +107,11 @@ def test_metrics_that_are_not_there_ring_nothing():
 )
 def test_repetition_is_the_share_of_repeated_4_grams(tokens, expected):
     assert repetition(tokens) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [(["a"] * 4, 0.0), (list("abcd"), 1.0), (list("abab"), 1 / 3), (list("aaaaabcd"), 1 / 2)],
+)
+def test_distinct_is_the_share_that_is_no_copy(texts, expected):
+    assert distinct(texts, 4) == pytest.approx(expected)
