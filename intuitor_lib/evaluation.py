@@ -33,7 +33,7 @@ from .policy import Policy, describe_policy, reference_policy
 from .progress import track
 from .prompts import conversation, prompt_token_ids
 from .recipe import InputError, Recipe
-from .rollouts import Completion, reason_against, sample_completions
+from .rollouts import Completion, own_random_state, reason_against, sample_completions
 from .runs import EvaluationRecord, Run, RunStore
 from .sandbox import protections, run_python
 from .subjects import Subject, find_subject
@@ -73,9 +73,7 @@ def generate(
     sampled = reason_against(policy.model) is None
     if sampled:
         speed_up_linears(policy.model)
-    devices = [policy.model.device] if policy.model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with own_random_state(policy.model.device, seed):
         for batch in track(batches, total=len(batches), label=label) if label else batches:
             arguments = ([prompt_ids[i] for i in batch], max_new_tokens, temperature, stop)
             if sampled:

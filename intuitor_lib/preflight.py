@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .answers import extract_answer, grade_labelled, plurality
 from .certainty import end_tokens
 from .data import Problem, Problems
@@ -30,7 +28,7 @@ from .monitor import distinct, repetition
 from .policy import Policy
 from .prompts import conversation, fit_prompts, prompt_token_ids
 from .recipe import InputError, Recipe
-from .rollouts import Completion, reason_against, sample_completions
+from .rollouts import Completion, own_random_state, reason_against, sample_completions
 from .runs import RunStore
 
 __all__ = ["Finding", "Preflight", "preflight", "sample_aside", "signal"]
@@ -330,10 +328,7 @@ def sample_aside(
     policy: Policy, prompt_ids: Sequence[Sequence[int]], recipe: Recipe, *, seed: int = 0
 ) -> list[Completion]:
     """Completions drawn as the recipe's training draws them, from a random state of their own."""
-    device = next(policy.model.parameters()).device
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with own_random_state(policy.model.device, seed):
         return sample_completions(
             policy.model,
             prompt_ids,

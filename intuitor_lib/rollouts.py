@@ -5,8 +5,9 @@ distinct prompt is computed once, completions that have ended leave the batch, k
 in place, and what is drawn from the logits comes with its self-certainty.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "Completion",
     "draw",
     "make_warpers",
+    "own_random_state",
     "reason_against",
     "room_for",
     "sample_completions",
@@ -123,6 +125,14 @@ def sample_completions(
             if on_batch is not None:
                 on_batch(len(batch))
     return [completion for completion in completions if completion is not None]
+
+
+@contextlib.contextmanager
+def own_random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Within it torch draws from `seed` on; afterwards the caller's random state is as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def make_warpers(top_k: int, top_p: float) -> LogitsProcessorList:
