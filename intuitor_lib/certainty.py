@@ -38,6 +38,7 @@ __all__ = [
     "scoring",
     "self_certainty",
     "through_end",
+    "token_entropy",
     "token_log_probs",
     "token_self_certainty",
 ]
@@ -196,22 +197,38 @@ def completion_log_probs(
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, expected more than 0; 1 is the model's.")
 
-    def log_probs(
-        hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
-    ) -> Tensor:
-        rows = hidden.to(head.weight.device, head.weight.dtype)
-        size = max(1, CHUNK_LOGITS // head.weight.shape[0])
-        values = []
-        for block, ids in zip(rows.split(size), tokens.split(size), strict=True):
-            logits = head_logits(block, head.weight, head.bias, scale, softcap)
-            values.append(token_log_probs(logits / temperature, ids.to(logits.device)))
-        return torch.cat(values)
+    def log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+        return token_log_probs(logits / temperature, tokens)
 
     return _per_token(
         model,
         prompt_ids,
         completion_ids,
-        log_probs,
+        _in_chunks(log_probs),
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        batch_size=batch_size,
+    )
+
+
+def token_entropy(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int = 0,
+    batch_size: int = 16,
+) -> list[Tensor]:
+    """Entropy in nats of the distribution that predicts each token of every completion.
+
+    At temperature 1. Arguments, the result and errors as in `token_self_certainty`.
+    """
+    return _per_token(
+        model,
+        prompt_ids,
+        completion_ids,
+        _in_chunks(lambda logits, _: entropy(logits)),
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
         batch_size=batch_size,
@@ -241,6 +258,25 @@ def score_completions(
         batch_size=batch_size,
     )
     return torch.tensor([value.mean().item() for value in values], dtype=torch.float32)
+
+
+def _in_chunks(
+    value: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Any, float, float | None, Tensor], Tensor]:
+    """`value(logits (n, V), tokens (n,))` as `_per_token` takes it, few logits at a time."""
+
+    def score(
+        hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
+    ) -> Tensor:
+        rows = hidden.to(head.weight.device, head.weight.dtype)
+        size = max(1, CHUNK_LOGITS // head.weight.shape[0])
+        values = []
+        for block, ids in zip(rows.split(size), tokens.split(size), strict=True):
+            logits = head_logits(block, head.weight, head.bias, scale, softcap)
+            values.append(value(logits, ids.to(logits.device)))
+        return torch.cat(values)
+
+    return score
 
 
 def _per_token(

@@ -78,14 +78,26 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("recipe", nargs="?")
     _add_profile(verb)
 
-    verb = _verb(verbs, "report", _report, "compare runs: start and end of training, per run")
-    verb.add_argument("ids", nargs="+", metavar="RUN", help="ids of `intuitor runs`")
+    verb = _verb(
+        verbs,
+        "report",
+        _report,
+        "the paper's claims beside what the notebooks found, or some runs compared",
+    )
+    verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
+    verb.add_argument("--markdown", action="store_true", help="the claims as Markdown")
     verb.add_argument("--csv", metavar="FILE", help="write the table there too")
     verb.add_argument("--figure", metavar="FILE", help="draw the curves of the trainings there")
     _add_runs(verb)
 
     def new(*arguments: Any) -> argparse.ArgumentParser:
         return _verb(verbs, *arguments)
+
+    verb = _verb(verbs, "results", _results, "check what the notebooks found, or keep it in data/")
+    verb.add_argument("action", choices=["check", "keep"])
+    verb.add_argument("notebooks", nargs="*", help="of keep: records of these only, as 08")
+    _add_profile(verb)
+    _add_runs(verb)
 
     cli_runs.add_verbs(new, _add_runs, _add_recipe, _read_recipe)
     cli_evaluate.add_verbs(new, _add_runs)
@@ -224,6 +236,7 @@ def _memory(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    from .gallery import build_gallery
     from .notebooks import check_parameters, find_notebooks, reproduce
     from .report import Table
 
@@ -244,7 +257,23 @@ def _reproduce(options: argparse.Namespace) -> int:
             print(done.error, file=sys.stderr)
     caption = f"{len(rows) - failed} of {len(rows)} notebooks passed, profile {options.profile}"
     print(Table(["notebook", "status", "time", "where"], rows, caption))
+    print(f"all of them on one page: {build_gallery(options.profile, options.runs)}")
     return int(failed > 0)
+
+
+def _results(options: argparse.Namespace) -> int:
+    from .audit import audit
+    from .experiments import keep
+
+    _require_profile(options.profile)
+    if options.action == "keep":
+        kept = keep(options.profile, options.notebooks, runs=options.runs)
+        size = sum(path.stat().st_size for path in kept) / 2**20
+        print(f"{len(kept)} files, {size:.1f} MiB")
+        return 0
+    faults = audit(options.profile, options.runs)
+    print("\n".join(faults) or f"all results under {options.profile} are as planned")
+    return int(bool(faults))
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -298,6 +327,12 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if not options.ids:
+        from .replication import load_records, replication_summary
+
+        summary = replication_summary(load_records(runs=options.runs).values())
+        print(summary.to_markdown() if options.markdown else summary)
+        return 0
     from .report import training_summary
 
     store = RunStore(options.runs)

@@ -52,12 +52,17 @@ HASH_ORDERED = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the prompt as given, its gold answer if it has one, where it comes from."""
+    """One problem: the prompt as given, its gold answer if it has one, where it comes from.
+
+    `tests` are the unit tests of a programming problem, as JSON of what `unit_tests.run_tests`
+    takes.
+    """
 
     prompt: str
     answer: str | None
     id: str
     source: str
+    tests: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ class Problems:
         digest = hashlib.sha256()
         for part, problems in (("train", self.train), ("held_out", self.held_out)):
             for problem in problems:
-                digest.update(json.dumps([part, problem.prompt, problem.answer]).encode() + b"\n")
+                tests = [] if problem.tests is None else [problem.tests]
+                text = json.dumps([part, problem.prompt, problem.answer, *tests])
+                digest.update(text.encode() + b"\n")
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
@@ -111,7 +118,8 @@ def load_problems(recipe: Recipe) -> Problems:
             problems than the recipe needs.
     """
     path, unusable = Path(recipe.dataset).expanduser(), 0
-    wanted = [c for c in (recipe.prompt_column, recipe.answer_column, *ID_COLUMNS) if c]
+    named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
+    wanted = [column for column in (*named, *ID_COLUMNS) if column]
     if recipe.dataset.startswith(GENERATOR_PREFIX):
         source = recipe.dataset
         distinct, duplicates = _generate(recipe)
@@ -168,7 +176,7 @@ def gold_answer(text: str) -> str:
 def _programs(source: str) -> list[Problem]:
     # Their unit tests are no answers to compare with, so these problems have none.
     problems = programming_problems("train")
-    return [Problem(problem.request, None, problem.id, source) for problem in problems]
+    return [Problem(p.request, None, p.id, source, json.dumps(p.unit_tests)) for p in problems]
 
 
 def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
@@ -258,7 +266,11 @@ def _problems_of(
     if not table.records:
         raise DataError(f"{source} holds no problems: one a row is expected")
     faults = []
-    for key, remedy in (("prompt_column", ""), ("answer_column", " or answer_column=null")):
+    for key, remedy in (
+        ("prompt_column", ""),
+        ("answer_column", " or answer_column=null"),
+        ("tests_column", " or tests_column=null"),
+    ):
         column = getattr(recipe, key)
         if table.columns and column is not None and column not in table.columns:
             faults.append(
@@ -296,5 +308,28 @@ def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) ->
         return Fault(f"{recipe.answer_column!r} is a {type(answer).__name__}, not text")
     if not is_unicode(prompt + (answer or "")):
         return Fault("holds a lone surrogate (\\ud800 to \\udfff), which is no character")
+    try:
+        tests = _unit_tests(row.get(recipe.tests_column)) if recipe.tests_column else None
+    except (ValueError, KeyError, TypeError) as error:
+        return Fault(f"{recipe.tests_column!r} holds no unit tests: {error}")
     given = next((row[c] for c in ID_COLUMNS if row.get(c) not in (None, "")), id)
-    return Problem(prompt, answer, str(given), source)
+    return Problem(prompt, answer, str(given), source, tests)
+
+
+def _unit_tests(value: Any) -> str | None:
+    """Unit tests of a row as JSON of what `unit_tests.run_tests` takes; None where it has none.
+
+    The value is that already, as a mapping or JSON, or code_contests' mapping of inputs and
+    outputs of a whole program.
+    """
+    if value is None or value == "":
+        return None
+    given = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a {type(given).__name__}, expected a mapping")
+    if "kind" in given:
+        return json.dumps(dict(given))
+    if "input" not in given or "output" not in given:
+        raise KeyError(f"neither 'kind' nor 'input' and 'output' among {', '.join(given)}")
+    pairs = list(zip(given["input"], given["output"], strict=True))
+    return json.dumps({"kind": "stdin", "tests": pairs}) if pairs else None

@@ -156,7 +156,7 @@ def _generate(
 
 
 def evaluate(
-    policy: Policy | Run | Recipe | str | Path,
+    policy: Policy | Run | Recipe | Subject | str | Path,
     benchmark: Benchmark | str,
     *,
     n: int | None = None,
@@ -171,6 +171,7 @@ def evaluate(
     revision: str | None = None,
     quantization: str | None = None,
     dtype: str | None = None,
+    step: int | None = None,
     benchmarks: str | Path | None = None,
     runs: str | Path | None = None,
 ) -> EvaluationRecord:
@@ -181,7 +182,8 @@ def evaluate(
 
     Args:
         policy: a run of the store (or its id), a recipe (the policy its training starts from),
-            `EMBEDDED_MODEL`, a local folder, a name on the hub, or a loaded policy.
+            `EMBEDDED_MODEL`, a local folder, a name on the hub, a loaded policy, or what
+            `find_subject` made of one of these.
         benchmark: a name of `BENCHMARKS`, or a `Benchmark`.
         n: how many items, drawn by `seed`; all of them by default (an embedded generator's
             default number).
@@ -196,6 +198,7 @@ def evaluate(
         revision: of a model of the hub.
         quantization: "nf4" or "none" (the default) for a model; runs and recipes have their own.
         dtype: of computing; "auto" by default.
+        step: of a run, the snapshot after that step instead of the result.
         benchmarks: folder of benchmark files; `INTUITOR_BENCHMARKS` by default.
         runs: the run store; `INTUITOR_RUNS` by default.
 
@@ -224,6 +227,7 @@ def evaluate(
         revision=revision,
         quantization=quantization,
         dtype=dtype,
+        step=step,
     )
     items = load_items(benchmark, n, seed=seed, folder=benchmarks)
     if system_prompt == BENCHMARKS_OWN:

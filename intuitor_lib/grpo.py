@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,24 @@ from .recipe import InputError, Recipe
 from .rewards import (
     SAMPLED_SELF_CERTAINTY,
     AccuracyReward,
+    NegativeEntropyReward,
+    PluralityReward,
     RandomReward,
     SelfCertaintyReward,
+    UnitTestReward,
     completion_text,
 )
 from .rollouts import reason_against as reason_against_rollouts
 from .rollouts import sample_completions
+from .sandbox import SandboxError
 from .savepoints import EpochSampler
 from .serving import check_rollout, continuous_batching_settings
 from .update import add_completion_forward, completion_scores, grouped_order
 from .update import reason_against as reason_against_update
 
 __all__ = ["IntuitorTrainer", "grpo_config", "reward_functions"]
+
+logger = logging.getLogger(__name__)
 
 
 class IntuitorTrainer(trl.GRPOTrainer):
@@ -315,19 +322,26 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
 
 
 def reward_functions(
-    recipe: Recipe, policy: Policy, *, labelled: bool
+    recipe: Recipe, policy: Policy, *, labelled: bool, tested: bool = False
 ) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
     """The recipe's rewards and weights, followed by what is only monitored, at weight 0.
 
-    Self-certainty is always monitored, accuracy wherever problems have answers (`labelled`).
+    Self-certainty is always monitored, accuracy wherever problems have answers (`labelled`),
+    unit tests wherever they have those (`tested`) and programs can be confined.
 
     Raises:
-        InputError: accuracy is to be rewarded and no problem has an answer.
+        InputError: accuracy or unit tests are to be rewarded and no problem has any.
+        SandboxError: unit tests are to be rewarded and programs cannot be confined.
     """
     if "accuracy" in recipe.rewards and not labelled:
         raise InputError(
             f"rewards={recipe.rewards!r} with no answer in the problems: name the column of the "
             "answers with answer_column, or reward self_certainty, which needs none"
+        )
+    if "unit_tests" in recipe.rewards and not tested:
+        raise InputError(
+            f"rewards={recipe.rewards!r} with no unit tests in the problems: name their column "
+            "with tests_column, or reward self_certainty, which needs none"
         )
     make: dict[str, Callable[[], Callable[..., list[float | None]]]] = {
         "self_certainty": lambda: SelfCertaintyReward(
@@ -338,9 +352,20 @@ def reward_functions(
             batch_size=recipe.per_device_train_batch_size,
         ),
         "accuracy": lambda: AccuracyReward(last_number=recipe.last_number),
+        "plurality": lambda: PluralityReward(last_number=recipe.last_number),
+        "negative_entropy": lambda: NegativeEntropyReward(
+            policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
+        ),
+        "unit_tests": UnitTestReward,
         "random": lambda: RandomReward(seed=recipe.seed),
     }
-    monitored = ["self_certainty", *(["accuracy"] if labelled else [])]
-    monitored = [name for name in monitored if name not in recipe.rewards]
-    weights = [*(recipe.reward_weights or [1.0] * len(recipe.rewards)), *([0.0] * len(monitored))]
-    return [make[name]() for name in (*recipe.rewards, *monitored)], weights
+    watched = {"self_certainty": True, "accuracy": labelled, "unit_tests": tested}
+    monitored = [name for name, can in watched.items() if can and name not in recipe.rewards]
+    rewards = [make[name]() for name in recipe.rewards]
+    for name in monitored:
+        try:
+            rewards.append(make[name]())
+        except SandboxError as error:
+            logger.warning("%s are not monitored: %s", name, error)
+    weights = [*(recipe.reward_weights or [1.0] * len(recipe.rewards))]
+    return rewards, weights + [0.0] * (len(rewards) - len(weights))

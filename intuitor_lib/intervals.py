@@ -11,13 +11,23 @@ import numpy as np
 
 __all__ = [
     "Estimate",
+    "auc",
+    "auc_within_groups",
     "difference_over_problems",
+    "difference_over_seeds",
+    "mann_whitney",
     "mcnemar",
     "mean_over_problems",
+    "mean_over_seeds",
     "pass_at_k",
     "proportion",
+    "separation",
+    "separation_change",
     "summarize",
 ]
+
+
+Values = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,212 @@ def difference_over_problems(
     ids = list(means[0])
     changes = [means[1][i] - means[0][i] for i in ids]
     return mean_over_problems(ids, changes, resamples=resamples, seed=seed)
+
+
+def mean_over_seeds(
+    tables: Sequence[Sequence[Mapping[str, Any]]],
+    column: str,
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of a column over several trainings measured on the same problems, a table for each.
+
+    The bootstrap resamples trainings and problems (`id`), so the interval has both sources of
+    chance; that of three seeds is still optimistic, as three values hardly show their spread.
+    `n` counts problems, `samples` all values. One table gives the interval over problems.
+
+    Raises:
+        ValueError: no table, or tables of different problems.
+    """
+    matrix, ids = _per_seed(tables, column)
+    values = sum(len(rows) for rows in tables)
+    return _over_both(matrix, len(ids), values, resamples, seed)
+
+
+def difference_over_seeds(
+    before: Sequence[Sequence[Mapping[str, Any]]],
+    after: Sequence[Sequence[Mapping[str, Any]]],
+    column: str,
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of a column in the tables `after` minus that in `before`, on the same problems.
+
+    Tables pair up by their order, as seeds do; a single table on one side (the base) is paired
+    with every one of the other. Each problem is compared with itself. The interval is that of
+    `mean_over_seeds`.
+
+    Raises:
+        ValueError: numbers of tables that do not pair up, or different problems.
+    """
+    matrices = [_per_seed(tables, column) for tables in (before, after)]
+    (first, ids), (second, others) = matrices
+    if ids != others:
+        odd = sorted(set(ids) ^ set(others), key=str)[:5]
+        raise ValueError(f"a paired difference needs the same problems; only one side has {odd}")
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise ValueError(f"{len(first)} tables before and {len(second)} after do not pair up")
+    values = sum(len(rows) for rows in (*before, *after))
+    return _over_both(second - first, len(ids), values, resamples, seed)
+
+
+def _per_seed(
+    tables: Sequence[Sequence[Mapping[str, Any]]], column: str
+) -> tuple[np.ndarray, list[Hashable]]:
+    """Means (tables, problems) of a column, and the problems."""
+    means = [
+        _mean_per_problem([r for r in rows if r[column] is not None], column) for rows in tables
+    ]
+    if not means or not means[0] or any(m.keys() != means[0].keys() for m in means):
+        raise ValueError(
+            f"{len(means)} tables with {[len(m) for m in means]} problems: give at least one, all "
+            "of the same problems"
+        )
+    ids = sorted(means[0], key=str)
+    return np.array([[m[i] for i in ids] for m in means]), ids
+
+
+def _over_both(
+    matrix: np.ndarray, problems: int, values: int, resamples: int, seed: int
+) -> Estimate:
+    draw = np.random.default_rng(seed)
+    # How often each training and each problem is drawn.
+    rows = draw.multinomial(len(matrix), [1 / len(matrix)] * len(matrix), size=resamples)
+    columns = draw.multinomial(problems, [1 / problems] * problems, size=resamples)
+    means = ((rows @ matrix) * columns).sum(axis=1) / (len(matrix) * problems)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(matrix.mean()), float(low), float(high), problems, values)
+
+
+def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
+    """Two-sided Mann-Whitney test between two samples, as in the paper's Figure 8.
+
+    Returns:
+        `U` of the first sample, `p`, the effect size `r` = Z / sqrt(N) with Z from the normal
+        approximation with ties (positive where the first sample is larger), `auc` = U / (n m),
+        `n_right` and `n_wrong`.
+
+    Raises:
+        ValueError: an empty sample.
+    """
+    from scipy.stats import norm
+
+    U, z = _rank_sum(np.asarray(right, float), np.asarray(wrong, float))
+    n, m = len(right), len(wrong)
+    return {
+        "U": U,
+        "p": float(2 * norm.sf(abs(z))),
+        "r": z / math.sqrt(n + m),
+        "auc": U / (n * m),
+        "n_right": n,
+        "n_wrong": m,
+    }
+
+
+def _rank_sum(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
+    """U of the first sample and its z: normal approximation with ties, no continuity correction.
+
+    scipy's test gives the same; a bootstrap of it would take minutes.
+    """
+    from scipy.stats import rankdata
+
+    n, m = len(right), len(wrong)
+    if not n or not m:
+        raise ValueError(f"{n} right and {m} wrong values: a comparison needs some of each")
+    ranks = rankdata(np.concatenate([right, wrong]))
+    U = float(ranks[:n].sum() - n * (n + 1) / 2)
+    _, ties = np.unique(ranks, return_counts=True)
+    total = n + m
+    spread = n * m / 12 * (total + 1 - (ties**3 - ties).sum() / (total * (total - 1)))
+    return U, float((U - n * m / 2) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def separation(
+    rows: Sequence[Mapping[str, Any]], column: str, *, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Effect size r of a column between right and wrong completions (`mann_whitney`).
+
+    The bootstrap resamples problems (`id`), whose completions resemble each other.
+
+    Raises:
+        ValueError: all completions are right, or all wrong.
+    """
+    return separation_change(None, rows, column, resamples=resamples, seed=seed)
+
+
+def separation_change(
+    before: Sequence[Mapping[str, Any]] | None,
+    after: Sequence[Mapping[str, Any]],
+    column: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """`separation` of the rows `after` minus that of `before`, which may be of the same problems.
+
+    Raises:
+        ValueError: on one side all completions are right, or all wrong.
+    """
+    sides = [_by_problem(rows, column) for rows in (before, after) if rows is not None]
+    ids = sorted(set().union(*sides), key=str)
+    draw = np.random.default_rng(seed)
+
+    def difference(chosen: Sequence[Any]) -> float:
+        effects = []
+        for groups in sides:
+            picked = [groups[i] for i in chosen if i in groups]
+            right = np.concatenate([group[0] for group in picked])
+            wrong = np.concatenate([group[1] for group in picked])
+            effects.append(_rank_sum(right, wrong)[1] / math.sqrt(len(right) + len(wrong)))
+        return effects[-1] - (effects[0] if len(effects) > 1 else 0.0)
+
+    value, drawn = difference(ids), []
+    for _ in range(resamples):
+        try:
+            drawn.append(difference([ids[i] for i in draw.integers(len(ids), size=len(ids))]))
+        except ValueError:
+            continue  # a draw without one kind
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
+    count = sum(len(rows) for rows in (before, after) if rows is not None)
+    return Estimate(value, float(low), float(high), len(ids), count)
+
+
+def _by_problem(
+    rows: Sequence[Mapping[str, Any]], column: str
+) -> dict[Hashable, tuple[np.ndarray, np.ndarray]]:
+    """Values of the right and of the wrong completions of each problem."""
+    sides: dict[Hashable, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.get(column) is not None and row["correct"] is not None:
+            right, wrong = sides.setdefault(row["id"], ([], []))
+            (right if row["correct"] else wrong).append(float(row[column]))
+    return {id: (np.array(right), np.array(wrong)) for id, (right, wrong) in sides.items()}
+
+
+def auc(right: Values, wrong: Values) -> float:
+    """Chance that a value of the first sample exceeds one of the second; ties count one half."""
+    difference = np.asarray(right, float)[:, None] - np.asarray(wrong, float)[None, :]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def auc_within_groups(
+    rows: Sequence[Mapping[str, Any]], column: str, *, resamples: int = 4000, seed: int = 0
+) -> Estimate | None:
+    """How often a column is larger for a right completion than for a wrong one of its problem.
+
+    The mean over problems that have both kinds, with a bootstrap interval over them; None where
+    no problem has. That is what an update in groups can learn from.
+    """
+    sides = _by_problem(rows, column)
+    both = {
+        id: auc(pair[0], pair[1]) for id, pair in sides.items() if len(pair[0]) and len(pair[1])
+    }
+    if not both:
+        return None
+    values = [*both.values()]
+    return mean_over_problems([*both], values, resamples=resamples, seed=seed)
 
 
 def pass_at_k(rows: Sequence[Mapping[str, Any]], k: int) -> Estimate:

@@ -22,7 +22,7 @@ from .answers import extract_answer, grade_labelled, plurality
 from .certainty import end_tokens
 from .data import Problem, Problems
 from .files import write_text
-from .intervals import Estimate, mean_over_problems
+from .intervals import Estimate, auc_within_groups
 from .linear import speed_up_linears
 from .monitor import distinct, repetition
 from .policy import Policy
@@ -284,22 +284,16 @@ def signal(
         pair from one problem (AUC; mean over problems that have both kinds), None where it
         cannot be told; how many such problems there are.
     """
-    areas: dict[str, float] = {}
-    for problem in dict.fromkeys(problem for problem, _, _ in rows):
-        good = [s for p, s, g in rows if p == problem and g]
-        bad = [s for p, s, g in rows if p == problem and not g]
-        if good and bad:
-            wins = sum((a > b) + (a == b) / 2 for a in good for b in bad)
-            areas[problem] = wins / (len(good) * len(bad))
-    n = len(areas)
-    if n < _GROUPS_AT_LEAST:
+    table = [{"id": problem, "value": value, "correct": good} for problem, value, good in rows]
+    auc = auc_within_groups(table, "value")
+    n = 0 if auc is None else auc.n
+    if auc is None or n < _GROUPS_AT_LEAST:
         text = (
             f"cannot be told: {n} of the sampled problems have both kinds of completions (by "
             f"{against}), {_GROUPS_AT_LEAST} are needed. Raise preflight_problems, or take "
             "problems that the model sometimes solves"
         )
         return Finding("signal", "warning", text), None, n
-    auc = mean_over_problems(list(areas), list(areas.values()))
     text = f"AUC of self-certainty against {against} within {n} problems: {auc.text()}. "
     if auc.low > 0.5:
         verdict, meaning = "ok", "Certain completions tend to be good ones: there is a signal"

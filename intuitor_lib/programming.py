@@ -63,6 +63,16 @@ class ProgrammingProblem:
         how = WRITE_FUNCTION if self.kind == "function" else WRITE_PROGRAM
         return f"{self.prompt}{start}\n\n{how}"
 
+    @property
+    def unit_tests(self) -> dict[str, Any]:
+        """The tests as `unit_tests.run_tests` takes them."""
+        return {
+            "kind": self.kind,
+            "form": "literal",
+            "entry_point": self.entry_point,
+            "tests": [list(pair) for pair in self.tests],
+        }
+
 
 class _Task(NamedTuple):
     """What a problem asks for, before it is one of functions or of programs.

@@ -121,7 +121,10 @@ def fit_prompts(
 
 
 def to_dataset(problems: Sequence[Problem], recipe: Recipe) -> Dataset:
-    """A data set for TRL: columns prompt (a conversation), answer (or None), id and source."""
+    """A data set for TRL: columns prompt (a conversation), answer (or None), id and source.
+
+    Problems with unit tests have them in the column `tests`.
+    """
     from datasets import Dataset, Features, Value
 
     text = Value("string")
@@ -132,7 +135,13 @@ def to_dataset(problems: Sequence[Problem], recipe: Recipe) -> Dataset:
         "source": [problem.source for problem in problems],
     }
     # Declared types: a column of None alone would else be no text column.
-    features = Features(
-        {"prompt": [{"role": text, "content": text}], "answer": text, "id": text, "source": text}
-    )
-    return Dataset.from_dict(columns, features=features)
+    types = {
+        "prompt": [{"role": text, "content": text}],
+        "answer": text,
+        "id": text,
+        "source": text,
+    }
+    if any(problem.tests is not None for problem in problems):
+        columns["tests"] = [problem.tests for problem in problems]
+        types["tests"] = text
+    return Dataset.from_dict(columns, features=Features(types))

@@ -189,14 +189,8 @@ def humaneval_rows(n: int, seed: int) -> list[Row]:
 def programming_item(row: Row) -> Item:
     """A small programming problem: a function or a program."""
     problem = ProgrammingProblem(**row)
-    tests = {
-        "kind": problem.kind,
-        "form": "literal",
-        "entry_point": problem.entry_point,
-        "tests": [list(pair) for pair in problem.tests],
-    }
     gold = {
-        "tests": tests,
+        "tests": problem.unit_tests,
         "defines": problem.entry_point,
         "head": "",
         "stub": None,

@@ -45,7 +45,14 @@ EMBEDDED_PROGRAMS = "embedded:programs"
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
 
-REWARDS = ("self_certainty", "accuracy", "random")
+REWARDS = (
+    "self_certainty",
+    "accuracy",
+    "plurality",
+    "negative_entropy",
+    "unit_tests",
+    "random",
+)
 """Reward functions a recipe can name."""
 
 _MATH_OPENING = (
@@ -78,12 +85,14 @@ class RecipeError(InputError):
     """A recipe that cannot be trained. The message lists every fault with its remedy."""
 
 
-def _setting(default: Any, source: str, *, label: bool = False) -> Any:
+def _setting(default: Any, source: str, *, label: bool = False, later: bool = False) -> Any:
     """A dataclass field that carries the source of its default.
 
-    `label` marks a field that names the run or moves its files and changes no result.
+    `label` marks a field that names the run or moves its files and changes no result. `later`
+    marks one that came after runs had been stored: at its default it is left out of the digest,
+    which is then that of a stored run.
     """
-    metadata = {"source": source, "label": label}
+    metadata = {"source": source, "label": label, "later": later}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -132,6 +141,9 @@ class Recipe:
     eval_problems: int = _setting(0, "ours: problems held out of training for before and after")
     prompt_column: str = _setting("problem", "MATH's column")
     answer_column: str | None = _setting("solution", "MATH's column")
+    tests_column: str | None = _setting(
+        None, "ours: column of unit tests, for the reward 'unit_tests'", later=True
+    )
     prompt_template: str = _setting("{prompt}", "ours: the problem as it is")
     system_prompt: str | None = _setting(SYSTEM_PROMPTS["math-3b"], "paper, prompt for 3B")
     last_number: bool = _setting(False, "ours: only \\boxed{} answers count, as the prompts ask")
@@ -197,6 +209,9 @@ class Recipe:
         16, "ours: problems sampled before training, a group each; 0 skips it", label=True
     )
     save_steps: int = _setting(10, "ours: steps lost at most when interrupted", label=True)
+    snapshot_steps: int | None = _setting(
+        None, "ours: keep the policy every so many steps, to evaluate it later", label=True
+    )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -241,8 +256,12 @@ class Recipe:
     @property
     def digest(self) -> str:
         """12 hex digits over every setting that changes the result (labels left out)."""
-        labels = {f.name for f in dataclasses.fields(self) if f.metadata["label"]}
-        kept = {key: value for key, value in self.to_dict().items() if key not in labels}
+        left_out = {
+            f.name
+            for f in dataclasses.fields(self)
+            if f.metadata["label"] or (f.metadata["later"] and getattr(self, f.name) == f.default)
+        }
+        kept = {key: value for key, value in self.to_dict().items() if key not in left_out}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
     @classmethod
@@ -450,6 +469,8 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
             f"eval_steps={r.eval_steps} with eval_problems=0: no problem is held out to measure "
             "on; set eval_problems, or eval_steps to null"
         )
+    if r.snapshot_steps is not None and r.snapshot_steps < 1:
+        yield f"snapshot_steps={r.snapshot_steps}: must be at least 1, or null for none"
     if r.max_problems is not None and r.max_problems < 1:
         yield f"max_problems={r.max_problems}: must be at least 1, or null for all"
     for key in ("seed", "dataset_seed"):
@@ -460,6 +481,8 @@ def _value_faults(r: Recipe) -> typing.Iterator[str]:
             yield f"{key} is empty: give a value, or leave it out for {getattr(Recipe, key)!r}"
     if r.answer_column == "":
         yield "answer_column is empty: name a column, or null for problems without answers"
+    if r.tests_column == "":
+        yield "tests_column is empty: name a column, or null for problems without unit tests"
     if not _is_json(r.dataset_kwargs):
         yield f"dataset_kwargs={dict(r.dataset_kwargs)!r}: must hold JSON values under text keys"
     if r.prompt_template.count("{prompt}") != 1:
@@ -489,6 +512,11 @@ def _reward_faults(r: Recipe) -> typing.Iterator[str]:
     generated = r.dataset.startswith(GENERATOR_PREFIX)
     if "accuracy" in r.rewards and r.answer_column is None and not generated:
         yield "rewards holds 'accuracy' and answer_column is null: name the answers' column"
+    if "unit_tests" in r.rewards and r.tests_column is None and r.dataset != EMBEDDED_PROGRAMS:
+        yield (
+            "rewards holds 'unit_tests' and tests_column is null: name the tests' column, or take "
+            f"dataset={EMBEDDED_PROGRAMS!r}, whose problems have tests"
+        )
     if r.reward_weights is not None and len(r.reward_weights) != len(r.rewards):
         yield (
             f"reward_weights={r.reward_weights!r} has {len(r.reward_weights)} values for "

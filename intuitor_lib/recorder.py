@@ -26,7 +26,8 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "reward", "kl")
 class Recorder(transformers.TrainerCallback):
     """Writes each step's metrics and some of its completions to the run and shows the metrics.
 
-    Every process has one; the main one writes. `held_out` measures accuracy on held-out problems.
+    Every process has one; the main one writes. `held_out` measures accuracy on held-out problems,
+    `snapshot(step)` keeps the policy as it is.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Recorder(transformers.TrainerCallback):
         run: Run,
         display: LiveTraining,
         held_out: Callable[[], tuple[float, int]] | None = None,
+        snapshot: Callable[[int], object] | None = None,
     ) -> None:
         self.recipe, self.run, self.display = recipe, run, display
         self.rows = read_rows(run.path / "metrics.jsonl") if is_main() else []
         self._held_out = held_out
+        self._snapshot = snapshot
         self._more: dict[str, float] = {}
         self._told = {name for row in self.rows for name in row.get("collapse", [])}
 
@@ -58,6 +61,9 @@ class Recorder(transformers.TrainerCallback):
         if self._held_out is not None and every and state.global_step % every == 0:
             accuracy, n = self._held_out()
             self._more |= {"held_out/accuracy": accuracy, "held_out/n": n}
+        kept = self.recipe.snapshot_steps
+        if self._snapshot is not None and kept and state.global_step % kept == 0 and is_main():
+            self._snapshot(state.global_step)
 
     def on_log(
         self,

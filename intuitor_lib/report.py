@@ -20,7 +20,14 @@ from .files import write_text
 from .intervals import summarize
 from .runs import Run, RunStore, environment
 
-__all__ = ["Table", "load_record", "record_path", "save_record", "training_summary"]
+__all__ = [
+    "Table",
+    "load_record",
+    "record_path",
+    "save_record",
+    "token_html",
+    "training_summary",
+]
 
 
 class Table:
@@ -43,6 +50,12 @@ class Table:
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows])
         return stream.getvalue()
+
+    def to_markdown(self) -> str:
+        """As a Markdown table, the caption below."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        shown = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
+        return "\n".join([*shown, "", self.caption])
 
     def __str__(self) -> str:
         grid = [self.header, *self.rows]
@@ -67,6 +80,33 @@ class Table:
             f"{html.escape(self.caption)}</caption>"
             f"<thead><tr>{cells(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def token_html(
+    examples: Sequence[tuple[str, Sequence[str], Sequence[float]]], unit: str = "nats"
+) -> str:
+    """Completions as HTML, each token shaded by its value, which a pointer over it shows.
+
+    Args:
+        examples: heading, tokens and values of each completion.
+        unit: of the values.
+    """
+    values = [v for _, _, own in examples for v in own]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    parts = []
+    for heading, tokens, own in examples:
+        spans = []
+        for token, value in zip(tokens, own, strict=True):
+            depth = (value - low) / (high - low) if high > low else 0.5
+            style = f"background:rgba(0,114,178,{0.05 + 0.6 * depth:.2f})"
+            text = html.escape(token.replace("\n", "↵")) or "∅"
+            spans.append(f'<span style="{style}" title="{value:.2f} {unit}">{text}</span>')
+        parts.append(f"<p><b>{html.escape(heading)}</b><br>{''.join(spans)}</p>")
+    return (
+        '<div style="font-family:monospace;white-space:pre-wrap;line-height:1.6">'
+        + "".join(parts)
+        + "</div>"
+    )
 
 
 def record_path(notebook: str, profile: str, runs: str | Path | None = None) -> Path:

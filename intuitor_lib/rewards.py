@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import math
 import os
 import random
@@ -18,16 +19,22 @@ import numpy as np
 import peft
 from torch import nn
 
-from .answers import grade_labelled
-from .certainty import score_completions
+from .answer_forms import extract_code
+from .answers import clusters, extract_answer, grade_labelled
+from .certainty import score_completions, token_entropy
 from .policy import adapter_is_fresh, add_start_adapter, reference_policy
+from .processes import from_all, join
 from .prompts import prompt_token_ids
+from .unit_tests import in_threads, run_tests
 
 __all__ = [
     "SAMPLED_SELF_CERTAINTY",
     "AccuracyReward",
+    "NegativeEntropyReward",
+    "PluralityReward",
     "RandomReward",
     "SelfCertaintyReward",
+    "UnitTestReward",
     "completion_text",
 ]
 
@@ -82,12 +89,7 @@ class SelfCertaintyReward:
         batch_size: int = 16,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise ValueError(
-                f"model={model!r} is not a model instance: load it first and give the same "
-                "instance to the trainer and to SelfCertaintyReward, since the reward must see "
-                "the weights being trained"
-            )
+        _check_model(model, type(self).__name__)
         if annotator not in ("online", "offline"):
             raise ValueError(f"annotator={annotator!r}: choose 'online' or 'offline'")
         if certainty_from not in ("auto", "sampling", "forward"):
@@ -99,7 +101,6 @@ class SelfCertaintyReward:
                 "certainty_from='sampling' with annotator='offline': the logits drawn from are the "
                 "current policy's; take 'forward' or 'auto'"
             )
-        _refuse_sharded(model)
         self.model = model
         self.tokenizer = tokenizer
         self.annotator = annotator
@@ -149,19 +150,78 @@ class SelfCertaintyReward:
     ) -> list[float]:
         """One forward pass over prompts and completions; NaN for an empty one."""
         _refuse_sharded(self.model)
-        if isinstance(prompts[0], str):
-            prompt_ids = self.tokenizer(list(prompts))["input_ids"]
-        else:
-            conversations: Any = prompts
-            prompt_ids = prompt_token_ids(
-                self.tokenizer, conversations, **self.chat_template_kwargs
-            )
+        prompt_ids = _prompt_ids(prompts, self.tokenizer, self.chat_template_kwargs)
         model = self._frozen or self.model
         offline_adapter = self.annotator == "offline" and self._frozen is None
         with reference_policy(model) if offline_adapter else contextlib.nullcontext():
             return score_completions(
                 model, prompt_ids, completion_ids, batch_size=self.batch_size
             ).tolist()
+
+
+class NegativeEntropyReward:
+    """Minus the mean token entropy (nats) of each completion: entropy minimization, EM (Figure 12).
+
+    Of the current policy at temperature 1, by a forward pass. Works in an unmodified
+    `trl.GRPOTrainer` as `SelfCertaintyReward` does.
+
+    Args:
+        model: the model instance given to the trainer.
+        tokenizer: its tokenizer.
+        batch_size: completions per forward pass.
+        chat_template_kwargs: as in the trainer's arguments.
+
+    Raises:
+        ValueError: a model given by name, or one whose weights are sharded over processes.
+    """
+
+    __name__ = "negative_entropy"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        batch_size: int = 16,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        _check_model(model, type(self).__name__)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.chat_template_kwargs = chat_template_kwargs or {}
+
+    def __call__(
+        self,
+        prompts: Sequence[str | Conversation],
+        completions: Sequence[str | Conversation],
+        completion_ids: Sequence[Sequence[int]],
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """One value per completion (nats, at most 0); None for an empty one."""
+        _refuse_sharded(self.model)
+        prompt_ids = _prompt_ids(prompts, self.tokenizer, self.chat_template_kwargs)
+        values = token_entropy(self.model, prompt_ids, completion_ids, batch_size=self.batch_size)
+        return [-value.mean().item() if len(value) else None for value in values]
+
+
+def _check_model(model: Any, reward: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model={model!r} is not a model instance: load it first and give the same instance "
+            f"to the trainer and to {reward}, since the reward must see the weights being trained"
+        )
+    _refuse_sharded(model)
+
+
+def _prompt_ids(
+    prompts: Sequence[str | Conversation], tokenizer: Any, template_kwargs: dict[str, Any]
+) -> list[list[int]]:
+    """The prompts as the trainer renders them."""
+    if isinstance(prompts[0], str):
+        return tokenizer(list(prompts))["input_ids"]
+    conversations: Any = prompts
+    return prompt_token_ids(tokenizer, conversations, **template_kwargs)
 
 
 def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:
@@ -213,6 +273,80 @@ class AccuracyReward:
             last_number=self.last_number,
         )
         return [None if verdict is None else float(verdict) for verdict in verdicts]
+
+
+class PluralityReward:
+    """1.0 where the completion gives its group's most frequent answer, else 0.0: GRPO-PV.
+
+    No labels: the group votes, by math-verify's equivalence. A completion without an answer, or
+    with one that math-verify cannot read, has no vote and gets 0. The paper does not say what a
+    tie is worth; here every one of the equally frequent answers gets 1.0, so that a group without
+    two equal answers teaches nothing rather than its first answer.
+
+    A group is the run of equal prompts, over all processes. `last_number` accepts the last number
+    of a completion that has no \\boxed{} answer.
+    """
+
+    __name__ = "plurality"
+
+    def __init__(self, *, last_number: bool = False) -> None:
+        self.last_number = last_number
+
+    def __call__(
+        self,
+        prompts: Sequence[str | Conversation],
+        completions: Sequence[str | Conversation],
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """One vote's worth per completion."""
+        texts = [completion_text(completion) for completion in completions]
+        answers = [extract_answer(text, last_number=self.last_number) for text in texts]
+        everyone = from_all(list(zip(map(json.dumps, prompts), answers, strict=True)))
+        values = []
+        for _, members in groupby(everyone, key=lambda pair: pair[0]):
+            votes = clusters([answer for _, answer in members])
+            most = max((votes.count(vote) for vote in votes if vote is not None), default=0)
+            values += [float(vote is not None and votes.count(vote) == most) for vote in votes]
+        first = join().process_index * len(prompts)
+        return [*values[first : first + len(prompts)]]
+
+
+class UnitTestReward:
+    """1.0 where a completion's program passes every unit test of its row, else 0.0.
+
+    The program is the completion's code block, run in the sandbox; `tests` is a column of JSON
+    texts as `unit_tests.run_tests` takes them. A row without tests is judged None.
+
+    Raises:
+        SandboxError: programs cannot be confined on this machine; when it is made.
+    """
+
+    __name__ = "unit_tests"
+
+    def __init__(self) -> None:
+        run_tests("", {"kind": "stdin", "tests": []})
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[str | Conversation],
+        tests: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """One verdict per completion."""
+        texts = [completion_text(completion) for completion in completions]
+        return in_threads(
+            lambda pair: _passes(*pair),
+            list(zip(texts, tests or [None] * len(texts), strict=True)),
+        )
+
+
+def _passes(text: str, tests: str | None) -> float | None:
+    if tests is None:
+        return None
+    wanted = json.loads(tests)
+    code = extract_code(text, wanted.get("entry_point"))
+    return 0.0 if code is None else float(run_tests(code, wanted)[0])
 
 
 class RandomReward:

@@ -6,6 +6,7 @@
         completions.jsonl  sampled completions with their rewards
         tables/*.jsonl     measurements made on the run
         adapter/           the trained LoRA weights (model/ when all weights were trained)
+        snapshots/         the weights after some steps, where the recipe asks for them
         checkpoints/       to resume from; removed when the run is finished
         SHA256SUMS         checksums of what is finished
 
@@ -270,6 +271,34 @@ class Run(_Stored):
         """Folder of the trained LoRA weights."""
         return self.path / "adapter"
 
+    @staticmethod
+    def snapshot_name(step: int) -> str:
+        """The folder of the policy after a step, within the run."""
+        return f"snapshots/step-{step:05d}"
+
+    @property
+    def snapshots(self) -> dict[int, Path]:
+        """Folders of the policies kept on the way (`snapshot_steps`), by step."""
+        folders = sorted((self.path / "snapshots").glob("step-*"))
+        return {int(folder.name.partition("-")[2]): folder for folder in folders}
+
+    def weights(self, step: int | None = None) -> Path:
+        """Folder of the trained weights, of the result or of a snapshot.
+
+        Raises:
+            InputError: no snapshot of that step was kept.
+        """
+        if step is None or step == self.recipe.max_steps:
+            return self.adapter if self.recipe.use_lora else self.path / "model"
+        if step not in self.snapshots:
+            kept = ", ".join(map(str, self.snapshots)) or "none"
+            raise InputError(
+                f"run {self.id} kept no snapshot of step {step}; it kept: {kept}. "
+                "snapshot_steps says how often, and does not count in what a run is: remove the "
+                "run and train it again with another value"
+            )
+        return self.snapshots[step]
+
     def set_status(self, state: str, **details: Any) -> None:
         """Write the state; the other fields keep what they had."""
         status = {**self.status, "state": state, "changed": _now(), **details}
@@ -283,10 +312,11 @@ class Run(_Stored):
     def save_folder(self, name: str, save: Callable[[Path], None]) -> None:
         """Have `save` fill a folder that appears whole or not at all."""
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".") as scratch:
-            filled = Path(scratch) / name
+            filled = Path(scratch) / "filled"
             filled.mkdir()
             save(filled)
             shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.path / name).parent.mkdir(exist_ok=True)
             filled.rename(self.path / name)
 
     def clean(self) -> None:

@@ -39,20 +39,23 @@ class Subject:
 
 
 def find_subject(
-    policy: Policy | Run | Recipe | str | Path,
+    policy: Policy | Run | Recipe | Subject | str | Path,
     store: RunStore,
     *,
     adapter: str | Path | None = None,
     revision: str | None = None,
     quantization: str | None = None,
     dtype: str | None = None,
+    step: int | None = None,
 ) -> Subject:
     """The subject that `evaluate` means by its arguments.
 
     Raises:
-        InputError: a run that is not finished, settings that a run or recipe has of its own, an
-            unknown quantization.
+        InputError: a run that is not finished or kept no snapshot of that step, settings that a
+            run or recipe has of its own, an unknown quantization.
     """
+    if isinstance(policy, Subject):
+        return policy
     settings = {
         "adapter": None if adapter is None else str(adapter),
         "revision": revision,
@@ -70,7 +73,9 @@ def find_subject(
             "loaded policy have their own"
         )
     if isinstance(policy, Run):
-        return _run(policy)
+        return _run(policy, step)
+    if step is not None:
+        raise InputError(f"step={step}: only a run has steps")
     if isinstance(policy, Recipe):
         return _model(policy.model, _start(policy))
     return _loaded(policy)
@@ -93,13 +98,15 @@ def _start(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> Subject:
+def _run(run: Run, step: int | None) -> Subject:
     run.require_finished()
-    recipe = run.recipe
+    recipe, weights = run.recipe, str(run.weights(step))
     start = _start(recipe)
-    model = recipe.model if recipe.use_lora else str(run.path / "model")
-    settings = start | ({"adapter": str(run.adapter)} if recipe.use_lora else {"revision": None})
-    spec = {"run": run.id, "_name": run.id}
+    model = recipe.model if recipe.use_lora else weights
+    settings = start | ({"adapter": weights} if recipe.use_lora else {"revision": None})
+    spec: dict[str, Any] = {"run": run.id, "_name": run.id}
+    if step is not None and step != recipe.max_steps:
+        spec |= {"step": step, "_name": f"{run.id}@{step}"}
     return Subject(spec, lambda: load_model(model, **settings), _training_prompts(recipe))
 
 

@@ -353,11 +353,14 @@ def _make_trainer(
             "add problems, or lower per_device_train_batch_size x gradient_accumulation_steps"
         )
     labelled = any(problem.answer is not None for problem in kept)
-    rewards, weights = reward_functions(recipe, policy, labelled=labelled)
+    tested = any(problem.tests is not None for problem in kept)
+    rewards, weights = reward_functions(recipe, policy, labelled=labelled, tested=tested)
     args = grpo_config(recipe, run.path / "checkpoints", next(policy.model.parameters()).device)
     args.reward_weights = weights
     held_out = _held_out_accuracy(recipe, problems.held_out, policy)
-    recorder = Recorder(recipe, run, display, held_out)
+    recorder = Recorder(
+        recipe, run, display, held_out, lambda step: _save(policy, run, run.snapshot_name(step))
+    )
     trainer = IntuitorTrainer(
         policy.model,
         reward_funcs=rewards,
@@ -381,16 +384,17 @@ def _make_trainer(
     return trainer
 
 
-def _save(policy: Policy, run: Run) -> None:
+def _save(policy: Policy, run: Run, name: str | None = None) -> None:
+    """Save the policy's weights under `name`; by default as the run's result."""
     if isinstance(policy.model, peft.PeftModel):
         run.save_folder(
-            "adapter",
+            name or "adapter",
             lambda folder: policy.model.save_pretrained(
                 folder, selected_adapters=["default"], save_embedding_layers=False
             ),
         )
     else:
-        run.save_folder("model", lambda folder: _save_whole(policy, folder))
+        run.save_folder(name or "model", lambda folder: _save_whole(policy, folder))
 
 
 def _save_whole(policy: Policy, folder: Path) -> None:
@@ -398,17 +402,21 @@ def _save_whole(policy: Policy, folder: Path) -> None:
     policy.tokenizer.save_pretrained(folder)
 
 
-def load_run(run: Run) -> Policy:
+def load_run(run: Run, *, step: int | None = None) -> Policy:
     """The trained policy of a finished run; its reference is the policy it started from.
 
+    With `step`, as it was after that step, of which the run must have kept a snapshot
+    (`snapshot_steps`).
+
     Raises:
-        InputError: the run is not finished, or damaged.
+        InputError: the run is not finished, or damaged, or has no such snapshot.
     """
     run.require_finished()
     run.require_whole()
+    weights_of = run.weights(step)
     if not run.recipe.use_lora:
-        return load_policy(run.recipe.replace(model=str(run.path / "model")))
+        return load_policy(run.recipe.replace(model=str(weights_of)))
     policy = load_policy(run.recipe)
-    weights = peft.load_peft_weights(str(run.adapter), device="cpu")
+    weights = peft.load_peft_weights(str(weights_of), device="cpu")
     peft.set_peft_model_state_dict(policy.model, weights)
     return policy

@@ -18,7 +18,9 @@ from intuitor_lib.data import (
     gold_answer,
     load_problems,
 )
+from intuitor_lib.prompts import to_dataset
 from intuitor_lib.recipe import Recipe
+from intuitor_lib.recipes import get_recipe
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 ONE_DIGIT = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
@@ -516,6 +518,52 @@ def test_hub_rows(hub, monkeypatch):
 def test_hub_faults(hub, result, expected):
     hub(result)
     assert expected in message_of(from_file("owner/data"))
+
+
+# Unit tests of programming problems
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"input": ["1\n"], "output": ["2\n"]}, {"kind": "stdin", "tests": [["1\n", "2\n"]]}),
+        ('{"input": ["1"], "output": ["2"]}', {"kind": "stdin", "tests": [["1", "2"]]}),
+        ({"kind": "stdin", "tests": []}, {"kind": "stdin", "tests": []}),
+        ({"input": [], "output": []}, None),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_unit_tests_of_a_file(given, kept, tmp_path):
+    path = tmp_path / "code.jsonl"
+    path.write_text(json.dumps({"problem": "add", "tests": given}) + "\n", encoding="utf-8")
+    recipe = from_file(path, prompt_column="problem", answer_column=None, tests_column="tests")
+    (problem,) = load_problems(recipe).train
+    assert (problem.tests and json.loads(problem.tests)) == kept
+    if kept is not None:
+        assert "tests" in to_dataset([problem], recipe).column_names
+
+
+@pytest.mark.parametrize(
+    "given", ["not json", ["1"], {"output": []}, {"input": ["1"], "output": []}]
+)
+def test_what_is_no_unit_test_is_told_by_line(given, tmp_path):
+    path = tmp_path / "code.jsonl"
+    path.write_text(json.dumps({"problem": "add", "tests": given}) + "\n", encoding="utf-8")
+    recipe = from_file(path, prompt_column="problem", answer_column=None, tests_column="tests")
+    with pytest.raises(DataError, match=r"line 1: 'tests' holds no unit tests"):
+        load_problems(recipe)
+
+
+def test_the_packages_own_programs_have_tests_that_their_solutions_pass():
+    from intuitor_lib.programming import programming_problems
+    from intuitor_lib.unit_tests import run_tests
+
+    problems = load_problems(get_recipe("grpo-code", "cpu")).train
+    assert all(problem.tests and problem.answer is None for problem in problems)
+    solutions = {p.id: p.solution for p in programming_problems("train")}
+    for problem in problems[::110]:
+        assert run_tests(solutions[problem.id], json.loads(problem.tests)) == (True, "passed")
 
 
 # Real files

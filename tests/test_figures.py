@@ -5,7 +5,18 @@ import io
 import numpy as np
 import pytest
 
-from intuitor_lib.figures import METHODS, before_after, moving_average, training_curves
+from intuitor_lib.figures import (
+    METHODS,
+    before_after,
+    compare_methods,
+    confidence_histograms,
+    estimates_over,
+    moving_average,
+    seed_curves,
+    shares,
+    token_text,
+    training_curves,
+)
 from intuitor_lib.intervals import Estimate
 
 ROWS = [
@@ -75,3 +86,67 @@ def test_a_collapse_is_marked_where_it_rang_first():
         assert [x for x in marks if x in (4, 6)] == [4, 6]
     texts = [text.get_text().strip() for text in figure.axes[0].texts]
     assert [text for text in texts if text != "not recorded"] == ["kl", "entropy"]
+
+
+def test_seed_curves_show_each_seed_and_their_mean():
+    other = [{**row, "kl": 3 * row["kl"]} for row in ROWS]
+    figure = seed_curves({"INTUITOR": [ROWS, other], "GRPO": [ROWS]}, {"kl": "KL"}, window=1)
+    (ax,) = (ax for ax in figure.axes if ax.axison)
+    first, second, mean = ax.lines[:3]
+    np.testing.assert_allclose(first.get_ydata(), [0.01, 0.02, 0.03, 0.04, 0.05])
+    np.testing.assert_allclose(mean.get_ydata(), [0.02, 0.04, 0.06, 0.08, 0.10])
+    assert second.get_alpha() < 1
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["INTUITOR (2)", "GRPO"]
+
+
+def test_seed_curves_of_what_is_measured_now_and_then():
+    sparse = [row | ({"held": 0.5} if row["step"] % 2 == 0 else {}) for row in ROWS]
+    figure = seed_curves({"GRPO": [sparse]}, {"held": "held out"})
+    np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), [2, 4])
+    assert figure.axes[0].lines[-1].get_marker() == METHODS["GRPO"]["marker"]
+
+
+ESTIMATE = Estimate(0.5, 0.4, 0.7, 10, 10)
+
+
+def test_estimates_over_steps():
+    lines = {"GRPO": {0: ESTIMATE, 8: ESTIMATE}, "INTUITOR": {0: ESTIMATE, 8: ESTIMATE}}
+    figure = estimates_over({"accuracy": lines})
+    ax = figure.axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "8"]
+    xs = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    assert xs[0] < 0 < xs[1]  # beside each other
+    assert estimates_over({"a": lines}, log=True).axes[0].get_xscale() == "log"
+
+
+def test_methods_are_compared_with_the_first():
+    figure = compare_methods({"accuracy": {"base": ESTIMATE, "INTUITOR": ESTIMATE}})
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["base", "INTUITOR"]
+    assert ax.lines[-1].get_linestyle() == "--"
+
+
+def test_histograms_say_how_many():
+    figure = confidence_histograms({"a → b": ([1.0, 2.0], [0.5], "r = 1"), "c": ([], [1.0], "")})
+    legend = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["wrong (1)", "right (2)"]
+    assert figure.axes[0].get_title(loc="left") == "a → b\nr = 1"
+
+
+def test_shares_are_stacked_to_one():
+    bars = {"0": {"no": 0.75, "yes": 0.25}, "8": {"yes": 1.0}}
+    ax = shares({"policy": bars}).axes[0]
+    tops = {}
+    for patch in ax.patches:
+        tops[round(patch.get_x(), 2)] = patch.get_y() + patch.get_height()
+    assert set(tops.values()) == {1.0}
+
+
+def test_tokens_become_text_with_a_scale():
+    examples = [("right: $x$", ["The", " an$wer", "\n", "7"], [1.0, 2.0, 3.0, 4.0])]
+    figure = token_text(examples, width=8)
+    text = "".join(t.get_text() for t in figure.axes[0].texts)
+    assert text == "right: $x$The an$wer↵7"
+    assert figure.axes[1].get_ylabel() == "self-certainty (nats)"
+    figure.savefig(io.BytesIO(), format="png")

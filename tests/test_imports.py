@@ -47,7 +47,10 @@ MAY_IMPORT = {
     "embedded": {"progress"},
     "progress": {"figures"},
     "policy": {"recipe", "prompts", "progress", "embedded", "processes"},
-    "rewards": {"answers", "certainty", "policy", "prompts"},
+    "rewards": {
+        *("answers", "answer_forms", "certainty", "policy", "processes", "prompts"),
+        "unit_tests",
+    },
     # the run store
     "files": set(),
     "locks": {"files"},
@@ -82,7 +85,7 @@ MAY_IMPORT = {
     "memory_table": {"recipe", "recipes", "memory"},
     "grpo": {
         *("recipe", "policy", "rewards", "rollouts", "update", "linear", "processes", "serving"),
-        *("monitor", "savepoints"),
+        *("monitor", "sandbox", "savepoints"),
     },
     "trainer": {
         "grpo",
@@ -120,6 +123,21 @@ MAY_IMPORT = {
     "figures": {"runs", "intervals"},
     "report": {"runs", "figures", "files", "intervals", "recipe", "recipes"},
     "scoreboard": {"runs", "intervals", "recipe", "report", "alpaca", "benchmarks"},
+    # the experiments
+    "paper": set(),
+    "selection": {"intervals"},
+    "confidence": {
+        *("answers", "benchmarks", "certainty", "evaluation", "progress", "prompts", "subjects"),
+    },
+    "families": {"recipe", "recipes", "embedded"},
+    "experiments": {
+        *("recipe", "recipes", "data", "files", "runs"),
+        *("benchmarks", "graders", "sources"),
+        *("trainer", "subjects", "evaluation", "confidence"),  # when something is to be made
+    },
+    "replication": {"experiments", "intervals", "paper", "recipes", "report", "runs"},
+    "audit": {"experiments", "replication", "runs"},
+    "gallery": {"files", "replication", "report", "runs"},
     "notebooks": {"recipe", "recipes", "runs", "report", "progress", "files", "locks"},
     "__main__": {"cli"},
 }
@@ -133,6 +151,7 @@ NO_TORCH = (
     *("recipe", "recipes", "answers", "answer_forms", "data", "intervals", "benchmarks"),
     *("files", "locks", "checkpoints", "monitor", "interrupts"),
     *("prompts", "runs", "figures", "report", "scoreboard", "progress", "sandbox", "cli"),
+    *("paper", "selection", "experiments", "replication", "audit", "gallery"),
 )
 
 

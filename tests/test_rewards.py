@@ -1,5 +1,6 @@
 """Rewards: TRL's signature, the right number for the right completion."""
 
+import json
 import math
 
 import pytest
@@ -8,18 +9,26 @@ import trl
 from datasets import Dataset
 from test_policy import move_adapter
 
-from intuitor_lib.certainty import self_certainty
+from intuitor_lib import rewards
+from intuitor_lib.certainty import entropy, self_certainty
 from intuitor_lib.policy import load_policy
 from intuitor_lib.prompts import prompt_token_ids
 from intuitor_lib.recipe import RecipeError
-from intuitor_lib.rewards import AccuracyReward, RandomReward, SelfCertaintyReward
+from intuitor_lib.rewards import (
+    AccuracyReward,
+    NegativeEntropyReward,
+    PluralityReward,
+    RandomReward,
+    SelfCertaintyReward,
+    UnitTestReward,
+)
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("1+2=", "1+2=", "3+14=")]
 COMPLETION_IDS = [[11, 12, 13, 1], [14, 15], [16]]
 COMPLETIONS = [[{"role": "assistant", "content": "x"}]] * 3
 
 
-def by_hand(policy, prompts, completion_ids):
+def by_hand(policy, prompts, completion_ids, of_logits=self_certainty):
     """One sequence at a time, from the model's own logits, without padding."""
     scores = []
     for prompt, completion in zip(
@@ -28,7 +37,7 @@ def by_hand(policy, prompts, completion_ids):
         with torch.no_grad():
             logits = policy.model(torch.tensor([prompt + completion])).logits[0]
         predicting = logits[len(prompt) - 1 : -1]
-        scores.append(self_certainty(predicting).mean().item())
+        scores.append(of_logits(predicting).mean().item())
     return scores
 
 
@@ -138,6 +147,82 @@ def test_accuracy():
     assert reward(["?"] * 4, completions, ["4", "4", "4", None]) == [1.0, 0.0, 0.0, None]
     assert AccuracyReward(last_number=True)(["?"], ["so 4"], ["4"]) == [1.0]
     assert reward(["?"], ["4"]) == [None]
+
+
+def test_negative_entropy_follows_the_policy(policy):
+    reward = NegativeEntropyReward(policy.model, policy.tokenizer)
+    for _ in range(2):
+        expected = [-x for x in by_hand(policy, PROMPTS, COMPLETION_IDS, entropy)]
+        assert reward(PROMPTS, COMPLETIONS, COMPLETION_IDS) == pytest.approx(expected, rel=1e-4)
+        move_adapter(policy.model)
+    assert reward(PROMPTS, COMPLETIONS, [[11], [], [12]])[1] is None
+    with pytest.raises(ValueError, match="NegativeEntropyReward"):
+        NegativeEntropyReward("a/name", policy.tokenizer)
+
+
+def grouped(*groups):
+    """Prompts and completions of some groups, given by their answers."""
+    prompts = [[{"role": "user", "content": f"q{i}"}] for i, g in enumerate(groups) for _ in g]
+    texts = ["no idea" if a is None else f"I say {a}" for g in groups for a in g]
+    return prompts, [[{"role": "assistant", "content": text}] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["12", "12", "15", "12"], [1, 1, 0, 1]),
+        (["1/2", "0.5", "3", "3", "0.50"], [1, 1, 0, 0, 1]),  # equal answers written otherwise
+        (["12", "15", "12", "15"], [1, 1, 1, 1]),  # a tie: all of the tied ones
+        (["12", "15", "7"], [1, 1, 1]),  # no two agree: nothing is learned
+        (["12", None, None, None], [1, 0, 0, 0]),  # no answer has no vote
+        ([None, None], [0, 0]),
+    ],
+)
+def test_the_group_votes(answers, expected):
+    assert PluralityReward(last_number=True)(*grouped(answers)) == expected
+
+
+def test_groups_vote_apart():
+    reward = PluralityReward(last_number=True)
+    values = reward(*grouped(["1", "1", "2"], ["2", "2", "1"]))
+    assert values == [1, 1, 0, 1, 1, 0]
+
+
+def test_a_group_over_two_processes_votes_as_one(monkeypatch):
+    prompts, completions = grouped(["1", "2", "2"], ["5", "5", "6"])
+    whole = PluralityReward(last_number=True)(prompts, completions)
+    shared = []
+    monkeypatch.setattr(rewards, "from_all", lambda pairs: shared.append(pairs) or shared[-1])
+    for part in (slice(0, 3), slice(3, 6)):  # what each process would hand over
+        PluralityReward(last_number=True)(prompts[part], completions[part])
+    everything = shared[0] + shared[1]
+    monkeypatch.setattr(rewards, "from_all", lambda pairs: everything)
+    found = []
+    for index, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
+        state = type("State", (), {"process_index": index})
+        monkeypatch.setattr(rewards, "join", lambda state=state: state)
+        found += PluralityReward(last_number=True)(prompts[part], completions[part])
+    assert found == whole
+
+
+def test_only_a_box_votes_where_the_last_number_does_not_count():
+    prompts, _ = grouped(["1", "1"])
+    said = [[{"role": "assistant", "content": text}] for text in (r"\boxed{1}", "it is 1")]
+    assert PluralityReward()(prompts, said) == [1.0, 0.0]
+
+
+def test_programs_by_their_tests():
+    tests = {
+        "kind": "function",
+        "form": "literal",
+        "entry_point": "twice",
+        "tests": [["2", "4"], ["-1", "-2"]],
+    }
+    right = "Here:\n```python\ndef twice(x):\n    return 2 * x\n```"
+    wrong = "```python\ndef twice(x):\n    return 4\n```"
+    said = [[{"role": "assistant", "content": text}] for text in (right, wrong, "no code", right)]
+    column = [json.dumps(tests)] * 3 + [None]
+    assert UnitTestReward()([None] * 4, said, tests=column) == [1.0, 0.0, 0.0, None]
 
 
 def test_the_coin_is_fair_and_repeats():
