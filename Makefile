@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce benchmark survive constraints ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce audit benchmark survive constraints ci clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab
 
 reproduce: $(INSTALLED) ## execute every notebook; finished runs are reused, broken ones resumed
 	$(PY) -m intuitor_lib reproduce --profile $(PROFILE) $(ARGS)
+
+audit: $(INSTALLED) ## check what `make reproduce` left: trainings as planned, numbers in range
+	$(PY) -m intuitor_lib results check --profile $(PROFILE)
 
 ci: ## everything a change must pass: lint, tests, every notebook at the smoke profile
 	.ci/run

@@ -167,7 +167,7 @@ SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
         ),
         "cpu": _suite(
             Test("in_domain", HELD_OUT, _PRODUCTS, 50, max_new_tokens=40),
-            Test("in_domain_sampled", HELD_OUT, f"{_PRODUCTS}, sampled", 50, 0.9, 4, 40),
+            Test("in_domain_sampled", HELD_OUT, f"{_PRODUCTS}, sampled", 50, 0.9, 2, 40),
             Test("transfer", "chain_sum", _SUMS, 64, max_new_tokens=40),
             Test("structured", "program_output", "program_output", 24, max_new_tokens=96),
             Test("instructions", "instructions", "instructions", 40, max_new_tokens=64),
@@ -191,7 +191,10 @@ _METRICS_LEFT_OUT = ("epoch", "num_tokens", "learning_rate", "step_time_total")
 
 @dataclass(frozen=True)
 class Trial:
-    """One policy of an experiment, with what was measured on it."""
+    """One policy of an experiment, with what was measured on it.
+
+    `on_record` says that all of it was found, and nothing trained or evaluated for it now.
+    """
 
     arm: str
     label: str
@@ -199,7 +202,7 @@ class Trial:
     recipe: Recipe
     training: Mapping[str, Any] | None = None
     tables: Mapping[tuple[str, int | None], Rows] = field(default_factory=dict)
-    committed: bool = False
+    on_record: bool = False
 
     @property
     def seed(self) -> int:
@@ -274,9 +277,7 @@ def collect(
             for step in (0,) if store.is_base and steps else steps:
                 for name in step_tests:
                     tables[name, step] = store.rows(suite[name], None if store.is_base else step)
-            trial = Trial(
-                arm, ARMS[arm], profile, store.recipe, training, tables, store.only_committed
-            )
+            trial = Trial(arm, ARMS[arm], profile, store.recipe, training, tables, store.only_read)
             trials.setdefault(trial.label, []).append(trial)
     return trials
 
@@ -458,14 +459,14 @@ class _Store:
         self.is_base = arm.startswith("base")
         self.recipe = _recipe(arm, profile, seed)
         self.profile, self.retrain, self.runs = profile, retrain, runs
-        self.only_committed = True
+        self.only_read = True
         self._subject: tuple[int | None, Any] | None = None
         kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
         self.folder = f"{kind}-s{seed}-{self.recipe.digest}"
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         def made() -> Any:
-            self.only_committed = False
+            self.only_read = False
             return make()
 
         return result(

@@ -62,12 +62,12 @@ def test_what_is_missing_is_made_once(project, made, tmp_path):
     assert base.rows("transfer", 0)[0]["correct"] is True  # of a base: its one state, as step 0
     assert grpo.rows("transfer", 1)[0]["correct"] is False
     assert grpo.rows("in_domain") == grpo.rows("in_domain", None)
-    assert not grpo.committed
+    assert not grpo.on_record
     made.clear()
     again = collect(["base", "grpo"], "smoke", **ask)
     assert made == []
     assert again["GRPO"][0].tables == grpo.tables
-    assert again["GRPO"][0].committed  # nothing had to be made
+    assert again["GRPO"][0].on_record  # nothing had to be made
     with pytest.raises(KeyError, match="collected: in_domain, transfer@1"):
         grpo.rows("instructions")
 

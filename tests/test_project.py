@@ -207,13 +207,15 @@ def test_ci_checks_everything(tmp_path):
     done, calls = run_ci(tmp_path, failing="nothing")
     assert done.returncode == 0, done.stderr
     arguments = [call.split(" | ")[0] for call in calls]
-    assert arguments == [".venv/.installed", "lint", "test", "reproduce PROFILE=smoke"]
+    smoke = ["reproduce PROFILE=smoke", "audit PROFILE=smoke"]
+    assert arguments == [".venv/.installed", "lint", "test", *smoke]
     assert all("| CI=true " in call and call.endswith("[] stdin=[]") for call in calls)
     # The notebooks train into a run store that is new, empty and removed afterwards.
-    runs = re.search(r"runs=(\S+) ", calls[-1])[1]
+    stores = {re.search(r"runs=(\S+) ", call)[1] for call in calls[-2:]}
+    (runs,) = stores
     assert Path(runs).parent == tmp_path
     assert not Path(runs).exists()
-    for name in ("environment", "lint", "tests", "notebooks"):
+    for name in ("environment", "lint", "tests", "notebooks", "results"):
         assert re.search(rf"^==> {name}: \d+ s$", done.stdout, flags=re.MULTILINE)
 
 
@@ -224,6 +226,7 @@ def test_ci_checks_everything(tmp_path):
         ("lint", "lint"),
         ("test", "tests"),
         ("reproduce", "notebooks"),
+        ("audit", "results"),
     ],
 )
 def test_ci_stops_at_what_fails_and_names_it(tmp_path, failing, stage):

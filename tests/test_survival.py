@@ -34,8 +34,8 @@ def run_survival(*arguments):
 
 
 def test_killed_trainings_end_as_if_never_killed():
-    told = run_survival("kill", "--kills", "5", "--seed", "1")
-    assert "5 of 5 ended identical" in told
+    told = run_survival("kill", "--kills", "3", "--seed", "1")
+    assert "3 of 3 ended identical" in told
 
 
 def test_killed_between_updates_of_one_rollout():
@@ -46,8 +46,8 @@ def test_killed_between_updates_of_one_rollout():
 
 
 def test_processes_that_ask_for_one_run_train_it_once():
-    told = run_survival("together", "--processes", "10")
-    assert "10 processes were answered; 1 trained" in told
+    told = run_survival("together", "--processes", "5")
+    assert "5 processes were answered; 1 trained" in told
 
 
 @pytest.fixture(scope="module")

@@ -420,13 +420,115 @@ def test_load_run_refuses_what_is_not_finished(tiny_recipe, tmp_path):
         load_run(run)
 
 
+def test_snapshots_are_the_policy_on_the_way(tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(max_steps=3, snapshot_steps=1)
+    run = train(recipe, runs=tmp_path)
+    assert [*run.snapshots] == [1, 2, 3]
+    assert run.verify() == {}
+
+    def weights(step=None):
+        policy = load_run(run, step=step)
+        return torch.cat([p.detach().flatten() for n, p in policy.model.named_parameters()
+            if "lora_B.default" in n])  # fmt: skip
+
+    torch.testing.assert_close(weights(3), weights(), rtol=0, atol=0)
+    assert not torch.equal(weights(1), weights(2))
+    with pytest.raises(InputError, match="kept no snapshot of step 7; it kept: 1, 2, 3"):
+        load_run(run, step=7)
+    # Whether some are kept changes nothing of the training.
+    without = train(recipe.replace(snapshot_steps=None), runs=tmp_path / "other")
+    assert without.id == run.id
+    assert without.snapshots == {}
+    for a, b in zip(without.metrics, run.metrics, strict=True):
+        assert a["reward"] == b["reward"]
+
+
+@pytest.mark.parametrize("rewards", [("plurality",), ("negative_entropy",), ("random", "accuracy")])
+def test_other_rewards_train(rewards, tiny_recipe, tmp_path):
+    run = train(tiny_recipe.replace(rewards=rewards), runs=tmp_path)
+    for name in (*rewards, "self_certainty", "accuracy"):
+        assert all(f"rewards/{name}/mean" in row for row in run.metrics)
+
+
+@pytest.mark.parametrize("how", ["sum_then_normalize", "normalize_then_sum"])
+def test_mixed_rewards_are_normalized_together_or_each_by_itself(how, tiny_recipe, tmp_path):
+    """The advantages of one update, by hand from the recorded rewards."""
+    recipe = tiny_recipe.replace(
+        rewards=("self_certainty", "random"),
+        reward_weights=(0.01, 1.0),
+        multi_objective_aggregation=how,
+        num_generations=4,
+        per_device_train_batch_size=8,
+        max_steps=1,
+    )
+    policy = load_policy(recipe)
+    rewards, weights = reward_functions(recipe, policy, labelled=True)
+    args = grpo_config(recipe, tmp_path, torch.device("cpu"))
+    args.reward_weights = weights
+    problems = load_problems(recipe)
+    seen = []
+    trainer = IntuitorTrainer(
+        policy.model, reward_funcs=rewards, args=args, processing_class=policy.tokenizer,
+        train_dataset=to_dataset(problems.train, recipe), on_completions=seen.extend,
+    )  # fmt: skip
+    prepare, advantages = trainer._generate_and_score_completions, []
+
+    def spy(*arguments):
+        found = prepare(*arguments)
+        advantages.append(found["advantages"])
+        return found
+
+    trainer._generate_and_score_completions = spy
+    trainer.train()
+    values = torch.tensor([[row["self_certainty"], row["random"]] for row in seen[:8]])
+    groups = values.view(2, 4, 2)
+
+    def normalized(x):
+        return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-4)
+
+    weigh = torch.tensor([0.01, 1.0])
+    if how == "sum_then_normalize":
+        expected = normalized((groups * weigh).sum(-1)).flatten()
+        torch.testing.assert_close(advantages[0], expected, rtol=1e-3, atol=1e-3)
+    else:  # TRL then normalizes the sum over the batch, which keeps the order and the signs
+        mixed = (normalized(groups) * weigh).sum(-1).flatten()
+        together = normalized((groups * weigh).sum(-1)).flatten()
+        standard = (mixed - mixed.mean()) / (mixed.std() + 1e-4)
+        torch.testing.assert_close(advantages[0], standard, rtol=1e-2, atol=1e-2)
+        assert not torch.allclose(advantages[0], together, atol=1e-2)
+
+
+def test_programming_problems_are_rewarded_by_their_tests(tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(
+        model=str(longer_model(tiny_recipe, tmp_path)),
+        dataset="embedded:programs",
+        answer_column=None,
+        rewards=("unit_tests",),
+        max_prompt_length=1024,
+        max_problems=8,
+    )
+    run = train(recipe, runs=tmp_path)
+    assert all(row["rewards/unit_tests/mean"] == 0 for row in run.metrics)
+    assert all("rewards/accuracy/mean" not in row for row in run.metrics)
+
+
+def longer_model(recipe, folder):
+    """The tiny model with room for a programming problem of many tokens."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(recipe.model, max_position_embeddings=2048)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "longer")
+    AutoTokenizer.from_pretrained(recipe.model).save_pretrained(folder / "longer")
+    return folder / "longer"
+
+
 def test_self_certainty_rises_when_it_is_rewarded(tiny_recipe, tmp_path):
     """Learning as learning: the rise is larger than seeds vary, and a coin brings none."""
 
     def rise(seed, **changes):
         recipe = tiny_recipe.replace(
             seed=seed,
-            max_steps=48,
+            max_steps=32,
             learning_rate=3e-3,
             per_device_train_batch_size=128,
             num_generations=16,
