@@ -21,6 +21,7 @@ from .runs import RunStore, project_root
 
 __all__ = [
     "NO_GPU",
+    "answer",
     "change",
     "claim",
     "estimate",
@@ -43,6 +44,8 @@ CLOSE = 0.1
 NO_GPU = (
     "needs this model and the benchmark's items, so a GPU and the hub; the profile was run without"
 )
+
+ONLY_SMOKE = "its notebook was executed at smoke only, which trains two steps"
 
 PAPER_MODELS = {"gpu-12gb": "Qwen2.5-1.5B", "gpu-24gb": "Qwen2.5-3B", "paper": "Qwen2.5-3B"}
 """The rows of the paper's tables that a profile's model belongs to."""
@@ -85,6 +88,17 @@ def measured(
         "profile": first.profile,
         "model": _policy(first),
     }
+
+
+def answer(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An entry of a record for a table or figure: what was `measured` of it here.
+
+    Under `smoke` it says that this is no result.
+    """
+    entry: dict[str, Any] = {"measured": [dict(value) for value in values]}
+    if any(value["profile"] == "smoke" for value in values):
+        entry["not tested"] = [not_tested("this", ONLY_SMOKE)]
+    return entry
 
 
 def not_tested(what: str, reason: str) -> dict[str, str]:
@@ -219,17 +233,17 @@ def claim(
 ) -> dict[str, Any]:
     """A claim's entry in a record: what was measured of it here, and the verdict.
 
+    Under `smoke`, whose trainings are two steps, a claim is not tested.
+
     Raises:
         KeyError: no such claim.
     """
     if id not in {known.id for known in CLAIMS}:
         raise KeyError(f"no claim {id!r}: choose from {', '.join(c.id for c in CLAIMS)}")
-    return {
-        **measured(what, value, trials, unit=unit),
-        "expected": expected,
-        "verdict": verdict(value, expected),
-        "note": note,
-    }
+    entry = {**measured(what, value, trials, unit=unit), "expected": expected, "note": note}
+    if trials[0].profile == "smoke":
+        return entry | {"verdict": "not tested here", "reason": ONLY_SMOKE}
+    return entry | {"verdict": verdict(value, expected)}
 
 
 def load_records(

@@ -162,8 +162,10 @@ def _train(recipe: Recipe, problems: Problems, run: Run) -> None:
                 found = preflight(recipe, problems, policy, runs=run.path.parent)
                 require(found, recipe)
         facts = {**describe_policy(policy.model), "processes": processes}
+        # Of a local folder its name alone: notebooks are published.
+        name = Path(recipe.model).name if Path(recipe.model).is_dir() else recipe.model
         display.say(
-            f"{recipe.model} on {facts['device']} ({facts['device_name']})"
+            f"{name} on {facts['device']} ({facts['device_name']})"
             f"{f' in {processes} processes' if processes > 1 else ''}: weights "
             f"{facts['quantization']}, computing in {facts['compute_dtype']}, training "
             f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"

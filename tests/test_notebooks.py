@@ -70,7 +70,8 @@ def default_profile(path):
 def redraws(path):
     """Whether the notebook reads results that come with the project."""
     profile, retrain = default_profile(path)
-    return retrain is False and load_records(profile, "nowhere").get(path.stem) is not None
+    stored = load_records(profile, "nowhere")
+    return retrain is False and profile != "smoke" and path.stem in stored
 
 
 @pytest.mark.slow

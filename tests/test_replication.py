@@ -10,6 +10,7 @@ from intuitor_lib.intervals import Estimate
 from intuitor_lib.paper import CLAIMS, TABLES, paper_ids
 from intuitor_lib.recipes import get_recipe
 from intuitor_lib.replication import (
+    answer,
     claim,
     load_records,
     measured,
@@ -60,6 +61,20 @@ def test_a_claim_carries_all_that_stands_beside_a_number():
     assert entry["verdict"] == "same direction"
     with pytest.raises(KeyError, match="choose from in-domain"):
         claim("speed", "x", Estimate(0, 0, 0, 1, 1), "higher", trials)
+
+
+def test_two_steps_are_no_result():
+    (small,) = [
+        Trial("intuitor", "INTUITOR", "smoke", get_recipe("intuitor", "smoke"), {"metrics": []})
+    ]
+    entry = claim("in-domain", "accuracy", Estimate(0.2, 0.1, 0.3, 4, 4), "higher", [small])
+    assert entry["verdict"] == "not tested here"
+    summary = replication_summary([record(claims={"in-domain": entry})])
+    assert {row[-1] for row in summary.rows} == {"not tested here"}
+    assert "executed at smoke only" in summary.rows[0][2]
+    value = measured("x", Estimate(0.5, 0.4, 0.6, 4, 4), [small])
+    assert "not tested" in answer([value])
+    assert "not tested" not in answer([{**value, "profile": "cpu"}])
 
 
 def test_every_cell_of_a_table_is_accounted_for():
