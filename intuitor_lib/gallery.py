@@ -36,7 +36,14 @@ caption { caption-side: bottom; text-align: left; padding-top: .4rem; max-width:
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
   border-bottom: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
-.verdict { white-space: nowrap; font-weight: 600; }
+#claims td:last-child { font-weight: 600; }
+@media (max-width: 40rem) {  /* a claim below the other instead of a table wider than a phone */
+  #claims thead { display: none; }
+  #claims table, #claims caption, #claims tbody, #claims tr, #claims td { display: block; }
+  #claims tr { border-bottom: 1px solid var(--line); padding: .6rem 0; }
+  #claims td { border: 0; padding: .1rem 0; }
+  #claims td:first-child { font-weight: 600; }
+}
 """
 
 
@@ -54,7 +61,7 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
     sections, links = [], []
     for path in notebooks:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+        title = _title(cells)
         links.append(f'<a href="#{path.stem}">{html.escape(title)}</a>')
         images = list(_images(cells, folder / "figures", path.stem))
         table = records.get(path.stem, {}).get("table")
@@ -74,6 +81,19 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
 """
     write_text(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _title(cells: list[Mapping[str, Any]]) -> str:
+    """The first heading, and whether a cell failed, which papermill tells in cells of its own."""
+    lines = [
+        line
+        for cell in cells
+        if cell["cell_type"] == "markdown"
+        for line in "".join(cell["source"]).splitlines()
+    ]
+    failed = any(o["output_type"] == "error" for c in cells for o in c.get("outputs", []))
+    title = next((line[2:] for line in lines if line.startswith("# ")), "untitled")
+    return title + " (failed)" * failed
 
 
 def _images(cells: list[Mapping[str, Any]], folder: Path, name: str) -> Iterator[str]:

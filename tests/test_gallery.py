@@ -31,6 +31,7 @@ def test_the_page_shows_figures_tables_and_links(tmp_path):
     folder.mkdir(parents=True)
     output = {"output_type": "display_data", "data": {"image/png": png()}}
     cells = [
+        {"cell_type": "markdown", "source": ["<span>papermill's own</span>"]},
         {"cell_type": "markdown", "source": ["# 02 · Results <b>\n", "text"]},
         {"cell_type": "code", "outputs": [output, output]},
     ]
@@ -48,6 +49,10 @@ def test_the_page_shows_figures_tables_and_links(tmp_path):
         assert (page.parent / "figures" / f"02_main_results-{i}.png").is_file()
     assert str(tmp_path) not in text
     assert "viewport" in text
+    assert "(failed)" not in text
+    cells[-1]["outputs"].append({"output_type": "error"})
+    (folder / "02_main_results.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    assert "Results &lt;b&gt; (failed)" in build_gallery("smoke", tmp_path).read_text("utf-8")
 
 
 @pytest.fixture
