@@ -21,7 +21,7 @@ from .recipe import (
     require_known,
 )
 
-__all__ = ["PROFILES", "RECIPES", "NamedRecipe", "Profile", "get_recipe"]
+__all__ = ["OWN_PROBLEMS", "PROFILES", "RECIPES", "NamedRecipe", "Profile", "get_recipe"]
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,9 @@ _EMBEDDED_MATH = {
     "max_problems": 50,
     "eval_problems": 50,
 }
+OWN_PROBLEMS = tuple(_EMBEDDED_MATH)
+"""Settings that belong to a recipe's problems, and mean nothing for others."""
+
 _EMBEDDED = {
     "smoke": _EMBEDDED_MATH | {"eval_problems": 8, "max_problems": 16, "snapshot_steps": 1},
     "cpu": _EMBEDDED_MATH
@@ -350,7 +353,8 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
     """A named recipe under a profile, with some settings changed.
 
     Later ones win: defaults, the recipe's settings, the profile's, what the recipe changes under
-    that profile, `changes`.
+    that profile, `changes`. With a `dataset` among the changes, what the recipe changes under the
+    profile for problems of its own (`OWN_PROBLEMS`) is left out.
 
     Raises:
         RecipeError: an unknown name, profile or setting, or a value that cannot be trained.
@@ -361,10 +365,15 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
         raise RecipeError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
     require_known(changes)
     named = RECIPES[name]
+    under = dict(named.under.get(profile, {}))
+    if changes.get("dataset", under.get("dataset")) != under.get("dataset"):
+        under = {key: value for key, value in under.items() if key not in OWN_PROBLEMS}
+    if "eval_problems" not in {**named.settings, **under, **changes}:
+        under.pop("eval_steps", None)
     settings = {
         **named.settings,
         **PROFILES[profile].settings,
-        **named.under.get(profile, {}),
+        **under,
         "name": name,
         "profile": profile,
         **changes,
