@@ -184,7 +184,7 @@ _EMBEDDED_MATH = {
     "max_problems": 50,
     "eval_problems": 50,
 }
-OWN_PROBLEMS = tuple(_EMBEDDED_MATH)
+OWN_PROBLEMS = (*_EMBEDDED_MATH, "max_prompt_length")
 """Settings that belong to a recipe's problems, and mean nothing for others."""
 
 _EMBEDDED = {

@@ -422,6 +422,19 @@ def test_recipes_say_what_they_reproduce(name):
     assert any(word in said for word in ("Table", "Figure", "section", "ours: ", "the control"))
 
 
+def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
+    embedded, own = get_recipe("intuitor", "cpu"), get_recipe("intuitor", "cpu", dataset="x.jsonl")
+    assert (embedded.prompt_column, embedded.eval_problems) == ("question", 50)
+    for key in ("prompt_column", "answer_column", "prompt_template", "max_problems", "last_number"):
+        assert getattr(own, key) == getattr(Recipe, key), key
+    assert (own.eval_problems, own.eval_steps, own.dataset_kwargs) == (0, None, {})
+    assert own.system_prompt is not None
+    assert own.max_prompt_length == PROFILES["cpu"].settings["max_prompt_length"]
+    assert own.max_steps == embedded.max_steps
+    with_some = get_recipe("intuitor", "cpu", dataset="x.jsonl", eval_problems=9)
+    assert with_some.eval_steps == embedded.eval_steps
+
+
 @every_profile
 def test_profiles_are_described(profile):
     assert PROFILES[profile].name == profile
