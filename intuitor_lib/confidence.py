@@ -10,9 +10,8 @@ import torch
 from .answers import clusters
 from .benchmarks import Benchmark, load_items
 from .certainty import completion_log_probs, token_entropy, token_self_certainty
-from .evaluation import generate
+from .evaluation import encode_items, generate
 from .progress import track
-from .prompts import prompt_token_ids
 from .subjects import Subject
 
 __all__ = ["measure_confidence"]
@@ -55,10 +54,8 @@ def measure_confidence(
     found: dict[str, Any] = {"rows": {}, "tokens": {}}
     loaded = {label: subject.load() for label, subject in generators.items()}
     for label, policy in loaded.items():
-        system = benchmark.system_prompt
-        opening = [] if system is None else [{"role": "system", "content": system}]
-        conversations = [[*opening, {"role": "user", "content": item.prompt}] for item, _ in work]
-        prompts = prompt_token_ids(policy.tokenizer, conversations)
+        asked = [item for item, _ in work]
+        prompts = encode_items(policy, benchmark, asked, benchmark.system_prompt)
         made = generate(
             policy,
             prompts,
@@ -70,7 +67,7 @@ def measure_confidence(
         )
         ids = [completion.ids for completion in made]
         texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        verdicts = benchmark.grader.grade([item for item, _ in work], texts)
+        verdicts = benchmark.grader.grade(asked, texts)
         answers = [verdict.answer for verdict in verdicts]
         groups = [answers[i : i + num_samples] for i in range(0, len(work), num_samples)]
         cluster = [c for group in groups for c in clusters(group)]

@@ -38,7 +38,7 @@ from .runs import EvaluationRecord, Run, RunStore
 from .sandbox import protections, run_python
 from .subjects import Subject, find_subject
 
-__all__ = ["BENCHMARKS_OWN", "evaluate", "generate", "measure"]
+__all__ = ["BENCHMARKS_OWN", "encode_items", "evaluate", "generate", "measure"]
 
 BENCHMARKS_OWN = "benchmark"
 """`system_prompt=BENCHMARKS_OWN` is the benchmark's own; None is none."""
@@ -284,7 +284,7 @@ def _work(
     decoding, seed = spec["decoding"], spec["benchmark"]["seed"]
     policy = subject.load()
     record.set_environment(describe_policy(policy.model) | {"commit": _commit(policy.model)})
-    prompt_ids = _encode(policy, benchmark, items, decoding["system_prompt"])
+    prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
     _check_fit(policy.model, benchmark, prompt_ids, decoding["max_new_tokens"])
 
     # Batches are a function of the request alone, and each has a seed of its own: an evaluation
@@ -386,9 +386,10 @@ def _votes(rows: Sequence[dict[str, Any]], benchmark: Benchmark) -> list[dict[st
     return votes
 
 
-def _encode(
+def encode_items(
     policy: Policy, benchmark: Benchmark, items: Sequence[Item], system_prompt: str | None
 ) -> list[list[int]]:
+    """The items as token ids, through the chat template unless the benchmark goes without."""
     if not benchmark.chat:
         return [list(ids) for ids in policy.tokenizer([item.prompt for item in items])["input_ids"]]
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]

@@ -537,7 +537,6 @@ def _benchmark(test: Test, profile: str) -> Benchmark | str:
 
 
 def _training(run: Any) -> dict[str, Any]:
-    left_out = [*_METRICS_LEFT_OUT]
     return {
         "recipe": run.recipe.to_dict(),
         "problems": run.problems,
@@ -547,7 +546,7 @@ def _training(run: Any) -> dict[str, Any]:
             {
                 k: _short(v)
                 for k, v in row.items()
-                if k not in left_out and not k.startswith("profiling/")
+                if k not in _METRICS_LEFT_OUT and not k.startswith("profiling/")
             }
             for row in run.metrics
         ],
@@ -589,6 +588,7 @@ def held_out(recipe: Recipe) -> Benchmark:
     from .benchmarks import Benchmark
     from .data import DataError, load_problems
     from .graders import Item, MathGrader
+    from .prompts import conversation
     from .sources import Embedded
 
     problems = load_problems(recipe).held_out
@@ -600,7 +600,7 @@ def held_out(recipe: Recipe) -> Benchmark:
         return [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in problems[:n]]
 
     def to_item(row: Any) -> Item:
-        prompt = recipe.prompt_template.replace("{prompt}", row["prompt"])
+        prompt = conversation(row["prompt"], recipe)[-1]["content"]
         return Item(row["id"], row["prompt"], prompt, row["answer"])
 
     return Benchmark(

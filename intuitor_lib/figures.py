@@ -115,7 +115,7 @@ def _collapse_marks(
         if new:
             first[row["step"]] = new
             seen |= set(new)
-    color = METHODS.get(label, {"color": f"C{index}"})["color"]
+    color = _style(label, index)["color"]
     for step, names in first.items():
         ax.axvline(step, color=color, linestyle=":", linewidth=1.2)
         if named:
@@ -147,17 +147,7 @@ def before_after(
     for ax, (title, estimates) in zip(axes, panels.items(), strict=True):
         for x, (label, estimate) in enumerate(estimates.items()):
             style = METHODS["INTUITOR" if label == "after" else "base"]
-            below, above = estimate.value - estimate.low, estimate.high - estimate.value
-            ax.errorbar(
-                [x],
-                [estimate.value],
-                yerr=[[max(below, 0.0)], [max(above, 0.0)]],
-                fmt=style["marker"],
-                color=style["color"],
-                capsize=4,
-                markersize=7,
-                linewidth=2,
-            )
+            _interval(ax, x, estimate, style)
             ax.annotate(
                 f"{estimate.value:.3g}",
                 (x, estimate.value),
@@ -177,6 +167,21 @@ def _clean(ax: Axes, title: str, *, axis: Any = "both") -> None:
     ax.set_title(title, loc="left", fontsize=10)
     ax.grid(alpha=0.25, axis=axis)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _interval(ax: Axes, x: float, estimate: Estimate, style: Mapping[str, Any]) -> None:
+    """A value with its 95 % interval, as one marker."""
+    below, above = estimate.value - estimate.low, estimate.high - estimate.value
+    ax.errorbar(
+        [x],
+        [estimate.value],
+        yerr=[[max(below, 0.0)], [max(above, 0.0)]],
+        fmt=style["marker"],
+        color=style["color"],
+        capsize=4,
+        markersize=7,
+        linewidth=2,
+    )
 
 
 def _style(label: str, index: int = 0) -> dict[str, Any]:
@@ -293,17 +298,7 @@ def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, estimates) in zip(axes, panels.items(), strict=True):
         for x, (label, e) in enumerate(estimates.items()):
-            style = _style(label, x)
-            ax.errorbar(
-                [x],
-                [e.value],
-                yerr=[[max(e.value - e.low, 0.0)], [max(e.high - e.value, 0.0)]],
-                fmt=style["marker"],
-                color=style["color"],
-                capsize=4,
-                markersize=7,
-                linewidth=2,
-            )
+            _interval(ax, x, e, _style(label, x))
         ax.axhline(next(iter(estimates.values())).value, color="0.6", linestyle="--", linewidth=1)
         ax.set_xticks(range(len(estimates)), [*estimates], rotation=35, ha="right", fontsize=8)
         ax.set_xlim(-0.5, len(estimates) - 0.5)

@@ -127,12 +127,12 @@ MAY_IMPORT = {
     "paper": set(),
     "selection": {"intervals"},
     "confidence": {
-        *("answers", "benchmarks", "certainty", "evaluation", "progress", "prompts", "subjects"),
+        *("answers", "benchmarks", "certainty", "evaluation", "progress", "subjects"),
     },
     "families": {"recipe", "recipes", "embedded"},
     "experiments": {
         *("recipe", "recipes", "data", "files", "runs"),
-        *("benchmarks", "graders", "sources"),
+        *("benchmarks", "graders", "prompts", "sources"),
         *("trainer", "subjects", "evaluation", "confidence"),  # when something is to be made
     },
     "replication": {"experiments", "intervals", "paper", "recipes", "report", "runs"},
