@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .files import write_text
+from .monitor import marked
 from .recipe import InputError, Recipe
 from .recipes import get_recipe
-from .runs import RunStore, project_root
+from .runs import RunStore, data_folder
 
 if TYPE_CHECKING:
     from .benchmarks import Benchmark
@@ -90,7 +91,7 @@ PLAN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     {
         "00_quickstart": (),
         "01_self_certainty": ("grpo", "intuitor"),
-        "02_main_results": MAIN,
+        "02_main_results": (*MAIN, "intuitor-code"),
         "03_early_learning": ("grpo", "intuitor"),
         "04_transfer": ("grpo", "intuitor"),
         "05_emergent_reasoning": ("grpo", "intuitor", "intuitor-code", "grpo-code"),
@@ -154,16 +155,16 @@ _GPU_SUITE = _suite(
 SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     {
         "smoke": _suite(
-            Test("in_domain", HELD_OUT, _PRODUCTS, 4, max_new_tokens=8),
-            Test("in_domain_sampled", HELD_OUT, f"{_PRODUCTS}, sampled", 4, 0.9, 2, 8),
-            Test("transfer", "chain_sum", _SUMS, 4, max_new_tokens=8),
-            Test("structured", "program_output", "program_output", 2, max_new_tokens=8),
-            Test("instructions", "instructions", "instructions", 2, max_new_tokens=8),
-            Test("code", "programs", "programs, ten problems", 2, max_new_tokens=8),
+            Test("in_domain", HELD_OUT, _PRODUCTS, 2, max_new_tokens=4),
+            Test("in_domain_sampled", HELD_OUT, f"{_PRODUCTS}, sampled", 2, 0.9, 2, 4),
+            Test("transfer", "chain_sum", _SUMS, 2, max_new_tokens=4),
+            Test("structured", "program_output", "program_output", 2, max_new_tokens=4),
+            Test("instructions", "instructions", "instructions", 2, max_new_tokens=4),
+            Test("code", "programs", "programs, two problems", 2, max_new_tokens=4),
             Test("signal", HELD_OUT, f"{_PRODUCTS}, sampled", 4, 0.9, 4, 8),
-            Test("cool", HELD_OUT, f"{_PRODUCTS}, T = 0.3", 4, 0.3, 2, 8),
-            Test("longer", HELD_OUT, f"{_PRODUCTS}, limit 12", 4, 0.9, 2, 12),
-            Test("plain", HELD_OUT, f"{_PRODUCTS}, as they are", 4, 0.9, 2, 8, None, "{prompt}"),
+            Test("cool", HELD_OUT, f"{_PRODUCTS}, T = 0.3", 2, 0.3, 2, 4),
+            Test("longer", HELD_OUT, f"{_PRODUCTS}, limit 6", 2, 0.9, 2, 6),
+            Test("plain", HELD_OUT, f"{_PRODUCTS}, as they are", 2, 0.9, 2, 4, None, "{prompt}"),
         ),
         "cpu": _suite(
             Test("in_domain", HELD_OUT, _PRODUCTS, 50, max_new_tokens=40),
@@ -186,7 +187,7 @@ SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
 
 _KEPT = ("id", "sample", "correct", "tokens", "clipped", "self_certainty", "answer", "completion")
 _LONGEST_KEPT = 400  # characters of a completion
-_METRICS_LEFT_OUT = ("epoch", "num_tokens", "learning_rate", "step_time_total")
+_METRICS_LEFT_OUT = ("epoch", "num_tokens", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,9 @@ class Trial:
 
     @property
     def metrics(self) -> Rows:
-        """One row per training step; none of a base."""
-        return list(self.training["metrics"]) if self.training else []
+        """One row per training step, with the alarms of today's rules; none of a base."""
+        rows = self.training["metrics"] if self.training else []
+        return marked(rows, problems=self.recipe.problems_per_step)
 
     @property
     def completions(self) -> Rows:
@@ -380,8 +382,8 @@ def _places(name: str, profile: str, retrain: bool, runs: str | Path | None) -> 
 
 
 def _committed(profile: str) -> Path | None:
-    root = project_root() or project_root(Path(__file__).parent)
-    return None if root is None else root / "data" / "results" / profile
+    data = data_folder()
+    return None if data is None else data / "results" / profile
 
 
 def _dump(value: Mapping[str, Any]) -> str:

@@ -66,42 +66,15 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
 def training_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], *, window: int | None = None
 ) -> Figure:
-    """Self-certainty, accuracy, completion length and KL over training steps.
-
-    A dotted line stands where an alarm of a collapse rang first (`monitor`).
+    """Self-certainty, accuracy, completion length and KL over the training steps of single runs.
 
     Args:
         runs: the metrics rows of each run by its label; a label of `METHODS` has its style.
-        window: steps of the moving average; by default a tenth of the run, at least 3.
+        window: as in `seed_curves`.
     """
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True).ravel()
-    for ax, (column, title) in zip(axes, _PANELS, strict=True):
-        for i, (label, rows) in enumerate(runs.items()):
-            points = [(row["step"], row[column]) for row in rows if row.get(column) is not None]
-            if points:
-                _curve(ax, label, points, window or max(3, len(points) // 10), i)
-        for i, (label, rows) in enumerate(runs.items()):
-            _collapse_marks(ax, label, rows, i, named=ax is axes[0])
-        if not ax.lines:
-            ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color="0.5")
-        _clean(ax, title)
-    for ax in axes[2:]:
-        ax.set_xlabel("training step")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    if len(runs) > 1 and axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=9)
-    return figure
-
-
-def _curve(
-    ax: Axes, label: str, points: Sequence[tuple[float, float]], window: int, index: int
-) -> None:
-    default: dict[str, Any] = {"color": f"C{index}", "linestyle": "-"}
-    style = {k: v for k, v in METHODS.get(label, default).items() if k != "marker"}
-    steps, values = zip(*points, strict=True)
-    ax.plot(steps, values, color=style["color"], alpha=0.3, linewidth=1, marker=".", markersize=4)
-    ax.plot(steps, moving_average(values, window), label=label, linewidth=2, **style)
+    return seed_curves(
+        {label: [rows] for label, rows in runs.items()}, dict(_PANELS), window=window
+    )
 
 
 def _collapse_marks(
@@ -197,40 +170,27 @@ def seed_curves(
     runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     columns: Mapping[str, str],
     *,
-    window: int = 3,
+    window: int | None = None,
 ) -> Figure:
     """Metrics over training steps, a panel for each: each seed faint, their mean bold.
 
+    A dotted line stands where an alarm of a collapse rang first (`monitor`).
+
     Args:
-        runs: for each label, the metrics rows of each seed.
-        columns: titles of the panels by metric; of two for one metric, the first that a run has.
-        window: steps of the moving average of the mean.
+        runs: for each label, the metrics rows of each seed; a label of `METHODS` has its style.
+        columns: titles of the panels by metric.
+        window: steps of the moving average of the mean; by default a tenth of the run, at least 3.
+            What is not measured at every step is not averaged.
     """
-    figure = Figure(figsize=(4.4 * min(len(columns), 2), 3.2 * -(-len(columns) // 2)))
+    figure = Figure(figsize=(4.5 * min(len(columns), 2), 2.9 * -(-len(columns) // 2)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(-(-len(columns) // 2), min(len(columns), 2), squeeze=False).ravel()
     for ax, (column, title) in zip(axes, columns.items(), strict=False):
         for i, (label, several) in enumerate(runs.items()):
-            series = [
-                {row["step"]: row[column] for row in rows if row.get(column) is not None}
-                for rows in several
-            ]
-            style = _style(label, i)
-            for points in series:
-                ax.plot([*points], [*points.values()], color=style["color"], alpha=0.25, lw=1)
-            steps = sorted(set.intersection(*(set(points) for points in series)))
-            if steps:
-                mean = [float(np.mean([points[step] for points in series])) for step in steps]
-                dense = len(steps) > 1 and steps[1] - steps[0] == 1
-                ax.plot(
-                    steps,
-                    moving_average(mean, window if dense else 1),
-                    label=f"{label} ({len(series)})" if len(series) > 1 else label,
-                    color=style["color"],
-                    linestyle=style["linestyle"],
-                    marker=None if dense else style["marker"],
-                    lw=2,
-                )
+            _curve(ax, label, several, column, window, i)
+        if not ax.lines:
+            ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color="0.5")
+        for i, (label, several) in enumerate(runs.items()):
             for rows in several:
                 _collapse_marks(ax, label, rows, i, named=len(several) == 1 and ax is axes[0])
         _clean(ax, title)
@@ -238,8 +198,50 @@ def seed_curves(
         ax.xaxis.get_major_locator().set_params(integer=True)
     for ax in axes[len(columns) :]:
         ax.set_axis_off()
-    axes[0].legend(frameon=False, fontsize=8)
+    if len(runs) > 1 and axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(frameon=False, fontsize=8)
     return figure
+
+
+def _curve(
+    ax: Axes,
+    label: str,
+    several: Sequence[Sequence[Mapping[str, Any]]],
+    column: str,
+    window: int | None,
+    index: int,
+) -> None:
+    """A metric of each seed, faint, and the moving average of their mean."""
+    series = [
+        {row["step"]: row[column] for row in rows if row.get(column) is not None}
+        for rows in several
+    ]
+    style = _style(label, index)
+    steps = sorted(set.intersection(*map(set, series)))
+    dense = len(steps) > 1 and steps[1] - steps[0] == 1
+    for points in filter(None, series):
+        dots = "." if dense and len(series) == 1 else None
+        ax.plot(
+            [*points],
+            [*points.values()],
+            color=style["color"],
+            alpha=0.3,
+            lw=1,
+            marker=dots,
+            markersize=4,
+        )
+    if steps:
+        mean = [float(np.mean([points[step] for points in series])) for step in steps]
+        width = window or max(3, len(steps) // 10)
+        ax.plot(
+            steps,
+            moving_average(mean, width if dense else 1),
+            label=f"{label} ({len(series)})" if len(series) > 1 else label,
+            color=style["color"],
+            linestyle=style["linestyle"],
+            marker=None if dense else style["marker"],
+            lw=2,
+        )
 
 
 def estimates_over(

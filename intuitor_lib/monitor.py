@@ -4,6 +4,9 @@ Self-certainty can be raised by repetition, by very short or by identical comple
 on it are known to collapse, above all without a KL penalty. Each rule compares the last few steps
 with the first few of the same run, so none depends on a model or a task. They are a pure function
 of the metrics: stored runs are judged as running ones are.
+
+A policy that has learned to give the right answer at once is sure, terse and always the same, too.
+Where an accuracy is recorded and has risen beyond chance, the rules that ask for these are silent.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RULES", "WINDOW", "Alarm", "Rule", "alarms", "distinct", "repetition"]
+__all__ = ["RULES", "WINDOW", "Alarm", "Rule", "alarms", "distinct", "marked", "repetition"]
 
 WINDOW = 3
 """Steps over which both levels are averaged."""
@@ -35,12 +38,16 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Rule:
-    """`broken(now, start)` compares the means of a metric over the last and the first steps."""
+    """`broken(now, start)` compares the means of a metric over the last and the first steps.
+
+    `of_skill_too`: a policy that answers well may do the same.
+    """
 
     name: str
     column: str
     broken: Callable[[float, float], bool]
     meaning: str
+    of_skill_too: bool = False
 
 
 RULES = (
@@ -55,18 +62,21 @@ RULES = (
         "completions/mean_length",
         lambda now, start: now <= 0.15 * start,
         "tokens in a completion",
+        of_skill_too=True,
     ),
     Rule(
         "same completions",
         "completions/distinct",
         lambda now, start: now <= 0.1 and start >= 0.3,
         "share of a group's completions that are not another's copy",
+        of_skill_too=True,
     ),
     Rule(
         "entropy",
         "entropy",
         lambda now, start: now <= 0.2 * start,
         "entropy of a token (nats)",
+        of_skill_too=True,
     ),
     Rule(
         "kl",
@@ -81,20 +91,26 @@ _ACCURACIES = ("held_out/accuracy", "rewards/accuracy/mean")
 _SIGNIFICANT = 3.1  # standard errors, one-sided p of .001: a run is looked at many times
 
 
-def alarms(rows: Rows, *, completions: int, held_out: int = 0) -> list[Alarm]:
+def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
     """The rules broken at the last of these rows.
 
     Args:
         rows: metrics rows of a run, from its first step.
-        completions: completions of a step, behind every accuracy of a row.
-        held_out: completions behind a held-out accuracy.
+        problems: of a step. The completions of one problem are right or wrong together more
+            often than not, so this is the number that an accuracy of training rests on. A
+            held-out one rests on the `held_out/n` of its row.
     """
     if not rows:
         return []
     step = int(rows[-1]["step"])
     broken = rows[-1].get("not_finite", [])
     found = [Alarm("not finite", step, f"{name} is NaN or infinite") for name in broken]
+    held_out = [int(row["held_out/n"]) for row in rows if row.get("held_out/n")]
+    numbers = dict(zip(_ACCURACIES, (held_out[-1] if held_out else 0, problems), strict=True))
+    skilled = any(_risen(rows, column, n) for column, n in numbers.items())
     for rule in RULES:
+        if skilled and rule.of_skill_too:
+            continue
         values = [row[rule.column] for row in rows if row.get(rule.column) is not None]
         if len(values) <= WINDOW or rows[-1].get(rule.column) is None:
             continue
@@ -102,30 +118,55 @@ def alarms(rows: Rows, *, completions: int, held_out: int = 0) -> list[Alarm]:
         if rule.broken(now, start):
             text = f"{rule.meaning}: {now:.3g}, at the start {start:.3g}"
             found.append(Alarm(rule.name, step, text))
-    for column, n in zip(_ACCURACIES, (held_out, completions), strict=True):
+    for column, n in numbers.items():
         fall = _fall(rows, column, n)
         if fall is not None:
             found.append(Alarm("accuracy", step, f"{column} {fall}"))
     return found
 
 
+def marked(rows: Rows, *, problems: int) -> list[dict[str, Any]]:
+    """The rows of a stored run, with `collapse`, the names of the `alarms` at each, made anew."""
+    judged = []
+    for i, row in enumerate(rows, 1):
+        found = [alarm.name for alarm in alarms(rows[:i], problems=problems)]
+        rest = {k: v for k, v in row.items() if k != "collapse"}
+        judged.append(rest | ({"collapse": found} if found else {}))
+    return judged
+
+
 def _fall(rows: Rows, column: str, n: int) -> str | None:
     """How accuracy fell to less than half of its best, beyond chance; None where it did not."""
-    values = [row[column] for row in rows if row.get(column) is not None]
-    if rows[-1].get(column) is None or n < 1:
+    levels, samples = _levels(rows, column, n)
+    if rows[-1].get(column) is None or not samples:
         return None
+    best, now = max(levels[:-1]), levels[-1]
+    if now <= best / 2 and _apart(now, best, samples):
+        return f"fell to {now:.3f} from its best, {best:.3f} ({samples} problems each)"
+    return None
+
+
+def _risen(rows: Rows, column: str, n: int) -> bool:
+    """Whether accuracy is above its first level, beyond chance."""
+    levels, samples = _levels(rows, column, n)
+    return bool(samples) and _apart(levels[0], levels[-1], samples)
+
+
+def _levels(rows: Rows, column: str, n: int) -> tuple[list[float], int]:
+    """Levels of an accuracy over time, and the problems behind each; 0 if there is no second."""
+    values = [row[column] for row in rows if row.get(column) is not None]
     # Held-out accuracies are apart by many steps and of many problems: no mean over a window.
     width = 1 if column.startswith("held_out") else WINDOW
-    if len(values) <= width:
-        return None
-    levels = [_mean(values[i : i + width]) for i in range(len(values) - width + 1)]
-    best, now = max(levels[:-1]), levels[-1]
-    samples = n * width
-    pooled = (best + now) / 2
+    if len(values) <= width or n < 1:
+        return [], 0
+    return [_mean(values[i : i + width]) for i in range(len(values) - width + 1)], n * width
+
+
+def _apart(low: float, high: float, samples: int) -> bool:
+    """Whether two shares of so many samples each differ upwards beyond chance."""
+    pooled = (low + high) / 2
     error = math.sqrt(2 * pooled * (1 - pooled) / samples)
-    if now <= best / 2 and best - now > _SIGNIFICANT * error:
-        return f"fell to {now:.3f} from its best, {best:.3f} ({samples} completions each)"
-    return None
+    return high - low > _SIGNIFICANT * error
 
 
 def _mean(values: Sequence[float]) -> float:

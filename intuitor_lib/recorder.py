@@ -15,7 +15,7 @@ from .progress import LiveTraining
 from .recipe import Recipe
 from .runs import Run
 
-__all__ = ["Recorder", "collapse"]
+__all__ = ["Recorder"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Recorder(transformers.TrainerCallback):
             if broken:
                 row["not_finite"] = broken
             self._more = {}
-            found = collapse(self.recipe, [*self.rows, row])
+            found = alarms([*self.rows, row], problems=self.recipe.problems_per_step)
             if found:
                 row["collapse"] = [alarm.name for alarm in found]
             self.rows.append(row)
@@ -106,9 +106,3 @@ class Recorder(transformers.TrainerCallback):
                 logger.warning(
                     "this training seems to collapse: %s; %s", alarm, done[self.recipe.on_collapse]
                 )
-
-
-def collapse(recipe: Recipe, rows: list[dict[str, Any]]) -> list[Alarm]:
-    """The alarms at the last of a run's metrics rows."""
-    held_out = int(rows[-1].get("held_out/n", 0)) if rows else 0
-    return alarms(rows, completions=recipe.completions_per_step, held_out=held_out)

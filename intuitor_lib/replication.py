@@ -17,7 +17,7 @@ from .intervals import Estimate, difference_over_seeds, mean_over_seeds
 from .paper import CLAIMS, TABLES, get_table, paper_ids
 from .recipes import PROFILES
 from .report import Table
-from .runs import RunStore, project_root
+from .runs import RunStore, data_folder
 
 __all__ = [
     "NO_GPU",
@@ -257,9 +257,9 @@ def load_records(
         committed: whether those of the project count.
     """
     folders = [RunStore(runs).root / "records"]
-    root = project_root() or project_root(Path(__file__).parent)
-    if committed and root is not None:
-        folders.append(root / "data" / "records")
+    data = data_folder()
+    if committed and data is not None:
+        folders.append(data / "records")
     found: dict[str, dict[str, Any]] = {}
     for name in (profile,) if profile else reversed([*PROFILES]):
         for folder in folders:

@@ -55,6 +55,7 @@ __all__ = [
     "EvaluationRecord",
     "Run",
     "RunStore",
+    "data_folder",
     "environment",
     "project_root",
     "run_digest",
@@ -70,6 +71,12 @@ def project_root(start: Path | None = None) -> Path | None:
         if (folder / "intuitor_lib").is_dir() and (folder / "notebooks").is_dir():
             return folder
     return None
+
+
+def data_folder() -> Path | None:
+    """`data/` of the project around the working folder, else around this library; or None."""
+    root = project_root() or project_root(Path(__file__).parent)
+    return None if root is None else root / "data"
 
 
 def environment() -> dict[str, Any]:

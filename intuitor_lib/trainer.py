@@ -21,7 +21,7 @@ from .files import SUMS, read_rows, redact
 from .grpo import IntuitorTrainer, grpo_config, reward_functions
 from .interrupts import Interrupted, StopRequest
 from .memory_advice import require_memory
-from .monitor import WINDOW
+from .monitor import WINDOW, alarms
 from .policy import Policy, compute_dtype, describe_policy, ignore_renames, load_policy
 from .preflight import preflight, require, sample_aside
 from .processes import (
@@ -37,7 +37,7 @@ from .processes import (
 from .progress import LiveTraining, quiet_transformers
 from .prompts import conversation, fit_prompts, prompt_token_ids, to_dataset
 from .recipe import InputError, Recipe
-from .recorder import Recorder, collapse
+from .recorder import Recorder
 from .rewards import AccuracyReward
 from .rollouts import reason_against as reason_against_rollouts
 from .runs import Run, RunStore
@@ -254,7 +254,7 @@ def _collapsed(recipe: Recipe, run: Run) -> list[str]:
     if recipe.on_collapse == "warn" or not is_main():
         return []
     rows = read_rows(run.path / "metrics.jsonl")
-    return [str(alarm) for alarm in collapse(recipe, rows)]
+    return [str(alarm) for alarm in alarms(rows, problems=recipe.problems_per_step)]
 
 
 def _held_out_accuracy(

@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / "intuitor_lib").mkdir(parents=True)
     (root / "notebooks").mkdir()
-    monkeypatch.setattr(experiments, "project_root", lambda start=None: root)
+    monkeypatch.setattr(experiments, "data_folder", lambda: root / "data")
     return root
 
 

@@ -62,7 +62,7 @@ def batch(tmp_path, monkeypatch):
     monkeypatch.setattr(audit_module, "PLAN", plan)
     wanted = {d: r for d, r in planned("smoke").items() if r.name in ("grpo", "intuitor")}
     monkeypatch.setattr(audit_module, "planned", lambda profile: wanted)
-    monkeypatch.setattr(replication, "project_root", lambda start=None: None)
+    monkeypatch.setattr(replication, "data_folder", lambda: None)
     store = RunStore(tmp_path)
     for recipe in wanted.values():
         run = store.open(recipe, {"fingerprint": recipe.digest})

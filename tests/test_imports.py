@@ -131,7 +131,7 @@ MAY_IMPORT = {
     },
     "families": {"recipe", "recipes", "embedded"},
     "experiments": {
-        *("recipe", "recipes", "data", "files", "runs"),
+        *("recipe", "recipes", "data", "files", "monitor", "runs"),
         *("benchmarks", "graders", "prompts", "sources"),
         *("trainer", "subjects", "evaluation", "confidence"),  # when something is to be made
     },

@@ -186,7 +186,7 @@ def test_a_stand_in_never_has_a_benchmarks_name():
 
 
 def test_profiles_that_measured_are_preferred(tmp_path, monkeypatch):
-    monkeypatch.setattr(replication, "project_root", lambda start=None: None)
+    monkeypatch.setattr(replication, "data_folder", lambda: None)
     folder = tmp_path / "records"
     folder.mkdir()
     for profile in ("smoke", "cpu"):
