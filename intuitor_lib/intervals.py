@@ -124,13 +124,17 @@ def mean_over_seeds(
 
     The bootstrap resamples trainings and problems (`id`), so the interval has both sources of
     chance; that of three seeds is still optimistic, as three values hardly show their spread.
-    `n` counts problems, `samples` all values. One table gives the interval over problems.
+    `n` counts problems, `samples` all values. One table gives the interval over problems. Where
+    every value is 0, or every one 1, no resampling can differ: then it is Wilson's, over problems.
 
     Raises:
         ValueError: no table, or tables of different problems.
     """
     matrix, ids = _per_seed(tables, column)
     values = sum(len(rows) for rows in tables)
+    if matrix.min() == matrix.max() and matrix.flat[0] in (0, 1):
+        share = proportion(int(matrix.flat[0]) * len(ids), len(ids))
+        return Estimate(share.value, share.low, share.high, len(ids), values)
     return _over_both(matrix, len(ids), values, resamples, seed)
 
 

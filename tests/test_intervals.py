@@ -148,6 +148,15 @@ def test_one_seed_is_the_interval_over_problems():
     assert (one.n, one.samples) == (80, 80)
 
 
+def test_all_alike_is_not_certain():
+    never = mean_over_seeds([table(*[0] * 10)] * 3, "correct")
+    expected = proportion(0, 10)
+    assert (never.value, never.low, never.high) == (0, 0, expected.high)
+    assert (never.n, never.samples) == (10, 30)
+    always = mean_over_seeds([table(*[1] * 10)], "correct")
+    assert (always.value, always.low) == (1, pytest.approx(1 - expected.high))
+
+
 def test_differences_over_seeds_are_paired():
     base, after = table(0, 0, 1, 1), [table(0, 1, 1, 1), table(1, 0, 1, 1)]
     found = difference_over_seeds([base], after, "correct")
