@@ -94,7 +94,7 @@ PLAN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
         "02_main_results": (*MAIN, "intuitor-code"),
         "03_early_learning": ("grpo", "intuitor"),
         "04_transfer": ("grpo", "intuitor"),
-        "05_emergent_reasoning": ("grpo", "intuitor", "intuitor-code", "grpo-code"),
+        "05_emergent_reasoning": ("grpo", "intuitor", "intuitor-code"),
         "06_online_vs_offline": ("online", "offline"),
         "07_kl_penalty": ("kl-0", "kl-0.0001", "kl-0.005", "kl-0.01"),
         "08_model_families": (),

@@ -54,7 +54,7 @@ RULES = (
     Rule(
         "repetition",
         "completions/repetition",
-        lambda now, start: now >= 0.5 and now >= start + 0.2,
+        lambda now, start: now >= 0.4 and now >= start + 0.2,
         "share of repeated 4-grams in a completion",
     ),
     Rule(
