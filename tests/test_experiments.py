@@ -140,12 +140,21 @@ def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
     items = load_items(held_out(recipe))
     assert len(items) == recipe.eval_problems
     assert items[0].prompt == f"{items[0].question} Answer briefly."
+    plain = experiments._benchmark(SUITES["cpu"]["plain"], "cpu")
+    assert load_items(plain)[0].prompt == items[0].question
     trained = {problem.prompt for problem in load_problems(recipe).train}
     assert not trained & {item.question for item in items}
     found = check_grading(held_out(recipe), items[:10])
     assert (found["right"], found["wrong"]) == (10, 0)
     with pytest.raises(InputError, match="holds no problem out"):
         held_out(recipe.replace(eval_problems=0, eval_steps=None))
+
+
+def test_alarms_are_those_of_todays_rules():
+    stored = [{"step": i, "kl": 2.0, "collapse": ["of an older rule"]} for i in range(1, 6)]
+    recipe = get_recipe("grpo", "cpu")
+    trial = experiments.Trial("grpo", "GRPO", "cpu", recipe, {"metrics": stored})
+    assert [row.get("collapse") for row in trial.metrics] == [None, None, None, ["kl"], ["kl"]]
 
 
 def test_stored_text_is_small_and_loses_no_value():

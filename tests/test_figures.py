@@ -101,10 +101,16 @@ def test_seed_curves_show_each_seed_and_their_mean():
 
 
 def test_seed_curves_of_what_is_measured_now_and_then():
-    sparse = [row | ({"held": 0.5} if row["step"] % 2 == 0 else {}) for row in ROWS]
+    sparse = [row | ({"held": row["step"] / 10} if row["step"] % 2 == 0 else {}) for row in ROWS]
     figure = seed_curves({"GRPO": [sparse]}, {"held": "held out"})
     np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), [2, 4])
+    np.testing.assert_allclose(figure.axes[0].lines[-1].get_ydata(), [0.2, 0.4])  # no average
     assert figure.axes[0].lines[-1].get_marker() == METHODS["GRPO"]["marker"]
+
+
+def test_the_mean_ends_where_a_seed_ends():
+    figure = seed_curves({"GRPO": [ROWS, ROWS[:3]]}, {"kl": "KL"})
+    np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), [1, 2, 3])
 
 
 ESTIMATE = Estimate(0.5, 0.4, 0.7, 10, 10)

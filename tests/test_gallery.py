@@ -41,7 +41,8 @@ def test_the_page_shows_figures_tables_and_links(tmp_path):
     page = build_gallery("smoke", tmp_path)
     text = page.read_text(encoding="utf-8")
     assert 'href="../notebooks/smoke/02_main_results.html"' in text
-    assert "02 · Results &lt;b&gt;" in text
+    assert text.count("02 · Results &lt;b&gt;") >= 2
+    assert "Results <b>" not in text
     assert "GRPO &amp; co" in text
     assert "not tested here" in text  # the claims, unanswered
     for i in (1, 2):
@@ -50,9 +51,11 @@ def test_the_page_shows_figures_tables_and_links(tmp_path):
     assert str(tmp_path) not in text
     assert "viewport" in text
     assert "(failed)" not in text
-    cells[-1]["outputs"].append({"output_type": "error"})
+    cells[-1]["outputs"][1:] = [{"output_type": "error"}]
     (folder / "02_main_results.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
     assert "Results &lt;b&gt; (failed)" in build_gallery("smoke", tmp_path).read_text("utf-8")
+    left = [path.name for path in (page.parent / "figures").iterdir()]
+    assert left == ["02_main_results-1.png"]  # none of the time before
 
 
 @pytest.fixture
@@ -125,6 +128,13 @@ def test_a_training_too_many_or_too_few_is_named(batch):
     found = audit("smoke", batch)
     assert f"{more.id}: not planned" in found
     assert any(f"{more.id}: " in fault and "[1, 1, 2]" in fault for fault in found)
+    twin = store.open(get_recipe("grpo", "smoke"), {"fingerprint": "of other problems"})
+    twin.append("metrics.jsonl", [{"step": 1}])
+    (twin.path / "adapter").mkdir()
+    twin.finish()
+    found = audit("smoke", batch)
+    assert "grpo, seed 7: trained 2 times, not once" in found
+    assert f"{twin.id}: finished, with the steps [1]" in found
     for run in list(RunStore(batch)):
         if run.recipe.rewards == ("self_certainty",):
             (run.path / "recipe.json").rename(run.path / "gone.json")

@@ -146,6 +146,10 @@ def test_one_seed_is_the_interval_over_problems():
     assert one.value == plain.value
     assert (one.low, one.high) == pytest.approx((plain.low, plain.high), abs=0.03)
     assert (one.n, one.samples) == (80, 80)
+    three = mean_over_seeds([rows] * 3, "correct")
+    assert (three.n, three.samples) == (80, 240)
+    apart = mean_over_seeds([table(*[0] * 80), table(*[1] * 80)], "correct")
+    assert (apart.low, apart.high) == (0, 1)  # problems agree, trainings do not
 
 
 def test_all_alike_is_not_certain():
