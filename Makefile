@@ -112,7 +112,7 @@ endef
 export WRITE_CONSTRAINTS
 
 benchmark: $(INSTALLED) ## speed and memory beside stock TRL; 46 minutes, nothing else running
-	$(PY) -m intuitor_lib benchmark $(ARGS)
+	$(PY) tests/benchmarks/training_speed.py $(ARGS)
 
 survive: $(INSTALLED) ## kill 25 trainings; each must end as if it had not been killed
 	$(PY) tests/survival.py kill $(ARGS)

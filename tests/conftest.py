@@ -43,35 +43,20 @@ def character_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE, pad: bool 
     return fast
 
 
-def make_tiny_model(folder: Path) -> Path:
+def make_tiny_llama(folder: Path) -> Path:
     """A random 2-layer Llama of 0.1 M parameters with its tokenizer, written to a folder."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from intuitor_lib.policy.tiny import make_tiny_model
 
-    torch.manual_seed(0)
-    tokenizer = character_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.2,
+    settings = {"max_position_embeddings": 256, "initializer_range": 0.2}
+    return make_tiny_model(
+        "Llama", folder, tokenizer=character_tokenizer(), tie_word_embeddings=False, **settings
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny model."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny-model"))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from intuitor_lib import Recipe, cli, trainer
-from intuitor_lib.processes import from_main, join
-from intuitor_lib.recipe import InputError
+from intuitor_lib import Recipe
+from intuitor_lib.cli import script
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.store.processes import from_main, join
+from intuitor_lib.training import training
 
 
 def main(recipe_file: Path, folder: Path) -> None:
@@ -20,16 +22,16 @@ def main(recipe_file: Path, folder: Path) -> None:
     def command(name):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            status = cli.main(["train", str(recipe_file), "--runs", str(folder / "whole")])
+            status = script.main(["train", str(recipe_file), "--runs", str(folder / "whole")])
         seen[name] = {"status": status, "printed": printed.getvalue().splitlines()}
 
     command("first")
-    with mock.patch.object(trainer, "load_policy", side_effect=AssertionError("loaded again")):
+    with mock.patch.object(training, "load_policy", side_effect=AssertionError("loaded again")):
         command("second")
 
     steps = []
 
-    class Interrupted(trainer.IntuitorTrainer):
+    class Interrupted(training.IntuitorTrainer):
         def training_step(self, *args, **kwargs):
             if self.state.global_step == 2 and 2 not in steps:
                 steps.append(2)
@@ -37,13 +39,13 @@ def main(recipe_file: Path, folder: Path) -> None:
             steps.append(self.state.global_step)
             return super().training_step(*args, **kwargs)
 
-    with mock.patch.object(trainer, "IntuitorTrainer", Interrupted):
+    with mock.patch.object(training, "IntuitorTrainer", Interrupted):
         with contextlib.suppress(KeyboardInterrupt):
-            trainer.train(recipe, runs=folder / "broken")
-        (broken,) = trainer.RunStore(folder / "broken")
+            training.train(recipe, runs=folder / "broken")
+        (broken,) = training.RunStore(folder / "broken")
         seen["interrupted"] = from_main([broken.status["state"], broken.steps])
         steps[:] = [2]
-        run = trainer.train(recipe, runs=folder / "broken")
+        run = training.train(recipe, runs=folder / "broken")
     seen["resumed"] = [run.finished, str(run.path), steps[1:]]
 
     def fails_on_the_other(recipe):
@@ -51,10 +53,10 @@ def main(recipe_file: Path, folder: Path) -> None:
             raise InputError("no such model here")
         return original(recipe)
 
-    original = trainer.load_policy
-    with mock.patch.object(trainer, "load_policy", fails_on_the_other):
+    original = training.load_policy
+    with mock.patch.object(training, "load_policy", fails_on_the_other):
         try:
-            trainer.train(recipe, runs=folder / "failed")
+            training.train(recipe, runs=folder / "failed")
         except (InputError, RuntimeError) as error:
             seen["failure"] = [type(error).__name__, str(error)]
     (folder / f"{rank}.json").write_text(json.dumps(seen))

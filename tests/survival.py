@@ -66,7 +66,8 @@ class Sites:
         import torch
         from transformers import TrainerState
 
-        from intuitor_lib import files, grpo, runs, trainer
+        from intuitor_lib.store import files, runs
+        from intuitor_lib.training import trainer, training
 
         def around(owner, name, before):
             original = getattr(owner, name)
@@ -84,9 +85,9 @@ class Sites:
 
             return before
 
-        around(trainer, "load_policy", plain("loading"))
-        around(grpo, "sample_completions", plain("sampling"))
-        around(grpo.IntuitorTrainer, "training_step", plain("updating"))
+        around(training, "load_policy", plain("loading"))
+        around(trainer, "sample_completions", plain("sampling"))
+        around(training.IntuitorTrainer, "training_step", plain("updating"))
         around(torch.optim.AdamW, "step", plain("stepping"))
 
         def replacing(path, content):
@@ -199,7 +200,7 @@ def kill(pid: int, pipe: int, wait: float | None) -> bool:
 def outcome(runs: Path) -> dict[str, object]:
     """What a finished training left, without what measures time."""
     from intuitor_lib import RunStore
-    from intuitor_lib.files import digest
+    from intuitor_lib.store.files import digest
 
     (run,) = RunStore(runs)
     assert run.finished, run.status
@@ -215,11 +216,11 @@ def outcome(runs: Path) -> dict[str, object]:
 
 def tiny_recipe(folder: Path, **changes):
     """A recipe of two problems an update, three updates an epoch."""
-    from conftest import make_tiny_model
+    from conftest import make_tiny_llama
 
     from intuitor_lib import Recipe
 
-    model, problems = make_tiny_model(folder / "model"), folder / "sums.jsonl"
+    model, problems = make_tiny_llama(folder / "model"), folder / "sums.jsonl"
     rows = [{"problem": f"{a}+{b}=", "answer": str(a + b)} for a in range(3) for b in range(2)]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return Recipe(
@@ -334,7 +335,7 @@ def main() -> None:
     options = parser.parse_args()
     changes = {key: json.loads(value) for key, value in (s.split("=", 1) for s in options.set)}
     # Imported before the forks, so that each takes milliseconds to start.
-    import intuitor_lib.trainer  # noqa: F401
+    import intuitor_lib.training.training  # noqa: F401
 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,0 +1,1 @@
+from .script import main as main

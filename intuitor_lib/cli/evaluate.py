@@ -1,0 +1,214 @@
+"""The verbs of the console script that evaluate, and those that show and check evaluations."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.benchmarks.sources import FOLDER_VARIABLE, benchmarks_folder
+from ..recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
+from ..store.files import write_text
+from ..store.run_store import RunStore
+
+__all__ = ["add_verbs"]
+
+
+def add_verbs(new: Callable[[str, Any, str], argparse.ArgumentParser], add_runs: Any) -> None:
+    """Add the verbs; `new(name, command, text)` makes a parser, `add_runs` adds --runs to it."""
+    new("benchmarks", _benchmarks, "list the benchmarks: source, licence, what they stand in for")
+
+    verb = new("evaluate", _evaluate, "evaluate a model, an adapter or a run on benchmarks")
+    verb.add_argument("model", help=f"a run's id, '{EMBEDDED_MODEL}', a folder, a hub name")
+    verb.add_argument(
+        *("-b", "--benchmark"),
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a name of `intuitor benchmarks`; several times; 'embedded' is all that need no hub",
+    )
+    verb.add_argument("--base", action="store_true", help="the policy the run started from")
+    verb.add_argument("--adapter", metavar="DIR", help="a PEFT adapter to put on the model")
+    verb.add_argument("--revision", help="of the model on the hub")
+    verb.add_argument("--quantization", choices=("none", "nf4"), help="of a model; default none")
+    verb.add_argument("--dtype", help="of computing; default auto")
+    verb.add_argument("--n", type=int, help="how many items, drawn by the seed; default all")
+    verb.add_argument("--seed", type=int, default=0, help="of items and sampling; default 0")
+    verb.add_argument("--temperature", type=float, default=0.0, help="default 0, greedy")
+    verb.add_argument("--samples", type=int, default=1, help="completions per item, for pass@k")
+    verb.add_argument("--max-new-tokens", type=int, help="instead of the benchmark's")
+    verb.add_argument(
+        "--system-prompt",
+        metavar="TEXT",
+        help=f"instead of the benchmark's: 'none', {', '.join(SYSTEM_PROMPTS)}, or a text",
+    )
+    verb.add_argument("--batch-size", type=int, help="completions at a time; default 32")
+    verb.add_argument("--no-certainty", action="store_true", help="leave self-certainty out")
+    _add_folder(verb)
+    _add_csv(verb)
+    add_runs(verb)
+
+    verb = new("evaluations", _evaluations, "the scores of every stored evaluation")
+    verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
+    verb.add_argument("--paper", action="store_true", help="as the columns of the paper's Table 1")
+    _add_csv(verb)
+    add_runs(verb)
+
+    verb = new("compare", _compare, "compare two policies on the same items")
+    verb.add_argument("before", help="a run's id, a policy's name or an evaluation's id")
+    verb.add_argument("after", help="the same")
+    _add_csv(verb)
+    add_runs(verb)
+
+    verb = new("check", _check, "check grading: gold answers score 1, spoiled ones 0")
+    verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default all at hand")
+    _add_folder(verb)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    text = f"folder of benchmark files; default ${FOLDER_VARIABLE}"
+    parser.add_argument("--benchmarks", metavar="DIR", help=text)
+
+
+def _add_csv(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--csv", metavar="FILE", help="write the table there too")
+
+
+def _show(table: Any, csv: str | None) -> None:
+    print(table)
+    if csv is not None:
+        write_text(Path(csv), table.to_csv())
+
+
+def _benchmarks(options: argparse.Namespace) -> int:
+    from ..evaluation.benchmarks.benchmarks import BENCHMARKS
+
+    for benchmark in BENCHMARKS.values():
+        is_for = f"stands in for {benchmark.stands_in_for}" if benchmark.stands_in_for else ""
+        column = f"Table 1, {benchmark.column}" if benchmark.column else is_for
+        print(f"{benchmark.name:<15} {benchmark.title}{column and f' ({column})'}")
+        print(f"{'':<15} {benchmark.source.describe()}")
+        limit = f"<= {benchmark.max_new_tokens} tokens"
+        print(f"{'':<15} {benchmark.metric}, {limit}, {benchmark.licence}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ..evaluation.benchmarks.benchmarks import EMBEDDED, get_benchmark
+
+    # Names are checked before torch is even imported.
+    names: list[str] = []
+    for name in options.benchmark:
+        names += EMBEDDED if name == "embedded" else [get_benchmark(name).name]
+    from ..evaluation.benchmarks.alpaca import judging_command
+    from ..evaluation.evaluation import BENCHMARKS_OWN, evaluate
+    from ..evaluation.scoreboard import evaluation_table
+
+    policy: Any = options.model
+    if options.base:
+        policy = _run(options).recipe
+    prompt = BENCHMARKS_OWN
+    if options.system_prompt is not None:
+        prompt = SYSTEM_PROMPTS.get(options.system_prompt, options.system_prompt)
+    records = []
+    for name in dict.fromkeys(names):
+        record = evaluate(
+            policy,
+            name,
+            n=options.n,
+            seed=options.seed,
+            temperature=options.temperature,
+            num_samples=options.samples,
+            max_new_tokens=options.max_new_tokens,
+            system_prompt=None if prompt == "none" else prompt,
+            batch_size=options.batch_size,
+            certainty=not options.no_certainty,
+            adapter=options.adapter,
+            revision=options.revision,
+            quantization=options.quantization,
+            dtype=options.dtype,
+            benchmarks=options.benchmarks,
+            runs=options.runs,
+        )
+        records.append(record)
+        judge = judging_command(record.path)
+        if judge is not None:
+            print(f"{name}: judge the outputs with\n  {judge}", file=sys.stderr)
+    _show(evaluation_table(records), options.csv)
+    print()
+    for record in records:
+        print(record.path.resolve())
+    return 0
+
+
+def _run(options: argparse.Namespace) -> Any:
+    try:
+        return RunStore(options.runs)[options.model]
+    except KeyError as error:
+        raise InputError(f"--base needs a run: {error.args[0]}") from error
+
+
+def _evaluations(options: argparse.Namespace) -> int:
+    from ..evaluation.scoreboard import evaluation_table, find_evaluations, paper_table
+
+    store = RunStore(options.runs)
+    records = list(store.evaluations())
+    if options.names:
+        records = [record for name in options.names for record in find_evaluations(store, name)]
+    if not records:
+        print(f"no evaluations in {store.root}", file=sys.stderr)
+        return 0
+    _show((paper_table if options.paper else evaluation_table)(records), options.csv)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ..evaluation.scoreboard import comparison_table, find_evaluations
+
+    store = RunStore(options.runs)
+    sides = [find_evaluations(store, name) for name in (options.before, options.after)]
+    _show(comparison_table(*sides), options.csv)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from ..evaluation.benchmarks.benchmarks import (
+        BENCHMARKS,
+        check_grading,
+        get_benchmark,
+        load_items,
+    )
+    from ..grading.sandbox.confine import protections
+    from ..report.tables import Table
+
+    rows, wrong = [], False
+    benchmarks = [get_benchmark(name) for name in options.names or BENCHMARKS]
+    if any(benchmark.grader.runs_code for benchmark in benchmarks):
+        print(protections(), file=sys.stderr)
+    folder = benchmarks_folder(options.benchmarks)
+    for benchmark in benchmarks:
+        if not options.names and not benchmark.source.at_hand(folder):
+            rows.append([benchmark.name, "-", "-", "-", "only on the hub: name it to fetch it"])
+            continue
+        items = load_items(benchmark, folder=folder)
+        found = check_grading(benchmark, items)
+        wrong |= bool(found["odd"])
+        for line in found["odd"]:
+            print(f"{benchmark.name} {line}", file=sys.stderr)
+        golds = "graded by an outside judge, or no golds" if not found["n"] else ""
+        rows.append(
+            [
+                benchmark.name,
+                f"{found['n']} of {len(items)}",
+                f"{found['right']}/{found['n']}",
+                f"{found['wrong']}/{found['n']}",
+                golds or f"{found['seconds']:.1f} s",
+            ]
+        )
+    caption = "Completions made from the gold answers; of the spoiled ones none should be right."
+    print(
+        Table(["benchmark", "items with a gold", "gold right", "spoiled right", ""], rows, caption)
+    )
+    return int(wrong)

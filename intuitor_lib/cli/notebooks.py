@@ -1,0 +1,226 @@
+"""Execute notebooks in batch with papermill, under a profile, and render them to HTML."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..recipe.constants import InputError
+from ..report.progress import VARIABLE, watch
+from ..store.files import redact, write_text
+from ..store.locks import hold
+from ..store.places import project_root
+from ..store.run_store import RunStore
+
+__all__ = ["Execution", "check_parameters", "execute", "find_notebooks", "reproduce"]
+
+
+_DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One executed notebook. `error` says which cell failed and why; empty when none did.
+
+    `kept` is one that had been executed before and was not again.
+    """
+
+    name: str
+    profile: str
+    notebook: Path
+    html: Path | None
+    seconds: float
+    error: str = ""
+    kept: bool = False
+
+
+def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
+    """The project's notebooks, or those named by stem, number or path.
+
+    Raises:
+        InputError: a name that fits no notebook, or no project around the working folder.
+    """
+    root = project_root()
+    known = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if root else []
+    if not names:
+        if not known:
+            raise InputError(f"no notebooks found around {Path.cwd()}: run this in the project")
+        return known
+    found = []
+    for name in names:
+        matches = [path for path in known if name in (path.stem, path.stem.split("_")[0])]
+        matches = matches or [path for path in [Path(name)] if path.suffix == ".ipynb"]
+        if not matches or not matches[0].is_file():
+            stems = ", ".join(path.stem for path in known)
+            raise InputError(f"no notebook {name!r}: choose from {stems}, or give a path")
+        found.append(matches[0])
+    return found
+
+
+def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters the notebook's cell tagged `parameters` does not set.
+
+    Raises:
+        InputError: with the unknown names and the known ones.
+    """
+    import papermill
+
+    known = papermill.inspect_notebook(str(notebook))
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise InputError(
+            f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}: its parameters "
+            f"are {', '.join(known) or 'none'}"
+        )
+
+
+def reproduce(
+    notebooks: Sequence[Path],
+    profile: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    runs: str | Path | None = None,
+    force: bool = False,
+) -> Iterator[Execution]:
+    """Execute notebooks one after another; those that are done and unchanged are kept.
+
+    A notebook is done if all its cells ran with this source, these parameters and this version of
+    the package's code. One that fails ends nothing but itself. While another process executes the
+    same notebook this one waits, and takes what it left.
+
+    Args:
+        notebooks: of `find_notebooks`.
+        profile: of `recipes.PROFILES`.
+        parameters: of all of them.
+        runs: folder of the run store.
+        force: execute what is done, too.
+    """
+    for notebook in notebooks:
+        began = time.monotonic()
+        target = _target(notebook, profile, runs)
+        folder = target.parent / f".{notebook.stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = _question(notebook, profile, parameters or {})
+        with hold(folder, f"executing {notebook.stem} ({profile})"):
+            if not force and _is_done(folder, target, asked):
+                seconds = time.monotonic() - began
+                html = target.with_suffix(".html")
+                yield Execution(notebook.stem, profile, target, html, seconds, kept=True)
+                continue
+            (folder / _DONE).unlink(missing_ok=True)
+            done = execute(notebook, profile, parameters, runs=runs)
+            if not done.error:
+                write_text(folder / _DONE, json.dumps({"asked": asked}) + "\n")
+            yield done
+
+
+def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
+    return RunStore(runs).root.resolve() / "notebooks" / profile / notebook.name
+
+
+def _question(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> str:
+    """SHA-256 over what an execution depends on: cells, parameters, the package's code."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    package = Path(__file__).parents[1]
+    code = [path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))]
+    sources = [[cell["cell_type"], cell["source"]] for cell in cells]
+    text = json.dumps([sources, profile, dict(parameters), code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_done(folder: Path, target: Path, asked: str) -> bool:
+    try:
+        done = json.loads((folder / _DONE).read_text(encoding="utf-8"))["asked"] == asked
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return done and target.is_file() and target.with_suffix(".html").is_file()
+
+
+def execute(
+    notebook: Path,
+    profile: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    runs: str | Path | None = None,
+) -> Execution:
+    """Run a notebook from top to bottom; the original is left as it was.
+
+    The executed copy and its HTML lie in `notebooks/<profile>/` of the run store. Cells and
+    training steps show their progress on standard error.
+
+    Raises:
+        InputError: an unknown parameter. A cell that fails raises nothing: see `error`.
+    """
+    import papermill
+
+    values = {"profile": profile, **(parameters or {})}
+    check_parameters(notebook, values)
+    store = RunStore(runs).root.resolve()
+    target = _target(notebook, profile, runs)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    started, error = time.monotonic(), ""
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _environment(
+            INTUITOR_RUNS=str(store),
+            # A kernel specification of the user's must not lead to another environment.
+            JUPYTER_PREFER_ENV_PATH="1",
+            **{VARIABLE: f"{scratch}/progress.jsonl"},
+        ),
+        watch(Path(scratch) / "progress.jsonl"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(target),
+                parameters=values,
+                kernel_name="python3",
+                cwd=str(notebook.parent),
+                progress_bar={"desc": notebook.stem, "unit": "cell"},
+            )
+        except papermill.PapermillExecutionError as failure:
+            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failure.traceback or []))
+            error = (
+                f"cell [{failure.exec_count}] of {notebook.stem} failed: "
+                f"{failure.ename}: {failure.evalue}\n{trace}"
+            )
+    if target.is_file():
+        write_text(target, redact(target.read_text(encoding="utf-8")))
+    html = _render(target)
+    seconds = time.monotonic() - started
+    return Execution(notebook.stem, profile, target, html, seconds, redact(error).rstrip())
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _render(notebook: Path) -> Path:
+    import nbconvert
+
+    html, _ = nbconvert.HTMLExporter().from_filename(str(notebook))
+    path = notebook.with_suffix(".html")
+    write_text(path, html)
+    return path

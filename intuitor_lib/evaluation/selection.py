@@ -1,0 +1,96 @@
+"""Choosing one of N sampled answers by confidence, by vote, or by both (arXiv 2502.18581).
+
+All on stored rows: `id` of the problem, `correct`, `cluster` (equal answers share one; None cannot
+vote) and a confidence such as `self_certainty`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..report.intervals import Estimate, mean_over_problems
+
+__all__ = ["SELECTORS", "best_of_n"]
+
+SELECTORS = ("one sample", "self-certainty", "Borda vote", "majority", "any of them")
+"""Ways to choose; "any of them" counts a problem as solved if one of the N is right."""
+
+
+def best_of_n(
+    rows: Sequence[Mapping[str, Any]],
+    n: int,
+    selector: str,
+    *,
+    confidence: str = "self_certainty",
+    power: float = 1.0,
+    draws: int = 32,
+    seed: int = 0,
+) -> Estimate:
+    """Accuracy of the answer chosen among `n` completions of each problem.
+
+    The mean over problems, with a bootstrap interval over them; each problem's value is the mean
+    over `draws` choices of n of its completions without repetition (all of them once, where n is
+    their number).
+
+    Args:
+        rows: all problems with the same number of completions, at least `n`.
+        n: completions to choose from.
+        selector: of `SELECTORS`. "self-certainty" takes the most confident; "majority" the most
+            frequent answer, of equals that with the higher sum of confidences; "Borda vote" gives
+            the k-th most confident of n completions (n - k + 1) ** power votes for its answer.
+        confidence: the column to choose by; higher is more confident.
+        power: of the Borda vote; 0 is a majority vote, large ones follow the most confident.
+        draws: choices per problem.
+        seed: of the choices.
+
+    Raises:
+        ValueError: an unknown selector, or a problem with fewer than `n` completions.
+    """
+    if selector not in SELECTORS:
+        raise ValueError(f"selector={selector!r}: choose from {', '.join(SELECTORS)}")
+    groups: dict[Hashable, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["id"], []).append(row)
+    fewest = min(map(len, groups.values()), default=0)
+    if not 1 <= n <= fewest:
+        raise ValueError(f"n={n}: choose from 1 to the {fewest} completions of each problem")
+    draw = np.random.default_rng(seed)
+    values = []
+    for group in groups.values():
+        once = n == len(group)
+        chosen = [draw.permutation(len(group))[:n] for _ in range(1 if once else draws)]
+        picks = [[group[i] for i in indices] for indices in chosen]
+        right = [_right(pick, selector, confidence, power) for pick in picks]
+        values.append(sum(right) / len(right))
+    return mean_over_problems([*groups], values, seed=seed)
+
+
+def _right(
+    pick: Sequence[Mapping[str, Any]], selector: str, confidence: str, power: float
+) -> float:
+    if selector == "one sample":
+        return float(np.mean([bool(row["correct"]) for row in pick]))
+    if selector == "any of them":
+        return float(any(row["correct"] for row in pick))
+    order = sorted(pick, key=lambda row: -_confidence(row, confidence))
+    if selector == "self-certainty":
+        return float(bool(order[0]["correct"]))
+    votes: dict[Any, list[float]] = {}
+    for rank, row in enumerate(order):
+        if row["cluster"] is not None:
+            weight = float(len(order) - rank) ** power if selector == "Borda vote" else 1.0
+            tally = votes.setdefault(row["cluster"], [0.0, 0.0])
+            tally[0] += weight
+            tally[1] += _confidence(row, confidence)
+    if not votes:
+        return 0.0
+    elected = max(votes, key=lambda cluster: tuple(votes[cluster]))
+    return float(next(bool(row["correct"]) for row in order if row["cluster"] == elected))
+
+
+def _confidence(row: Mapping[str, Any], column: str) -> float:
+    value = row.get(column)
+    return -np.inf if value is None else float(value)

@@ -1,0 +1,169 @@
+"""What is evaluated: a run, the policy a recipe starts from, a model with or without an adapter.
+
+Each has a specification that tells it apart in the run store, and is loaded only when needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..policy.loading import Policy, load_model
+from ..problems.problems import load_problems
+from ..recipe.constants import EMBEDDED_MODEL, InputError
+from ..recipe.recipe import Recipe
+from ..store.run_store import RunStore
+from ..store.runs import Run
+
+__all__ = ["Subject", "find_subject"]
+
+_WEIGHTS = (".safetensors", ".json", ".bin", ".jinja", ".model")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A policy to evaluate.
+
+    Args:
+        spec: JSON-ready; what tells it apart, and `_name`, what it is called.
+        load: loads it.
+        trained_on: prompts of the problems it was trained on, where that is known.
+    """
+
+    spec: dict[str, Any]
+    load: Callable[[], Policy]
+    trained_on: frozenset[str] | None = None
+
+
+def find_subject(
+    policy: Policy | Run | Recipe | Subject | str | Path,
+    store: RunStore,
+    *,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+    dtype: str | None = None,
+    step: int | None = None,
+) -> Subject:
+    """The subject that `evaluate` means by its arguments.
+
+    Raises:
+        InputError: a run that is not finished or kept no snapshot of that step, settings that a
+            run or recipe has of its own, an unknown quantization.
+    """
+    if isinstance(policy, Subject):
+        return policy
+    settings = {
+        "adapter": None if adapter is None else str(adapter),
+        "revision": revision,
+        "quantization": quantization,
+        "dtype": dtype,
+    }
+    if isinstance(policy, str | Path):
+        policy = _stored_run(str(policy), store) or str(policy)
+    if isinstance(policy, str):
+        return _model(policy, settings)
+    given = {key: value for key, value in settings.items() if value is not None}
+    if given:
+        raise InputError(
+            f"{given}: only a model given by name or folder takes these; a run, a recipe and a "
+            "loaded policy have their own"
+        )
+    if isinstance(policy, Run):
+        return _run(policy, step)
+    if step is not None:
+        raise InputError(f"step={step}: only a run has steps")
+    if isinstance(policy, Recipe):
+        return _model(policy.model, _start(policy))
+    return _loaded(policy)
+
+
+def _stored_run(name: str, store: RunStore) -> Run | None:
+    for folder in (Path(name).expanduser(), store.root / name):
+        if (folder / "recipe.json").is_file():
+            return Run(folder)
+    return None
+
+
+def _start(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe's training loads its model."""
+    return {
+        "adapter": recipe.adapter,
+        "revision": recipe.model_revision,
+        "quantization": recipe.quantization,
+        "dtype": recipe.dtype if recipe.use_lora else "float32",
+    }
+
+
+def _run(run: Run, step: int | None) -> Subject:
+    run.require_finished()
+    recipe, weights = run.recipe, str(run.weights(step))
+    start = _start(recipe)
+    model = recipe.model if recipe.use_lora else weights
+    settings = start | ({"adapter": weights} if recipe.use_lora else {"revision": None})
+    spec: dict[str, Any] = {"run": run.id, "_name": run.id}
+    if step is not None and step != recipe.max_steps:
+        spec |= {"step": step, "_name": f"{run.id}@{step}"}
+    return Subject(spec, lambda: load_model(model, **settings), _training_prompts(recipe))
+
+
+def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
+    try:
+        return frozenset(problem.prompt.strip() for problem in load_problems(recipe).train)
+    except InputError:  # its file or the hub is out of reach now; the run is as good as ever
+        return None
+
+
+def _model(model: str, settings: dict[str, Any]) -> Subject:
+    settings = settings | {
+        "quantization": settings["quantization"] or "none",
+        "dtype": settings["dtype"] or "auto",
+    }
+    if settings["quantization"] not in ("none", "nf4"):
+        raise InputError(f"quantization={settings['quantization']!r}: choose 'none' or 'nf4'")
+    name = model.removeprefix("embedded:").rstrip("/").rpartition("/")[2]
+    spec = {
+        "model": model,
+        "model_weights": None if model == EMBEDDED_MODEL else _contents(model),
+        **settings,
+        "adapter_weights": settings["adapter"] and _contents(settings["adapter"]),
+    }
+    # A local folder is known by what it holds, wherever it lies.
+    for key in ("model", "adapter"):
+        if spec[f"{key}_weights"] is not None:
+            spec[f"_{key}"] = spec.pop(key)
+    quantized = "-nf4" if settings["quantization"] == "nf4" else ""
+    added = settings["adapter"] and Path(settings["adapter"]).name
+    spec["_name"] = name + quantized + (f"+{added}" if added else "")
+    return Subject(spec, lambda: load_model(model, **settings))
+
+
+def _loaded(policy: Policy) -> Subject:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(tensor, torch.Tensor):
+            flat = tensor.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    name = getattr(policy.model, "name_or_path", "") or type(policy.model).__name__
+    spec = {"weights": digest.hexdigest()[:16], "_name": f"{Path(name).name}-loaded"}
+    return Subject(spec, lambda: policy)
+
+
+def _contents(name: str) -> str | None:
+    """16 hex digits over the files of a local folder; None for a name on the hub."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in _WEIGHTS:
+            with file.open("rb") as stream:
+                digest.update(f"{file.name}:".encode())
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

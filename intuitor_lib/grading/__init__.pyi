@@ -1,0 +1,18 @@
+from .answers import (
+    clusters as clusters,
+    extract_answer as extract_answer,
+    grade as grade,
+    grade_labelled as grade_labelled,
+    is_correct as is_correct,
+    plurality as plurality,
+)
+from .equivalence import equivalent as equivalent
+from .forms import (
+    code_answer_type as code_answer_type,
+    extract_choice as extract_choice,
+    extract_code as extract_code,
+    extract_field as extract_field,
+    reasons_before_json as reasons_before_json,
+    same_value as same_value,
+)
+from .unit_tests import run_tests as run_tests

@@ -1,0 +1,9 @@
+"""Run Python that a model wrote, out of reach of everything else on the machine.
+
+In: the text of a program. Out: what it printed and how it ended. `confine` is the interface;
+`jail`, `cell` and `syscalls` run inside, without the package. Uses: nothing of the library.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

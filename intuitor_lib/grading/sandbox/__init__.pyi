@@ -1,0 +1,6 @@
+from .confine import (
+    Completed as Completed,
+    SandboxError as SandboxError,
+    protections as protections,
+    run_python as run_python,
+)

@@ -1,0 +1,274 @@
+"""The launcher of `sandbox`: builds the namespaces, starts the program in them, watches it.
+
+It runs as a script in a process of its own, with nothing but the standard library:
+
+    sandbox -> supervisor -> first process (pid 1 inside) -> the program
+
+The supervisor stays outside of the namespaces, where the program can neither name nor reach it.
+The first process only limits, starts and reaps the program; a pipe that the program does not
+inherit carries its verdict, and when it ends the kernel ends everything else in its namespace.
+The modules imported here are those that load fast: it starts once for every program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import resource
+import select
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+if __package__:
+    from . import cell, syscalls as sc
+else:  # as a script; appended, so that no neighbour hides a module of the standard library
+    sys.path.append(os.path.dirname(__file__))
+    import cell  # type: ignore[no-redef]
+    import syscalls as sc  # type: ignore[no-redef]
+
+__all__: list[str] = []
+
+START_SECONDS = 30.0  # for namespaces and an interpreter on a cold or busy machine
+POLL_SECONDS = 0.02
+FIRST_ID = 2_000_000  # programs that root starts: ids that no account or container uses
+
+# --- The supervisor ---------------------------------------------------------------------------
+
+
+def _supervise(report: int, lease: int) -> NoReturn:
+    """Run what standard input asks for and write how it ended to `report`, once all is gone."""
+    with os.fdopen(os.dup(0), "rb") as file:
+        request, code, text = marshal.load(file)
+    try:
+        if cell.LINUX:
+            sc.call("prctl", sc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become its children
+            _die_with_parent(request)
+        answer = _watch(request, code, text, lease)
+    except Exception as error:
+        answer = {"failed": f"{type(error).__name__}: {error}"}
+    _end_all(request.get("child", 0))
+    os.write(report, marshal.dumps(answer))
+    os._exit(0)  # to tidy up an interpreter takes as long as to start one
+
+
+def _die_with_parent(request: dict[str, Any]) -> None:
+    if request["mode"] == "none":
+        return  # killed at once, the supervisor could not end the program: the lease tells it
+    sc.call("prctl", sc.PR_SET_PDEATHSIG, cell.SIGKILL, 0, 0, 0)
+    if os.getppid() != request["parent"]:
+        raise RuntimeError("its parent has ended")
+
+
+def _watch(request: dict[str, Any], code: bytes, text: bytes, lease: int) -> dict[str, Any]:
+    status, theirs = os.pipe()
+    child = _start(request, code, text, status, theirs)
+    os.close(theirs)
+    poller = select.poll()
+    poller.register(status, select.POLLIN)
+    poller.register(lease, select.POLLIN)
+    missing: list[str] = []
+    started = None
+    deadline = time.monotonic() + START_SECONDS
+    messages = b""
+    while True:
+        ready = {descriptor for descriptor, _ in poller.poll(POLL_SECONDS * 1000)}
+        now = time.monotonic()
+        seconds = 0.0 if started is None else now - started
+        outcome = None
+        if status in ready:
+            block = os.read(status, 65536)
+            *lines, messages = (messages + block).split(b"\n")
+            for line in lines:
+                word, _, rest = line.decode(errors="replace").partition(" ")
+                if word == "failed":
+                    raise RuntimeError(rest)
+                if word == "start":
+                    started, deadline = now, now + request["timeout_s"]
+                    missing += rest.split(";") if rest else []
+                else:
+                    outcome = word
+            if not block and outcome is None:
+                if started is None:
+                    raise RuntimeError(f"{request['mode']}: it ended before the program started")
+                outcome = "killed"
+        if outcome is None and lease in ready:
+            outcome = "stopped"
+        if outcome is None and now >= deadline:
+            if started is None:
+                raise RuntimeError(f"the program did not start within {START_SECONDS:.0f} s")
+            outcome = "timeout"
+        if outcome is None and started is not None and cell.LINUX:
+            outcome = _excess(child, request)
+        if outcome is not None:
+            if not os.path.exists("/proc/thread-self/children"):
+                missing.append("a limit on memory in all")
+            return {"status": outcome, "seconds": seconds, "missing": missing}
+
+
+def _start(request: dict[str, Any], code: bytes, text: bytes, status: int, theirs: int) -> int:
+    """Fork the first process, or bubblewrap to become it, and return its id."""
+    os.dup2(_file(text), 0)
+    if request["mode"] == "namespaces":
+        request["own_id"] = os.geteuid() == 0 and _is_mapped(FIRST_ID + os.getpid())
+        if request["own_id"]:
+            request["own_id"] = FIRST_ID + os.getpid()
+            sc.call("unshare", sc.OWN_SPACES)
+        else:
+            ids = ("uid_map", os.geteuid()), ("gid_map", os.getegid())
+            sc.call("unshare", sc.OWN_SPACES | sc.CLONE_NEWUSER)
+            cell.write("/proc/self/setgroups", "deny")
+            for name, outside in ids:
+                cell.write(f"/proc/self/{name}", f"{cell.INSIDE_ID} {outside} 1")
+            _die_with_parent(request)  # the new namespace may have cleared it
+    child = request["child"] = os.fork()
+    if child:
+        return child
+    os.close(status)
+    try:
+        if cell.LINUX:
+            # The kernel's memory killer takes the program rather than the evaluation.
+            with contextlib.suppress(OSError):
+                cell.write("/proc/self/oom_score_adj", "1000")
+        if request["mode"] == "bubblewrap":
+            _become_bubblewrap(request, code, theirs)
+        cell.be_first(request, theirs, code)
+    except BaseException as error:
+        cell.fail(theirs, error)
+
+
+def _become_bubblewrap(request: dict[str, Any], code: bytes, theirs: int) -> NoReturn:
+    program, copy = _file(code), _file(marshal.dumps(request))
+    for descriptor in (program, copy, theirs):
+        os.set_inheritable(descriptor, True)
+    words = "--unshare-all --unshare-user --die-with-parent --new-session --as-pid-1 --clearenv"
+    words += f" --uid {cell.INSIDE_ID} --gid {cell.INSIDE_ID} --cap-drop ALL --hostname sandbox"
+    argv = [request["bubblewrap"], *words.split()]
+    for path in request["binds"]:
+        argv += ["--ro-bind", path, path]
+    for path, target in request["links"].items():
+        argv += ["--symlink", target, path]
+    for path in request["hidden"]:
+        argv += ["--perms", "0000", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
+    for path in request["devices"]:
+        argv += ["--dev-bind", path, path]
+    for name in request["shortcuts"]:
+        argv += ["--symlink", cell.BOX, name]
+    argv += ["--size", str(request["files_mb"] << 20), "--tmpfs", cell.BOX]
+    argv += ["--perms", "0444", "--ro-bind-data", str(program), cell.PROGRAM]
+    for module in (__file__, cell.__file__, sc.__file__):
+        argv += ["--ro-bind", module, f"/launcher/{os.path.basename(module)}"]
+    argv += [
+        "--remount-ro",
+        "/",
+        "--chdir",
+        cell.BOX,
+        "--",
+        request["executable"],
+        "-I",
+        "-S",
+        "-B",
+    ]
+    argv += ["/launcher/jail.py", "first", str(theirs), str(copy)]
+    os.execve(argv[0], argv, {})
+
+
+def _excess(child: int, request: dict[str, Any]) -> str | None:
+    """ "memory" or "killed" when the program and what it started are too much in all."""
+    ours = {child}
+    if request["mode"] == "bubblewrap":
+        ours.update(_children(child))  # the first process is bubblewrap's child
+    count = pages = 0
+    for pid in _descendants(os.getpid()):
+        if pid in ours:
+            continue
+        count += 1
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pages += int(_read(f"/proc/{pid}/statm").split()[1])
+    if pages * resource.getpagesize() > request["memory_mb"] << 20:
+        return "memory"
+    return "killed" if count > request["processes"] else None
+
+
+def _children(pid: int) -> Iterator[int]:
+    # A process may end while it is looked at: then it has no children.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                yield from map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    pending = [pid]
+    while pending:
+        for child in _children(pending.pop()):
+            yield child
+            pending.append(child)
+
+
+def _end_all(child: int) -> None:
+    """Kill everything below this process and return when it is gone.
+
+    When the first process of a namespace ends, the kernel has ended all others before.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            # By itself too: without a list of descendants it is all that can be named.
+            for pid in {child, *(_descendants(os.getpid()) if cell.LINUX else ())} - {0}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, cell.SIGKILL)
+                    if not cell.LINUX:
+                        os.killpg(child, cell.SIGKILL)
+            while ended := os.waitpid(-1, os.WNOHANG)[0]:
+                child = 0 if ended == child else child
+            time.sleep(0.0005)
+
+
+def _file(content: bytes) -> int:
+    """A descriptor of an unnamed file in memory that holds `content` and cannot be changed."""
+    if not cell.LINUX:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            return os.dup(file.fileno())
+    import fcntl
+
+    descriptor = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _is_mapped(number: int) -> bool:
+    """Whether the user namespace that this process is in has the id."""
+    for line in _read("/proc/self/uid_map").splitlines():
+        first, _, size = map(int, line.split())
+        if first <= number < first + size:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    role, first, second = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    os.set_inheritable(first, False)
+    os.set_inheritable(second, False)
+    if role == "first":
+        try:
+            with os.fdopen(second, "rb") as copied:
+                asked = marshal.load(copied)
+            cell.be_first(asked, first)
+        except BaseException as problem:
+            cell.fail(first, problem)
+    _supervise(first, second)

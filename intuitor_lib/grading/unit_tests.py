@@ -1,0 +1,286 @@
+"""Model-written programs against their unit tests, each run in the sandbox.
+
+Three kinds of tests, as plain mappings:
+
+    {"kind": "check", "setup": source, "test": source, "entry_point": name}
+        HumanEval: `test` defines check(candidate), which raises where the candidate is wrong
+    {"kind": "function", "entry_point": "name" or "Class.method", "form": "literal" or "json",
+     "tests": [[arguments, expected], ...]}
+        a call for each pair; literals as `1, [2]`, or JSON values one a line (LiveCodeBench)
+    {"kind": "stdin", "tests": [[input, expected output], ...]}
+        a run of the whole program for each pair
+
+Of the last two kinds the expected values never enter the sandbox: the program's results are
+compared outside of it. A check has to run beside the program, which must come through it to the
+end; one that ends the process early has not passed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeVar
+
+from .sandbox.confine import Completed, run_python
+
+__all__ = ["IMPORTS", "SECONDS_PER_TEST", "in_threads", "run_tests"]
+
+SECONDS_PER_TEST = 6.0
+"""Limit of each test, as in LiveCodeBench."""
+
+IMPORTS = """\
+import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from typing import *
+"""
+"""What competitive programming sites import before a solution."""
+
+_MAX_COMPARED = 10_000_000  # characters of a result; a longer one is not what was asked for
+_STARTUP_SECONDS = 5.0
+_First = TypeVar("_First")
+_Result = TypeVar("_Result")
+
+# Both harnesses read their specification before the program runs, so it finds its input empty.
+_CALLS = """\
+import ast, json, os, signal, sys
+spec = json.loads(sys.stdin.readline())
+emit = os.fdopen(os.dup(1), "w")
+sys.set_int_max_str_digits(0)
+
+def late(*_):
+    raise TimeoutError(f"over {spec['seconds']:g} s")
+
+signal.signal(signal.SIGALRM, late)
+space = {"__name__": "solution"}
+exec(spec["setup"], space)
+exec(compile(spec["code"], "solution.py", "exec"), space)
+target = space
+for part in spec["entry_point"].split("."):
+    target = target[part] if isinstance(target, dict) else getattr(target(), part)
+if "test" in spec:
+    exec(compile(spec["test"], "test.py", "exec"), space)
+    space["check"](target)
+    print(spec["mark"], file=emit, flush=True)
+for text in spec.get("arguments", ()):
+    if spec["form"] == "json":
+        arguments = [json.loads(line) for line in text.split("\\n") if line.strip()]
+    else:
+        arguments = ast.literal_eval(f"({text},)" if text.strip() else "()")
+    signal.setitimer(signal.ITIMER_REAL, spec["seconds"])
+    result = target(*arguments)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    result = dict(result) if isinstance(result, dict) else result
+    print(spec["mark"] + repr(result).replace("\\n", " "), file=emit, flush=True)
+"""
+
+# A fork a test, out of an interpreter that has started: it costs a millisecond. The child has no
+# way to the harness's output, so it cannot speak for it.
+_RUNS = """\
+import json, os, sys, tempfile, time, traceback
+spec = json.loads(sys.stdin.readline())
+emit = os.fdopen(os.dup(1), "w")
+
+def child(given, said, erred):
+    for target, file in enumerate((given, said, erred)):
+        os.dup2(file.fileno(), target)
+    os.closerange(3, 64)
+    sys.stdin, sys.stdout, sys.stderr = (open(i, "r" if i == 0 else "w") for i in range(3))
+    status = 0
+    try:
+        exec(compile(spec["code"], "solution.py", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        status = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 255)
+
+for text in spec["inputs"]:
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as erred:
+            given.write(text.encode("utf-8", "replace"))
+            given.seek(0)
+            pid = os.fork()
+            if pid == 0:
+                child(given, said, erred)
+            end = time.monotonic() + spec["seconds"]
+            ended = 0
+            while not ended and time.monotonic() < end:
+                time.sleep(0.001)
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            late = not ended
+            if late:
+                os.kill(pid, 9)
+                status = os.waitpid(pid, 0)[1]
+            status = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            erred.seek(0)
+            result = {
+                "status": "timeout" if late else status,
+                "out": said.read(spec["most"]).decode("utf-8", "replace"),
+                "err": erred.read()[-2000:].decode("utf-8", "replace"),
+            }
+            print(spec["mark"] + json.dumps(result), file=emit, flush=True)
+            if status or late:
+                break
+"""
+
+
+def run_tests(
+    code: str, tests: Mapping[str, Any], *, seconds: float = SECONDS_PER_TEST
+) -> tuple[bool, str]:
+    """Whether a program passes all its tests, and why not: the first failure, in a few words.
+
+    `seconds` limits each test (for a check: all of it), ten times that all calls of a function.
+    Raises `SandboxError` where programs cannot be confined; never because of what `code` does.
+    """
+    kinds = {"check": _check, "function": _calls, "stdin": _runs}
+    if tests["kind"] not in kinds:
+        raise ValueError(f"tests are of kind {tests['kind']!r}: expected {', '.join(kinds)}")
+    return kinds[tests["kind"]](code, tests, seconds)
+
+
+def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> list[_Result]:
+    """`work` on every item, as many at once as there are cores; an interrupt waits for none."""
+    executor = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        return list(executor.map(work, items))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _check(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
+    mark = secrets.token_hex(16)
+    spec = {key: tests[key] for key in ("setup", "test", "entry_point")}
+    done = _harness(_CALLS, code, spec, mark, seconds, seconds)
+    passed = done.status == "ok" and mark in done.stdout.split()
+    return passed, "passed" if passed else _failure(done)
+
+
+def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
+    pairs, mark = tests["tests"], secrets.token_hex(16)
+    spec = {
+        "setup": IMPORTS,
+        "entry_point": tests["entry_point"],
+        "form": tests["form"],
+        "arguments": [arguments for arguments, _ in pairs],
+    }
+    # A loop inside C code outlives the limit of one call, and must not outlive that of all.
+    done = _harness(_CALLS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
+    results = _marked(done.stdout, mark)
+    read = json.loads if tests["form"] == "json" else ast.literal_eval
+    for i, (_, expected) in enumerate(pairs):
+        if i >= len(results):
+            return False, f"test {i + 1} of {len(pairs)}: {_failure(done)}"
+        if not _same_result(results[i], expected, read):
+            return False, f"test {i + 1} of {len(pairs)}: wrong result"
+    return True, "passed"
+
+
+def _runs(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
+    pairs, mark = tests["tests"], secrets.token_hex(16)
+    spec = {
+        "inputs": [given for given, _ in pairs],
+        "most": max([1 << 20, *(4 * len(expected) for _, expected in pairs)]),
+    }
+    done = _harness(_RUNS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
+    results = [json.loads(line) for line in _marked(done.stdout, mark)]
+    for i, (_, expected) in enumerate(pairs):
+        place = f"test {i + 1} of {len(pairs)}"
+        if i >= len(results):
+            return False, f"{place}: {_failure(done)}"
+        result = results[i]
+        if result["status"] != 0:
+            return False, f"{place}: {_ending(result)}"
+        if not _same_output(result["out"], expected):
+            return False, f"{place}: wrong output"
+    return True, "passed"
+
+
+def _marked(stdout: str, mark: str) -> list[str]:
+    """What the harness said, among whatever the program printed."""
+    return [line[len(mark) :] for line in stdout.split("\n") if line.startswith(mark)]
+
+
+def _harness(
+    harness: str, code: str, spec: Mapping[str, Any], mark: str, seconds: float, limit: float
+) -> Completed:
+    line = json.dumps({**spec, "code": code, "mark": mark, "seconds": seconds})
+    return run_python(
+        harness, line + "\n", timeout_s=limit + _STARTUP_SECONDS, output_bytes=_MAX_COMPARED
+    )
+
+
+def _failure(done: Completed) -> str:
+    if done.status == "ok":
+        return "ended early"
+    return _error(done.stderr) if done.status == "error" else done.status
+
+
+def _ending(result: Mapping[str, Any]) -> str:
+    status = result["status"]
+    if status == "timeout":
+        return "timeout"
+    return "killed" if status < 0 else _error(result["err"])
+
+
+def _error(stderr: str) -> str:
+    last = (stderr.strip().splitlines() or ["exit status other than 0"])[-1]
+    if last.startswith("TimeoutError: over"):
+        return "timeout"
+    return "memory" if last.startswith("MemoryError") else f"error: {last[:200]}"
+
+
+def _same_result(result: str, expected: str, read: Callable[[str], Any]) -> bool:
+    if result == expected:
+        return True
+    try:
+        return _same(ast.literal_eval(result), read(expected), tuples=read is ast.literal_eval)
+    # What a hostile result can make the parser raise.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
+
+
+def _same(given: Any, expected: Any, *, tuples: bool) -> bool:
+    """Python's ==, but floats agree to 1e-9 and, in JSON, a tuple is a list."""
+    if isinstance(given, tuple) and not tuples:
+        given = list(given)
+    if isinstance(given, list | tuple) and type(given) is type(expected):
+        return len(given) == len(expected) and all(
+            _same(g, e, tuples=tuples) for g, e in zip(given, expected, strict=True)
+        )
+    if isinstance(given, float) or isinstance(expected, float):
+        numbers = (int, float)
+        if isinstance(given, numbers) and isinstance(expected, numbers):
+            return given == expected or math.isclose(given, expected, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(given == expected)
+
+
+def _same_output(given: str, expected: str) -> bool:
+    """Line by line, but for space around them; numbers as numbers, as LiveCodeBench does."""
+    ours, theirs = ([ln.strip() for ln in text.strip().split("\n")] for text in (given, expected))
+    return len(ours) == len(theirs) and all(
+        a == b or _same_numbers(a.split(), b.split()) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _same_numbers(given: Sequence[str], expected: Sequence[str]) -> bool:
+    if len(given) != len(expected):
+        return False
+    try:
+        return all(Decimal(g) == Decimal(e) for g, e in zip(given, expected, strict=True))
+    except InvalidOperation:
+        return False

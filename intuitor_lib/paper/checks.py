@@ -1,0 +1,76 @@
+"""Whether what a batch of notebooks left behind is as planned: trainings, numbers, records."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..store.run_store import RunStore
+from .comparison import load_records, missing
+from .plan import PLAN, planned
+
+__all__ = ["audit"]
+
+_MOST_CERTAIN = 60.0  # nats; more than any vocabulary's logits give in practice
+
+
+def audit(profile: str, runs: str | Path | None = None) -> list[str]:
+    """What is wrong after every notebook was executed under a profile; nothing if all is well.
+
+    Every planned training is there, finished, once, with each step recorded once; nothing else
+    was trained under the names of the plan. Every stored number is finite and in its range. Every
+    notebook left a record, and every table and figure of the paper is answered.
+    """
+    store = RunStore(runs)
+    faults = [*_trainings(store, profile), *_numbers(store, profile)]
+    records = load_records(profile, store.root, committed=False)
+    faults += [f"{name}: no record" for name in PLAN if name not in records]
+    return faults + missing(records.values())
+
+
+def _trainings(store: RunStore, profile: str) -> Iterator[str]:
+    wanted = planned(profile)
+    runs = list(store)
+    found = Counter(run.recipe.digest for run in runs)
+    names = {recipe.name for recipe in wanted.values()}
+    for digest, recipe in wanted.items():
+        if found[digest] != 1:
+            yield f"{recipe.name}, seed {recipe.seed}: trained {found[digest]} times, not once"
+    for run in runs:
+        steps = [row["step"] for row in run.metrics]
+        if run.recipe.name in names and run.recipe.digest not in wanted:
+            yield f"{run.id}: not planned"
+        if not run.finished or steps != list(range(1, run.recipe.max_steps + 1)):
+            yield f"{run.id}: {run.status['state']}, with the steps {steps}"
+
+
+def _numbers(store: RunStore, profile: str) -> Iterator[str]:
+    folder = store.root / "results" / profile
+    files = sorted(folder.rglob("*.json"))
+    if not files:
+        yield f"no results in {folder}"
+    for file in files:
+        name = file.relative_to(folder)
+        found = json.loads(file.read_text(encoding="utf-8"))["result"]
+        if file.stem == "training":
+            for row in found["metrics"]:
+                for column in ("reward", "loss", "rewards/self_certainty/mean"):
+                    if not _finite(row.get(column)):
+                        yield f"{name}: {column} is {row.get(column)} at step {row['step']}"
+        elif "rows" in found and "tokens" in found["rows"]:
+            columns = found["rows"]
+            if not columns["id"]:
+                yield f"{name}: no completions"
+            if not all(verdict in (True, False, None) for verdict in columns["correct"]):
+                yield f"{name}: a verdict is neither true nor false"
+            for certainty, tokens in zip(columns["self_certainty"], columns["tokens"], strict=True):
+                if tokens < 1 or not (_finite(certainty) and 0 <= certainty < _MOST_CERTAIN):
+                    yield f"{name}: self-certainty {certainty} over {tokens} tokens"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

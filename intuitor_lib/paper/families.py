@@ -1,0 +1,54 @@
+"""The model families of the paper's Tables 4 to 6: really trained, at a size that fits anywhere.
+
+A tiny model has a family's architecture (its attention, norms and rotary embedding as
+transformers implements them), random weights and the embedded model's tokenizer. It learns
+nothing; that it trains in 4 bits with LoRA is what it shows.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..recipe.recipe import Recipe
+from ..recipe.recipes import get_recipe
+
+__all__ = ["ARCHITECTURES", "tiny_recipe"]
+
+ARCHITECTURES: Mapping[str, str] = types.MappingProxyType(
+    {
+        "qwen2.5-7b": "Qwen2",
+        "qwen2.5-14b": "Qwen2",
+        "qwen3-14b": "Qwen3",
+        "llama3.2-3b": "Llama",
+        "olmo2-7b": "Olmo2",
+    }
+)
+"""The architecture of each recipe's model, as transformers names its classes."""
+
+
+def tiny_recipe(name: str, folder: str | Path, *, seed: int = 7) -> Recipe:
+    """Two steps of a tiny model of a recipe's family, in 4 bits with LoRA, on products.
+
+    Its other settings are those of `intuitor` under the profile smoke. The model is made in
+    `folder` if it is not there.
+
+    Raises:
+        ValueError: a recipe that is none of `ARCHITECTURES`.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"name={name!r}: choose from {', '.join(ARCHITECTURES)}")
+    from ..policy.tiny import make_tiny_model
+
+    place = Path(folder) / ARCHITECTURES[name].lower()
+    if not (place / "config.json").is_file():
+        make_tiny_model(ARCHITECTURES[name], place, head_dim=16)
+    return get_recipe(
+        "intuitor",
+        "smoke",
+        name=f"tiny-{ARCHITECTURES[name].lower()}",
+        model=str(place),
+        seed=seed,
+        preflight_problems=0,
+    )

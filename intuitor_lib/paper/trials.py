@@ -1,0 +1,312 @@
+"""The trainings and tests behind the notebooks: asked for by name, done once, shared by all.
+
+A *trial* is one policy of an experiment: a recipe trained under a profile and a seed, or the base
+it starts from. `collect` gives trials with what a notebook needs of them. Their results are small
+files without weights:
+
+    data/results/<profile>/<recipe>-s<seed>-<digest>/   committed with the project
+    runs/results/<profile>/...                          of this machine
+        training.json        settings, environment, metrics of every step, some completions
+        <test>.json          a row per completion; <test>@<step>.json of a snapshot
+
+Committed ones are read, unless `retrain` is asked for; what is missing is trained and evaluated,
+through the run store, which does nothing twice. Nothing here imports torch before it must.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
+from ..recipe.constants import InputError
+from ..recipe.recipe import Recipe
+from ..recipe.recipes import get_recipe
+from ..store.run_store import RunStore
+from ..training.monitor import marked
+from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
+from .results import result
+
+if TYPE_CHECKING:
+    from ..evaluation.benchmarks.benchmarks import Benchmark
+
+__all__ = ["Trial", "collect", "subject"]
+
+_KEPT = ("id", "sample", "correct", "tokens", "clipped", "self_certainty", "answer", "completion")
+_LONGEST_KEPT = 400  # characters of a completion
+_METRICS_LEFT_OUT = ("epoch", "num_tokens", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One policy of an experiment, with what was measured on it.
+
+    `on_record` says that all of it was found, and nothing trained or evaluated for it now.
+    """
+
+    arm: str
+    label: str
+    profile: str
+    recipe: Recipe
+    training: Mapping[str, Any] | None = None
+    tables: Mapping[tuple[str, int | None], Rows] = field(default_factory=dict)
+    on_record: bool = False
+
+    @property
+    def seed(self) -> int:
+        """Of the training; of a base, that of the recipe that starts from it."""
+        return self.recipe.seed
+
+    @property
+    def metrics(self) -> Rows:
+        """One row per training step, with the alarms of today's rules; none of a base."""
+        rows = self.training["metrics"] if self.training else []
+        return marked(rows, problems=self.recipe.problems_per_step)
+
+    @property
+    def completions(self) -> Rows:
+        """Completions kept in training; none of a base."""
+        return list(self.training["completions"]) if self.training else []
+
+    def rows(self, test: str, step: int | None = None) -> Rows:
+        """The completions of a test: of the result, or of the snapshot after a step.
+
+        Raises:
+            KeyError: it was not asked for in `collect`.
+        """
+        if (test, step) not in self.tables:
+            have = ", ".join(f"{name}@{at}" if at else name for name, at in self.tables)
+            raise KeyError(f"{self.label}: no test {test!r} at step {step}; collected: {have}")
+        return self.tables[test, step]
+
+
+def collect(
+    arms: Sequence[str],
+    profile: str,
+    *,
+    tests: Sequence[str] = (),
+    steps: Sequence[int] = (),
+    step_tests: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    retrain: bool = False,
+    runs: str | Path | None = None,
+) -> dict[str, list[Trial]]:
+    """Trials by label, one for each seed; what is not on record is trained and evaluated now.
+
+    Args:
+        arms: names of `ARMS`.
+        profile: of `PROFILES`.
+        tests: names of the profile's suite, put to every result.
+        steps: steps whose snapshots take the `step_tests`, too; a base takes them once, as step 0.
+        step_tests: names of the profile's suite.
+        seeds: of the trainings; by default `SEEDS` for those of `MAIN`, the first for others.
+        retrain: do not read the results that come with the project.
+        runs: the run store.
+
+    Raises:
+        InputError: an unknown arm, profile or test.
+    """
+    for arm in arms:
+        if arm not in ARMS:
+            raise InputError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
+    if profile not in SUITES:
+        raise InputError(f"unknown profile {profile!r}: choose from {', '.join(SUITES)}")
+    suite = SUITES[profile]
+    for name in (*tests, *step_tests):
+        if name not in suite:
+            raise InputError(f"unknown test {name!r}: choose from {', '.join(suite)}")
+    trials: dict[str, list[Trial]] = {}
+    for arm in arms:
+        for seed in arm_seeds(arm, profile, seeds):
+            store = _Store(arm, profile, seed, retrain, runs)
+            training = None if store.is_base else store.training()
+            tables: dict[tuple[str, int | None], Rows] = {}
+            for name in tests:
+                tables[name, None] = store.rows(suite[name], None)
+            for step in (0,) if store.is_base and steps else steps:
+                for name in step_tests:
+                    tables[name, step] = store.rows(suite[name], None if store.is_base else step)
+            trial = Trial(arm, ARMS[arm], profile, store.recipe, training, tables, store.only_read)
+            trials.setdefault(trial.label, []).append(trial)
+    return trials
+
+
+def confidence(
+    profile: str, *, retrain: bool = False, runs: str | Path | None = None
+) -> dict[str, Any]:
+    """What `measure_confidence` finds of base, GRPO and INTUITOR on the test `signal`.
+
+    The four pairs of generator and grader of the paper's Figure 8, the first seed's policies.
+    """
+    test, seed = SUITES[profile]["signal"], SEEDS[profile][0]
+    arms = {"base": "base", "GRPO": "grpo", "INTUITOR": "intuitor"}
+    pairs = {"base": ["base", "INTUITOR"], "GRPO": ["GRPO"], "INTUITOR": ["INTUITOR"]}
+
+    def make() -> dict[str, Any]:
+        from ..evaluation.benchmarks.benchmarks import get_benchmark
+        from ..evaluation.confidence import measure_confidence
+
+        benchmark = _benchmark(test, profile)
+        return measure_confidence(
+            {label: subject(arm, profile, runs=runs) for label, arm in arms.items()},
+            pairs,
+            get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark,
+            n=test.n,
+            num_samples=test.num_samples,
+            temperature=test.temperature,
+            max_new_tokens=test.max_new_tokens or 1024,
+        )
+
+    trained = [arm_recipe(arm, profile, seed).digest for arm in arms.values()]
+    return result(
+        "confidence",
+        make,
+        profile=profile,
+        key={"test": asdict(test), "trained": trained, "pairs": pairs},
+        retrain=retrain,
+        runs=runs,
+    )
+
+
+def subject(
+    arm: str, profile: str, *, seed: int | None = None, runs: str | Path | None = None
+) -> Any:
+    """An arm's policy, as `evaluation.evaluate` and `confidence.measure_confidence` take it.
+
+    It is trained now if the run store has not got it. The seed is the profile's first by default.
+    """
+    seed = SEEDS[profile][0] if seed is None else seed
+    return _Store(arm, profile, seed, True, runs).subject(None)
+
+
+class _Store:
+    """Reads a trial's results, and makes those that are missing."""
+
+    def __init__(
+        self, arm: str, profile: str, seed: int, retrain: bool, runs: str | Path | None
+    ) -> None:
+        self.is_base = arm.startswith("base")
+        self.recipe = arm_recipe(arm, profile, seed)
+        self.profile, self.retrain, self.runs = profile, retrain, runs
+        self.only_read = True
+        self._subject: tuple[int | None, Any] | None = None
+        kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
+        self.folder = f"{kind}-s{seed}-{self.recipe.digest}"
+
+    def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+        def made() -> Any:
+            self.only_read = False
+            return make()
+
+        return result(
+            f"{self.folder}/{name}",
+            made,
+            profile=self.profile,
+            key=key,
+            retrain=self.retrain,
+            runs=self.runs,
+        )
+
+    @functools.cached_property
+    def run(self) -> Any:
+        from ..training.training import train
+
+        return train(self.recipe, runs=self.runs)
+
+    def training(self) -> Mapping[str, Any]:
+        """Settings, environment, metrics and completions of the training."""
+        return self._result("training", self.recipe.digest, lambda: _training(self.run))
+
+    def rows(self, test: Test, step: int | None) -> Rows:
+        """The rows of a test, of the result or a snapshot."""
+        last = step is None or step == self.recipe.max_steps
+        at = "" if last else f"@{step}"
+        key = {"test": asdict(test), "trained": self.recipe.digest}
+        found = self._result(
+            f"{test.name}{at}", key, lambda: self._evaluate(test, None if last else step)
+        )
+        return _as_rows(found["rows"])
+
+    def subject(self, step: int | None) -> Any:
+        """The policy to evaluate, loaded once for all tests; only the last one is held."""
+        if self._subject is None or self._subject[0] != step:
+            from ..evaluation.subjects import find_subject
+
+            policy = self.recipe if self.is_base else self.run
+            found = find_subject(policy, RunStore(self.runs), step=step)
+            found = dataclasses.replace(found, load=functools.cache(found.load))
+            self._subject = step, found
+        return self._subject[1]
+
+    def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
+        from ..evaluation.evaluation import evaluate
+
+        record = evaluate(
+            self.subject(step),
+            _benchmark(test, self.profile),
+            n=test.n,
+            temperature=test.temperature,
+            num_samples=test.num_samples,
+            max_new_tokens=test.max_new_tokens,
+            runs=self.runs,
+        )
+        spec = {
+            part: {k: v for k, v in values.items() if k not in ("_ids", "_adapter", "_model")}
+            for part, values in record.spec.items()
+        }
+        return {**spec, "environment": record.environment, "rows": _as_columns(record.rows)}
+
+
+def _benchmark(test: Test, profile: str) -> Benchmark | str:
+    if test.benchmark != HELD_OUT:
+        return test.benchmark
+    recipe = get_recipe("intuitor", profile)
+    template = test.prompt_template or recipe.prompt_template
+    return held_out_benchmark(recipe.replace(prompt_template=template))
+
+
+def _training(run: Any) -> dict[str, Any]:
+    return {
+        "recipe": run.recipe.to_dict(),
+        "problems": run.problems,
+        "environment": run.environment,
+        "seconds": round(run.seconds, 1),
+        "metrics": [
+            {
+                k: _short(v)
+                for k, v in row.items()
+                if k not in _METRICS_LEFT_OUT and not k.startswith("profiling/")
+            }
+            for row in run.metrics
+        ],
+        "completions": [
+            {k: _short(v) for k, v in row.items() if k != "prompt"} for row in run.completions
+        ],
+    }
+
+
+def _short(value: Any) -> Any:
+    """Floats to six digits, long texts cut."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return value[:_LONGEST_KEPT] if isinstance(value, str) else value
+
+
+def _as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Of several completions of an item, only the first keeps its text."""
+    return {
+        column: [
+            None if column == "completion" and row["sample"] else _short(row.get(column))
+            for row in rows
+        ]
+        for column in _KEPT
+    }
+
+
+def _as_rows(columns: Mapping[str, Sequence[Any]]) -> Rows:
+    names = list(columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]

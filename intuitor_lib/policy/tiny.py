@@ -1,0 +1,52 @@
+"""Random models of a real architecture, small enough to train anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .embedded import embedded_model_folder
+
+__all__ = ["make_tiny_model"]
+
+
+def make_tiny_model(
+    architecture: str, folder: str | Path, *, tokenizer: Any = None, seed: int = 0, **settings: Any
+) -> Path:
+    """A random model of two layers with a tokenizer, written to a folder.
+
+    Args:
+        architecture: as transformers names its classes: "Qwen2", "Llama".
+        folder: where it is written.
+        tokenizer: the embedded model's by default.
+        seed: of the weights; torch's global random state stays as it was.
+        settings: of the architecture's configuration, instead of the small ones; `dtype` is that
+            of the stored weights.
+    """
+    tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(embedded_model_folder())
+    dtype = settings.pop("dtype", torch.float32)
+    config = getattr(transformers, f"{architecture}Config")(
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **settings,
+        }
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{architecture}ForCausalLM")(config)
+    model.to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)

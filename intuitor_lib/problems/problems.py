@@ -1,0 +1,328 @@
+"""Problems to train on: procedural generators, local files, Hugging Face data sets.
+
+Whatever the source, prompts are distinct, held-out problems are none of the training problems,
+and the same recipe gives the same problems in every process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import json
+import numbers
+import os
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..recipe.constants import EMBEDDED_PROGRAMS, GENERATOR_PREFIX
+from ..recipe.recipe import Recipe
+from .stand_ins.programming import programming_problems
+from .tables import TABLE_SUFFIXES, DataError, Fault, RawTable, is_unicode, read_hub, read_table
+
+__all__ = ["DEFAULT_GENERATED", "DataError", "Problem", "Problems", "gold_answer", "load_problems"]
+
+DEFAULT_GENERATED = 1024
+"""Training problems of a generator when `max_problems` is None (fewer if it has no more)."""
+
+ID_COLUMNS = ("id", "unique_id", "task_id")
+FAULTS_SHOWN = 20
+
+# reasoning-gym seeds item i with seed + i; blocks with unrelated seeds keep the problems of
+# dataset_seed 0 and 1 from being the same ones shifted by one.
+GENERATOR_BLOCK = 1000
+
+# Families of reasoning-gym 0.1.25 whose items follow the order of a set of strings.
+HASH_ORDERED = frozenset(
+    ("isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: the prompt as given, its gold answer if it has one, where it comes from.
+
+    `tests` are the unit tests of a programming problem, as JSON of what `unit_tests.run_tests`
+    takes.
+    """
+
+    prompt: str
+    answer: str | None
+    id: str
+    source: str
+    tests: str | None = None
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Training and held-out problems of one recipe.
+
+    `duplicates_dropped` counts rows (of a generator: draws) whose prompt had come before;
+    `unusable_dropped` counts rows of a hub data set without a usable prompt or answer.
+    """
+
+    source: str
+    train: tuple[Problem, ...]
+    held_out: tuple[Problem, ...] = ()
+    duplicates_dropped: int = 0
+    unusable_dropped: int = 0
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 over every prompt and answer in order."""
+        digest = hashlib.sha256()
+        for part, problems in (("train", self.train), ("held_out", self.held_out)):
+            for problem in problems:
+                tests = [] if problem.tests is None else [problem.tests]
+                text = json.dumps([part, problem.prompt, problem.answer, *tests])
+                digest.update(text.encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """Source, counts and fingerprint as JSON-ready values, for a run's record."""
+        return {
+            "source": self.source,
+            "train": len(self.train),
+            "held_out": len(self.held_out),
+            "without_answer": sum(p.answer is None for p in self.train + self.held_out),
+            "duplicates_dropped": self.duplicates_dropped,
+            "unusable_dropped": self.unusable_dropped,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def load_problems(recipe: Recipe) -> Problems:
+    """The training and held-out problems of a recipe.
+
+    `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
+    `embedded:programs` (programming problems, none of them in the benchmark `programs`), a file
+    (.jsonl, .json, .csv, .parquet) or else the name of a Hugging Face data set. Of problems with
+    the same prompt the first is kept. Held-out problems are drawn by a permutation seeded with
+    `dataset_seed`, then up to `max_problems` training problems from the rest; both keep the order
+    of their source.
+
+    Raises:
+        DataError: a source that cannot be read; every malformed row of a file, by line; fewer
+            problems than the recipe needs.
+    """
+    path, unusable = Path(recipe.dataset).expanduser(), 0
+    named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
+    wanted = [column for column in (*named, *ID_COLUMNS) if column]
+    if recipe.dataset.startswith(GENERATOR_PREFIX):
+        source = recipe.dataset
+        distinct, duplicates = _generate(recipe)
+    else:
+        if recipe.dataset == EMBEDDED_PROGRAMS:
+            source = recipe.dataset
+            rows = _programs(source)
+        elif path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
+            source = path.name
+            rows, _ = _problems_of(read_table(path, wanted), recipe, source, path.stem)
+        else:
+            source = recipe.dataset
+            table = read_hub(
+                recipe.dataset,
+                name=recipe.dataset_name,
+                split=recipe.dataset_split,
+                revision=recipe.dataset_revision,
+                columns=wanted,
+                instead="use a local file (--data FILE, or dataset='FILE.jsonl'), or a generator "
+                f"('{GENERATOR_PREFIX}chain_sum', as the recipe quickstart under the profiles "
+                "smoke and cpu)",
+            )
+            rows, unusable = _problems_of(table, recipe, source, source, drop_faults=True)
+        first: dict[str, Problem] = {}
+        for problem in rows:
+            first.setdefault(problem.prompt.strip(), problem)
+        distinct, duplicates = list(first.values()), len(rows) - len(first)
+        if len(distinct) <= recipe.eval_problems:
+            raise DataError(
+                f"{source} has {len(distinct)} distinct problems; eval_problems="
+                f"{recipe.eval_problems} would leave none to train on: lower it"
+            )
+    order = random.Random(recipe.dataset_seed).sample(range(len(distinct)), len(distinct))
+    held_out, train = order[: recipe.eval_problems], order[recipe.eval_problems :]
+    return Problems(
+        source,
+        tuple(distinct[i] for i in sorted(train[: recipe.max_problems])),
+        tuple(distinct[i] for i in sorted(held_out)),
+        duplicates,
+        unusable,
+    )
+
+
+def gold_answer(text: str) -> str:
+    """The answer to grade against: text as given, or what GSM8K writes after its last `####`.
+
+    GSM8K ends a worked solution with a line `#### 18`. Any other text is returned unchanged, so
+    that a MATH solution keeps its `\\boxed{}`.
+    """
+    final = re.search(r"(?:\A|\n)####[ \t]*(\S[^\n]*)\s*\Z", text)
+    return final.group(1).strip() if final else text
+
+
+def _programs(source: str) -> list[Problem]:
+    # Their unit tests are no answers to compare with, so these problems have none.
+    problems = programming_problems("train")
+    return [Problem(p.request, None, p.id, source, json.dumps(p.unit_tests)) for p in problems]
+
+
+def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
+    """Distinct problems of a generator, as many as the recipe needs, and the repeats drawn."""
+    wanted = (recipe.max_problems or DEFAULT_GENERATED) + recipe.eval_problems
+    needed = (recipe.max_problems or 1) + recipe.eval_problems
+    first: dict[str, Problem] = {}
+    since_new = repeats = 0
+    with _seeded_globals(recipe.dataset_seed):
+        for problem in _draw(recipe):
+            if first.setdefault(problem.prompt.strip(), problem) is problem:
+                since_new = 0
+            else:
+                since_new, repeats = since_new + 1, repeats + 1
+            # Equally likely items: so many draws miss the last one once in 20,000 times.
+            if len(first) == wanted or since_new > 10 * len(first) + 500:
+                break
+    if len(first) < needed:
+        raise DataError(
+            f"{recipe.dataset} makes only {len(first)} distinct problems with dataset_kwargs="
+            f"{dict(recipe.dataset_kwargs)}, but max_problems={recipe.max_problems} + "
+            f"eval_problems={recipe.eval_problems} need {needed}: lower one of them, or widen "
+            "dataset_kwargs"
+        )
+    return list(first.values()), repeats
+
+
+def _draw(recipe: Recipe) -> Iterator[Problem]:
+    """Items of a reasoning-gym family without end."""
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    family, kwargs = recipe.dataset.removeprefix(GENERATOR_PREFIX), dict(recipe.dataset_kwargs)
+    if family not in DATASETS:
+        near = difflib.get_close_matches(family, DATASETS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(DATASETS)}"
+        raise DataError(f"unknown generator {family!r} in dataset={recipe.dataset!r}: {hint}")
+    if family in HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
+        raise DataError(
+            f"{recipe.dataset} makes other problems in every process, since it follows the order "
+            "of Python's string hashes: set PYTHONHASHSEED=0 before Python starts, or choose "
+            "another generator"
+        )
+    for key, instead in (("size", "max_problems"), ("seed", "dataset_seed")):
+        if key in kwargs:
+            raise DataError(f"dataset_kwargs[{key!r}]={kwargs[key]!r}: set {instead} instead")
+    seeds, index = random.Random(recipe.dataset_seed), 0
+    # Generators check their settings each in its own way, some only when drawn from.
+    try:
+        while True:
+            settings = kwargs | {"size": GENERATOR_BLOCK, "seed": seeds.getrandbits(32)}
+            for item in reasoning_gym.create_dataset(family, **settings):
+                answer = None if item["answer"] is None else str(item["answer"])
+                yield Problem(item["question"], answer, f"{family}:{index}", recipe.dataset)
+                index += 1
+    except Exception as error:
+        known = sorted({*DATASETS[family][1].__dataclass_fields__} - {"size", "seed"})
+        raise DataError(
+            f"{recipe.dataset} refuses dataset_kwargs={kwargs}: {error or type(error).__name__}. "
+            f"Its settings are {', '.join(known)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the global generators, which some families draw from, and restore them after."""
+    import numpy
+
+    before = random.getstate(), numpy.random.get_state()
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        numpy.random.set_state(before[1])
+
+
+def _problems_of(
+    table: RawTable, recipe: Recipe, source: str, stem: str, *, drop_faults: bool = False
+) -> tuple[list[Problem], int]:
+    """Problems of the rows, and the count of faulty rows dropped.
+
+    Raises:
+        DataError: every fault at once; with `drop_faults`, those of rows only if no row is left.
+    """
+    if not table.records:
+        raise DataError(f"{source} holds no problems: one a row is expected")
+    faults = []
+    for key, remedy in (
+        ("prompt_column", ""),
+        ("answer_column", " or answer_column=null"),
+        ("tests_column", " or tests_column=null"),
+    ):
+        column = getattr(recipe, key)
+        if table.columns and column is not None and column not in table.columns:
+            faults.append(
+                f"no column {column!r}, only {', '.join(table.columns)}: set {key} to one of "
+                f"them{remedy}"
+            )
+    made = [
+        (n, row if isinstance(row, Fault) else _problem_of(row, recipe, source, f"{stem}:{n}"))
+        for n, row in table.records
+        if isinstance(row, Fault) or not faults
+    ]
+    problems = [row for _, row in made if isinstance(row, Problem)]
+    bad = [f"\n  {table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
+    if faults or (bad and not (drop_faults and problems)):
+        if bad:
+            faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
+        more = f"\n  and {len(bad) - FAULTS_SHOWN} more" if len(bad) > FAULTS_SHOWN else ""
+        raise DataError(f"{source}: {'; '.join(faults)}{''.join(bad[:FAULTS_SHOWN])}{more}")
+    return problems, len(bad)
+
+
+def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:
+    prompt = row.get(recipe.prompt_column)
+    if not isinstance(prompt, str) or not prompt.strip():
+        kinds = {str: "empty", type(None): "missing"}
+        kind = kinds.get(type(prompt), f"a {type(prompt).__name__}, not text")
+        return Fault(f"{recipe.prompt_column!r} is {kind}")
+    answer = row.get(recipe.answer_column) if recipe.answer_column else None
+    # A missing answer is NaN in parquet files written from float columns.
+    if answer is None or answer != answer or not str(answer).strip():
+        answer = None
+    elif isinstance(answer, str | numbers.Number):
+        answer = gold_answer(str(answer))
+    else:
+        return Fault(f"{recipe.answer_column!r} is a {type(answer).__name__}, not text")
+    if not is_unicode(prompt + (answer or "")):
+        return Fault("holds a lone surrogate (\\ud800 to \\udfff), which is no character")
+    try:
+        tests = _unit_tests(row.get(recipe.tests_column)) if recipe.tests_column else None
+    except (ValueError, KeyError, TypeError) as error:
+        return Fault(f"{recipe.tests_column!r} holds no unit tests: {error}")
+    given = next((row[c] for c in ID_COLUMNS if row.get(c) not in (None, "")), id)
+    return Problem(prompt, answer, str(given), source, tests)
+
+
+def _unit_tests(value: Any) -> str | None:
+    """Unit tests of a row as JSON of what `unit_tests.run_tests` takes; None where it has none.
+
+    The value is that already, as a mapping or JSON, or code_contests' mapping of inputs and
+    outputs of a whole program.
+    """
+    if value is None or value == "":
+        return None
+    given = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a {type(given).__name__}, expected a mapping")
+    if "kind" in given:
+        return json.dumps(dict(given))
+    if "input" not in given or "output" not in given:
+        raise KeyError(f"neither 'kind' nor 'input' and 'output' among {', '.join(given)}")
+    pairs = list(zip(given["input"], given["output"], strict=True))
+    return json.dumps({"kind": "stdin", "tests": pairs}) if pairs else None

@@ -1,0 +1,71 @@
+"""What to train and how: typed, validated settings, each with the source of its default.
+
+A `Recipe` holds every setting that changes a training's result. Setting names are TRL's, PEFT's
+and transformers' wherever they have one. Named recipes and profiles are in `recipes`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+
+__all__ = [
+    "EMBEDDED_MODEL",
+    "EMBEDDED_PROGRAMS",
+    "GENERATOR_PREFIX",
+    "REWARDS",
+    "SYSTEM_PROMPTS",
+    "InputError",
+    "RecipeError",
+]
+
+EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
+"""The model that comes from the package registry; needs no model hub."""
+
+EMBEDDED_CONTEXT = 8192
+"""Context of the embedded model (tokens): `max_position_embeddings` of SmolLM2-135M."""
+
+EMBEDDED_PROGRAMS = "embedded:programs"
+"""`dataset=EMBEDDED_PROGRAMS` are small programming problems made by this package."""
+
+GENERATOR_PREFIX = "reasoning-gym:"
+"""`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
+
+REWARDS = (
+    "self_certainty",
+    "accuracy",
+    "plurality",
+    "negative_entropy",
+    "unit_tests",
+    "random",
+)
+"""Reward functions a recipe can name."""
+
+_MATH_OPENING = (
+    "You are a helpful AI Assistant, designed to provided well-reasoned and detailed responses. "
+)
+_MATH_BOXED = (
+    "You FIRST think about the reasoning process step by step and then provide the user with the "
+    "answer. Please enclose your final answer in the box: \\boxed{Your Answer}."
+)
+SYSTEM_PROMPTS: Mapping[str, str] = types.MappingProxyType(
+    {
+        "math-1.5b": _MATH_OPENING + _MATH_BOXED,
+        "math-3b": _MATH_OPENING
+        + _MATH_BOXED
+        + " Please stop generation immediately after outputing the box.",
+        "math-7b": _MATH_OPENING
+        + "Please provide a step-by-step solution to the following problem.",
+        "code": "You are an AI designed to help solve competitive programming problems by "
+        "generating Python code.",
+    }
+)
+"""The system prompts of the paper, word for word (its spelling included)."""
+
+
+class InputError(ValueError):
+    """Bad input of the user's. The message says what was given, what is expected, what to do."""
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be trained. The message lists every fault with its remedy."""

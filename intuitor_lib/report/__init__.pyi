@@ -1,0 +1,46 @@
+from .comparisons import (
+    before_after as before_after,
+    compare_methods as compare_methods,
+    confidence_histograms as confidence_histograms,
+    shares as shares,
+    token_text as token_text,
+)
+from .curves import (
+    estimates_over as estimates_over,
+    moving_average as moving_average,
+    seed_curves as seed_curves,
+    training_curves as training_curves,
+)
+from .intervals import (
+    Estimate as Estimate,
+    difference_over_problems as difference_over_problems,
+    difference_over_seeds as difference_over_seeds,
+    mcnemar as mcnemar,
+    mean_over_problems as mean_over_problems,
+    mean_over_seeds as mean_over_seeds,
+    pass_at_k as pass_at_k,
+    proportion as proportion,
+    summarize as summarize,
+)
+from .progress import (
+    LiveTraining as LiveTraining,
+    in_notebook as in_notebook,
+    quiet_transformers as quiet_transformers,
+    track as track,
+    watch as watch,
+)
+from .ranks import (
+    auc as auc,
+    auc_within_groups as auc_within_groups,
+    mann_whitney as mann_whitney,
+    separation as separation,
+    separation_change as separation_change,
+)
+from .records import (
+    load_record as load_record,
+    record_path as record_path,
+    save_record as save_record,
+)
+from .style import METHODS as METHODS
+from .tables import Table as Table, token_html as token_html
+from .trainings import training_summary as training_summary

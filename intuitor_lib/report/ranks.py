@@ -1,0 +1,142 @@
+"""Estimates with 95 % intervals, from per-item results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .intervals import Estimate, Values, mean_over_problems
+
+__all__ = ["auc", "auc_within_groups", "mann_whitney", "separation", "separation_change"]
+
+
+def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
+    """Two-sided Mann-Whitney test between two samples, as in the paper's Figure 8.
+
+    Returns:
+        `U` of the first sample, `p`, the effect size `r` = Z / sqrt(N) with Z from the normal
+        approximation with ties (positive where the first sample is larger), `auc` = U / (n m),
+        `n_right` and `n_wrong`.
+
+    Raises:
+        ValueError: an empty sample.
+    """
+    from scipy.stats import norm
+
+    U, z = _rank_sum(np.asarray(right, float), np.asarray(wrong, float))
+    n, m = len(right), len(wrong)
+    return {
+        "U": U,
+        "p": float(2 * norm.sf(abs(z))),
+        "r": z / math.sqrt(n + m),
+        "auc": U / (n * m),
+        "n_right": n,
+        "n_wrong": m,
+    }
+
+
+def _rank_sum(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
+    """U of the first sample and its z: normal approximation with ties, no continuity correction.
+
+    scipy's test gives the same; a bootstrap of it would take minutes.
+    """
+    from scipy.stats import rankdata
+
+    n, m = len(right), len(wrong)
+    if not n or not m:
+        raise ValueError(f"{n} right and {m} wrong values: a comparison needs some of each")
+    ranks = rankdata(np.concatenate([right, wrong]))
+    U = float(ranks[:n].sum() - n * (n + 1) / 2)
+    _, ties = np.unique(ranks, return_counts=True)
+    total = n + m
+    spread = n * m / 12 * (total + 1 - (ties**3 - ties).sum() / (total * (total - 1)))
+    return U, float((U - n * m / 2) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def separation(
+    rows: Sequence[Mapping[str, Any]], column: str, *, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Effect size r of a column between right and wrong completions (`mann_whitney`).
+
+    The bootstrap resamples problems (`id`), whose completions resemble each other.
+
+    Raises:
+        ValueError: all completions are right, or all wrong.
+    """
+    return separation_change(None, rows, column, resamples=resamples, seed=seed)
+
+
+def separation_change(
+    before: Sequence[Mapping[str, Any]] | None,
+    after: Sequence[Mapping[str, Any]],
+    column: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """`separation` of the rows `after` minus that of `before`, which may be of the same problems.
+
+    Raises:
+        ValueError: on one side all completions are right, or all wrong.
+    """
+    sides = [_by_problem(rows, column) for rows in (before, after) if rows is not None]
+    ids = sorted(set().union(*sides), key=str)
+    draw = np.random.default_rng(seed)
+
+    def difference(chosen: Sequence[Any]) -> float:
+        effects = []
+        for groups in sides:
+            picked = [groups[i] for i in chosen if i in groups]
+            right = np.concatenate([group[0] for group in picked])
+            wrong = np.concatenate([group[1] for group in picked])
+            effects.append(_rank_sum(right, wrong)[1] / math.sqrt(len(right) + len(wrong)))
+        return effects[-1] - (effects[0] if len(effects) > 1 else 0.0)
+
+    value, drawn = difference(ids), []
+    for _ in range(resamples):
+        try:
+            drawn.append(difference([ids[i] for i in draw.integers(len(ids), size=len(ids))]))
+        except ValueError:
+            continue  # a draw without one kind
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
+    count = sum(len(rows) for rows in (before, after) if rows is not None)
+    return Estimate(value, float(low), float(high), len(ids), count)
+
+
+def _by_problem(
+    rows: Sequence[Mapping[str, Any]], column: str
+) -> dict[Hashable, tuple[np.ndarray, np.ndarray]]:
+    """Values of the right and of the wrong completions of each problem."""
+    sides: dict[Hashable, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.get(column) is not None and row["correct"] is not None:
+            right, wrong = sides.setdefault(row["id"], ([], []))
+            (right if row["correct"] else wrong).append(float(row[column]))
+    return {id: (np.array(right), np.array(wrong)) for id, (right, wrong) in sides.items()}
+
+
+def auc(right: Values, wrong: Values) -> float:
+    """Chance that a value of the first sample exceeds one of the second; ties count one half."""
+    difference = np.asarray(right, float)[:, None] - np.asarray(wrong, float)[None, :]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def auc_within_groups(
+    rows: Sequence[Mapping[str, Any]], column: str, *, resamples: int = 4000, seed: int = 0
+) -> Estimate | None:
+    """How often a column is larger for a right completion than for a wrong one of its problem.
+
+    The mean over problems that have both kinds, with a bootstrap interval over them; None where
+    no problem has. That is what an update in groups can learn from.
+    """
+    sides = _by_problem(rows, column)
+    both = {
+        id: auc(pair[0], pair[1]) for id, pair in sides.items() if len(pair[0]) and len(pair[1])
+    }
+    if not both:
+        return None
+    values = [*both.values()]
+    return mean_over_problems([*both], values, resamples=resamples, seed=seed)

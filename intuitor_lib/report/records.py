@@ -1,0 +1,64 @@
+"""What a notebook leaves behind: a small record of its numbers, and tables to read.
+
+A record names profile, model, data and sample sizes beside every number, so no figure of a small
+model or a stand-in can be read as a figure of the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..store.files import write_text
+from ..store.run_store import RunStore
+from ..store.stored import environment
+from .tables import Table
+
+__all__ = ["load_record", "record_path", "save_record"]
+
+
+def record_path(notebook: str, profile: str, runs: str | Path | None = None) -> Path:
+    """Where the record of a notebook under a profile lies in the run store."""
+    return RunStore(runs).root / "records" / f"{notebook}-{profile}.json"
+
+
+def save_record(
+    notebook: str,
+    profile: str,
+    *,
+    table: Table,
+    values: Mapping[str, Any],
+    runs: str | Path | None = None,
+) -> Path:
+    """Store the numbers of an executed notebook: its table, and `values` for programs.
+
+    Raises:
+        ValueError: a value that is not finite JSON.
+    """
+    content = {
+        "notebook": notebook,
+        "profile": profile,
+        "environment": environment(),
+        "table": table.to_dict(),
+        "values": dict(values),
+    }
+    path = record_path(notebook, profile, runs)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> dict[str, Any]:
+    """The stored record.
+
+    Raises:
+        KeyError: the notebook has not been executed under this profile.
+    """
+    path = record_path(notebook, profile, runs)
+    if not path.is_file():
+        raise KeyError(
+            f"no record of {notebook} under {profile}: run `intuitor reproduce {notebook} "
+            f"--profile {profile}`"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,94 @@
+"""What a notebook leaves behind: a small record of its numbers, and tables to read.
+
+A record names profile, model, data and sample sizes beside every number, so no figure of a small
+model or a stand-in can be read as a figure of the paper.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Table", "token_html"]
+
+
+class Table:
+    """Rows of text under a header; shows itself as HTML in a notebook, as text elsewhere."""
+
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> None:
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"row {row!r} has {len(row)} cells under {len(header)} headings")
+        self.header = [str(cell) for cell in header]
+        self.rows = [[str(cell) for cell in row] for row in rows]
+        self.caption = caption
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return {"header": self.header, "rows": self.rows, "caption": self.caption}
+
+    def to_csv(self) -> str:
+        """As comma-separated values, the caption left out."""
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows])
+        return stream.getvalue()
+
+    def to_markdown(self) -> str:
+        """As a Markdown table, the caption below."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        shown = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
+        return "\n".join([*shown, "", self.caption])
+
+    def __str__(self) -> str:
+        grid = [self.header, *self.rows]
+        widths = [max(len(row[i]) for row in grid) for i in range(len(self.header))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in grid
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*lines, "", self.caption])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def cells(row: Sequence[str], tag: str) -> str:
+            style = "text-align:left;padding:2px 12px 2px 0"
+            return "".join(f'<{tag} style="{style}">{html.escape(c)}</{tag}>' for c in row)
+
+        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
+        return (
+            f"<table><caption style='caption-side:bottom;text-align:left'>"
+            f"{html.escape(self.caption)}</caption>"
+            f"<thead><tr>{cells(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+
+def token_html(
+    examples: Sequence[tuple[str, Sequence[str], Sequence[float]]], unit: str = "nats"
+) -> str:
+    """Completions as HTML, each token shaded by its value, which a pointer over it shows.
+
+    Args:
+        examples: heading, tokens and values of each completion.
+        unit: of the values.
+    """
+    values = [v for _, _, own in examples for v in own]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    parts = []
+    for heading, tokens, own in examples:
+        spans = []
+        for token, value in zip(tokens, own, strict=True):
+            depth = (value - low) / (high - low) if high > low else 0.5
+            style = f"background:rgba(0,114,178,{0.05 + 0.6 * depth:.2f})"
+            text = html.escape(token.replace("\n", "↵")) or "∅"
+            spans.append(f'<span style="{style}" title="{value:.2f} {unit}">{text}</span>')
+        parts.append(f"<p><b>{html.escape(heading)}</b><br>{''.join(spans)}</p>")
+    return (
+        '<div style="font-family:monospace;white-space:pre-wrap;line-height:1.6">'
+        + "".join(parts)
+        + "</div>"
+    )

@@ -1,0 +1,83 @@
+"""What a notebook leaves behind: a small record of its numbers, and tables to read.
+
+A record names profile, model, data and sample sizes beside every number, so no figure of a small
+model or a stand-in can be read as a figure of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..store.runs import Run
+from .intervals import summarize
+from .tables import Table
+
+__all__ = ["training_summary"]
+
+
+def training_summary(runs: Sequence[Run]) -> Table:
+    """What training did, a row per run: the mean of the first three and of the last three steps.
+
+    Held-out accuracy stands beside it where a notebook has measured it on the run. The caption
+    sets the rise of self-certainty against its spread over the runs.
+    """
+    rows, rises = [], []
+    for run in runs:
+        recipe, metrics = run.recipe, run.metrics
+        rewards = "+".join(recipe.rewards)
+        cells = [
+            recipe.name,
+            rewards,
+            recipe.seed,
+            f"{run.steps}/{recipe.max_steps}",
+            f"{run.seconds:.0f}",
+        ]
+        for column, digits in (
+            ("rewards/self_certainty/mean", 2),
+            ("rewards/accuracy/mean", 2),
+            ("completions/mean_length", 1),
+            ("kl", 3),
+        ):
+            values = [row[column] for row in metrics if row.get(column) is not None]
+            if not values:
+                cells.append("-")
+                continue
+            first, last = np.mean(values[:3]), np.mean(values[-3:])
+            cells.append(f"{first:.{digits}f} -> {last:.{digits}f}")
+            if column == "rewards/self_certainty/mean":
+                rises.append(last - first)
+        rows.append([*cells, *_held_out(run)])
+    caption = "Training metrics: mean of the first three -> last three steps."
+    if len(rises) > 1:
+        caption += (
+            f" Rise of self-certainty: mean {np.mean(rises):.2f} nats, standard deviation over "
+            f"{len(rises)} runs {np.std(rises, ddof=1):.2f}."
+        )
+    header = [
+        "recipe",
+        "reward",
+        "seed",
+        "steps",
+        "s",
+        "self-certainty",
+        "accuracy",
+        "length",
+        "KL",
+    ]
+    return Table([*header, "held out, sampled", "held out, greedy"], rows, caption)
+
+
+def _held_out(run: Run) -> list[str]:
+    """Accuracy before -> after of the tables that `00_quickstart` leaves in a run."""
+    cells = []
+    for way in ("sampled", "greedy"):
+        values = []
+        for when in ("base", "after"):
+            files = sorted((run.path / "tables").glob(f"{when}-{way}-*.jsonl"))
+            if files:
+                accuracy = summarize(run.table(files[-1].stem)).get("accuracy")
+                values.append(accuracy.text() if accuracy else "-")
+        cells.append(" -> ".join(values) or "-")
+    return cells

@@ -1,0 +1,53 @@
+"""Sample completions, and read the policy's confidence from the very logits drawn from.
+
+What `generate` of transformers does for a group of completions to one prompt, with less work: each
+distinct prompt is computed once, completions that have ended leave the batch, keys and values grow
+in place, and what is drawn from the logits comes with its self-certainty.
+"""
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+__all__ = ["room_for"]
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values with room to grow, so that a step writes its own and copies no others."""
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.keys = self._room = key_states[..., :0, :]
+        self.values = self._value_room = value_states[..., :0, :]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.keys.shape[-2]
+        end = start + key_states.shape[-2]
+        if end > self._room.shape[-2]:
+            capacity = room_for(start, end)
+            self._room = _with_room(self.keys, key_states, capacity)
+            self._value_room = _with_room(self.values, value_states, capacity)
+        self._room[..., start:end, :] = key_states
+        self._value_room[..., start:end, :] = value_states
+        self.keys, self.values = self._room[..., :end, :], self._value_room[..., :end, :]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices.to(self.keys.device))
+        self._room, self._value_room = self.keys, self.values  # grows at the next step
+
+
+def room_for(held: int, needed: int) -> int:
+    """Tokens to make room for when `needed` outgrow the room of the `held` ones."""
+    return max(needed, held + held // 2, held + 64)
+
+
+def _with_room(held: Tensor, like: Tensor, capacity: int) -> Tensor:
+    room = like.new_empty(*like.shape[:-2], capacity, like.shape[-1])
+    room[..., : held.shape[-2], :] = held
+    return room

@@ -1,0 +1,215 @@
+"""Sample completions, and read the policy's confidence from the very logits drawn from.
+
+What `generate` of transformers does for a group of completions to one prompt, with less work: each
+distinct prompt is computed once, completions that have ended leave the batch, keys and values grow
+in place, and what is drawn from the logits comes with its self-certainty.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from ..certainty.completions import end_tokens, scoring
+from ..certainty.forward import distinct_prompts, keeps_all_positions, padded
+from ..certainty.head import backbone_and_head, head_fault, head_logits, head_settings
+from ..policy.linear import merged_adapters
+from .cache import GrowingLayer
+from .drawing import draw, make_warpers
+
+__all__ = ["Completion", "reason_against", "sample_completions"]
+
+_COMPACT = 7 / 8  # ended rows leave when no more than this share of the batch goes on
+
+
+class Completion(NamedTuple):
+    """A sampled completion: its token ids through its end token, and two values of each token.
+
+    `self_certainty` (nats) is eq. 4's term, from the raw logits at temperature 1; `log_probs`
+    (nats) are those of the distribution drawn from.
+    """
+
+    ids: list[int]
+    self_certainty: Tensor
+    log_probs: Tensor
+
+    @property
+    def mean_certainty(self) -> float | None:
+        """Self-certainty (nats), the mean over the tokens; None of an empty completion."""
+        return self.self_certainty.mean().item() if self.ids else None
+
+
+def reason_against(model: Any) -> str | None:
+    """Why `sample_completions` cannot serve a model; None where it can."""
+    fault = head_fault(model)
+    if fault is None and not keeps_all_positions(model):
+        return "its layers do not keep the keys and values of all positions, or take no positions"
+    return fault
+
+
+def sample_completions(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int = 0,
+    batch_size: int | None = None,
+    self_certainty: bool = True,
+    stop: Callable[[Tensor, Any], Tensor] | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """One completion for each prompt, in their order; equal prompts are computed once.
+
+    The same distribution as `model.generate`; at temperature 0 the same tokens, up to the rounding
+    that another shape of the batch brings. Draws from torch's global random state.
+
+    Args:
+        model: a causal language model that `reason_against` has nothing against.
+        prompt_ids: N unpadded, non-empty lists of token ids.
+        max_new_tokens: at which a completion is cut.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: how many of the most likely tokens are drawn from; 0 is all.
+        top_p: the least probability that the tokens drawn from hold together.
+        eos_token_id: tokens that end a completion; the model's own by default.
+        pad_token_id: fills up rows.
+        batch_size: completions made at a time; all of them by default.
+        self_certainty: read it; else it is NaN.
+        stop: `stop(ids, None)` says which rows (B,) of the completions so far (B, T) have ended,
+            as a `transformers.StoppingCriteria` does.
+        on_batch: called with the number of completions done after each batch.
+    """
+    base, backbone, head = backbone_and_head(model)
+    logit_scale, softcap = head_settings(model)
+    warpers = make_warpers(top_k, top_p)
+    ends = torch.tensor(sorted(end_tokens(base, eos_token_id)), device=head.weight.device)
+    # Equal prompts side by side, so that a batch computes few of them.
+    order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), tuple(prompt_ids[i])))
+    size = batch_size or max(1, len(order))
+    completions: list[Completion | None] = [None] * len(order)
+
+    def logits_of(hidden: Tensor) -> Tensor:
+        hidden = hidden.to(head.weight.device, head.weight.dtype)
+        return head_logits(hidden, head.weight, head.bias, logit_scale, softcap)
+
+    with scoring(model), merged_adapters(model):
+        for batch in (order[i : i + size] for i in range(0, len(order), size)):
+            rollout = _Batch(backbone, [prompt_ids[i] for i in batch], max_new_tokens, pad_token_id)
+            hidden = rollout.prefill()
+            for step in range(max_new_tokens):
+                drawn = draw(
+                    logits_of(hidden),
+                    temperature=temperature,
+                    warpers=warpers,
+                    self_certainty=self_certainty,
+                )
+                if not rollout.add(*drawn, ends, stop) or step == max_new_tokens - 1:
+                    break
+                hidden = rollout.step()
+            for i, completion in zip(batch, rollout.completions(), strict=True):
+                completions[i] = completion
+            if on_batch is not None:
+                on_batch(len(batch))
+    return [completion for completion in completions if completion is not None]
+
+
+class _Batch:
+    """Completions in the making: their tokens, and the keys and values before them."""
+
+    def __init__(
+        self,
+        backbone: Any,
+        prompt_ids: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        pad_token_id: int,
+    ) -> None:
+        self.backbone, self.pad_token_id = backbone, pad_token_id
+        self.prompts, groups = distinct_prompts(prompt_ids)
+        self.groups = torch.tensor(groups)
+        self.device = backbone.get_input_embeddings().weight.device
+        self.cache = DynamicCache(config=backbone.config.get_text_config())
+        self.cache.layers = [GrowingLayer() for _ in self.cache.layers]
+        # All completions, by column: what an ended one is given later is cut off by its length.
+        shape, device = (len(prompt_ids), max_new_tokens), self.device
+        self.tokens = torch.full(shape, pad_token_id, device=device)
+        self.values = torch.zeros(2, *shape, device=device)
+        self.lengths = torch.zeros(len(prompt_ids), dtype=torch.long, device=device)
+        self.made = 0
+        # Of the rows still in the batch:
+        self.rows = torch.arange(len(prompt_ids), device=device)
+        self.going = torch.ones(len(prompt_ids), dtype=torch.bool, device=device)
+
+    def prefill(self) -> Tensor:
+        """Hidden states (B, H) that predict the first tokens."""
+        ids, real = padded(self.prompts, self.pad_token_id)
+        hidden = self.backbone(
+            input_ids=ids.to(self.device),
+            attention_mask=None if real.all() else real.long().to(self.device),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        lengths = real.sum(1)
+        self._keep_rows(self.groups.to(self.device))
+        self.mask = None if real.all() else real[self.groups].to(self.device)
+        self.positions = lengths[self.groups].to(self.device)
+        rows = self.groups.to(hidden.device)
+        return hidden[rows, lengths.to(hidden.device)[rows] - 1]
+
+    def add(
+        self,
+        tokens: Tensor,
+        self_certainty: Tensor,
+        log_probs: Tensor,
+        ends: Tensor,
+        stop: Callable[[Tensor, Any], Tensor] | None,
+    ) -> bool:
+        """Take the next token (B,) of every row in the batch; whether any row goes on."""
+        tokens = tokens.to(self.device)
+        self.tokens[self.rows, self.made] = tokens
+        self.values[0, self.rows, self.made] = self_certainty.to(self.device)
+        self.values[1, self.rows, self.made] = log_probs.to(self.device)
+        self.lengths[self.rows] += self.going
+        self.made += 1
+        ended = torch.isin(tokens, ends)
+        if stop is not None:
+            ended |= stop(self.tokens[self.rows, : self.made], None).to(self.device)
+        self.going &= ~ended
+        left = int(self.going.sum())
+        if 0 < left <= _COMPACT * len(self.going):
+            keep = self.going.nonzero().squeeze(-1)
+            self._keep_rows(keep)
+            self.rows, self.going = self.rows[keep], self.going[keep]
+            self.positions = self.positions[keep]
+            self.mask = None if self.mask is None else self.mask[keep]
+        return left > 0
+
+    def step(self) -> Tensor:
+        """Feed the last tokens; hidden states (B, H) that predict the next ones."""
+        if self.mask is not None:
+            new = torch.ones(len(self.rows), 1, dtype=torch.bool, device=self.device)
+            self.mask = torch.cat([self.mask, new], 1)
+        hidden = self.backbone(
+            input_ids=self.tokens[self.rows, self.made - 1].unsqueeze(1),
+            attention_mask=None if self.mask is None else self.mask.long(),
+            position_ids=self.positions.unsqueeze(1),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.positions = self.positions + 1
+        return hidden[:, -1]
+
+    def completions(self) -> list[Completion]:
+        tokens, values = self.tokens.tolist(), self.values.cpu()
+        return [
+            Completion(tokens[i][:n], values[0, i, :n].clone(), values[1, i, :n].clone())
+            for i, n in enumerate(self.lengths.tolist())
+        ]
+
+    def _keep_rows(self, rows: Tensor) -> None:
+        for layer in self.cache.layers:
+            layer.batch_select_indices(rows)

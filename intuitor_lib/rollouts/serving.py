@@ -1,0 +1,131 @@
+"""Rollouts by vLLM or continuous batching: what they need, and the weights vLLM is sent.
+
+TRL hands vLLM a LoRA policy by merging the adapter into the base weights and taking it out again
+after (`VLLMGeneration.sync_weights`). In bf16 that leaves rounding in the frozen base at every
+step; in 4 bits it quantizes the base anew, twice a step, and sends vLLM packed bytes without their
+scales. `send_merged_weights` merges into copies, layer by layer, and never touches the base.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import bitsandbytes
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_bnb_weight
+
+from ..recipe.constants import InputError
+from ..recipe.recipe import Recipe
+
+__all__ = [
+    "check_rollout",
+    "continuous_batching_settings",
+    "merged_weights",
+    "send_merged_weights",
+]
+
+_PAGE = 256  # tokens of a block of keys and values, as in transformers
+_CPU_BLOCKS = 64
+_VLLM = ("0.22.0", "0.31.0")  # as TRL 1.16 requires: trl.import_utils.is_vllm_available
+
+
+def check_rollout(recipe: Recipe, device: torch.device) -> None:
+    """Refuse a way of sampling that cannot work here, before anything is loaded.
+
+    Raises:
+        InputError: vLLM without a GPU, without the package in a version that TRL knows, or
+            within the trainer's process on a 4-bit policy.
+    """
+    if recipe.rollout != "vllm":
+        return
+    instead = "or take rollout='auto', which needs no server and no GPU"
+    if device.type != "cuda":
+        raise InputError(
+            f"rollout='vllm' on the device {device}: it needs an NVIDIA GPU; use one, {instead}"
+        )
+    least, most = _VLLM
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(
+            "rollout='vllm' and vllm cannot be imported: "
+            f"pip install 'vllm>={least},<={most}', {instead}"
+        )
+    version = importlib.metadata.version("vllm")
+    if not _release(least) <= _release(version) <= _release(most):
+        raise InputError(
+            f"rollout='vllm' with vllm {version}, which this version of TRL does not know: "
+            f"pip install 'vllm>={least},<={most}', {instead}"
+        )
+    if recipe.vllm_mode == "colocate" and recipe.quantization != "none":
+        raise InputError(
+            f"rollout='vllm' with quantization={recipe.quantization!r} and vllm_mode='colocate': "
+            "vLLM would load the base in 4 bits and cannot be sent an adapter merged into it. Set "
+            "quantization='none', or vllm_mode='server' with a server of the same model in bf16, "
+            f"{instead}"
+        )
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def continuous_batching_settings(recipe: Recipe, device: torch.device) -> dict[str, Any] | None:
+    """Settings of transformers' continuous batching; None where its own choice is sound.
+
+    It takes a share of a GPU's memory for keys and values. On a CPU that would be half of the
+    machine's memory, so there it gets what the completions need, up to a bound.
+    """
+    if recipe.rollout != "continuous_batching" or device.type != "cpu":
+        return None
+    longest = recipe.max_prompt_length + recipe.max_completion_length
+    blocks = -(-longest // _PAGE) + 1
+    return {
+        "page_size": _PAGE,
+        "num_blocks": max(2 * blocks, min(blocks * recipe.completions_per_step, _CPU_BLOCKS)),
+    }
+
+
+def send_merged_weights(generation: Any, model: Any) -> None:
+    """Have a `trl` `VLLMGeneration` send `merged_weights(model)` in place of TRL's own merging."""
+    if isinstance(model, peft.PeftModel):
+        generation._iter_named_params = lambda: merged_weights(model)
+
+
+def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and weights of the base model with the active LoRA adapters in them.
+
+    4-bit layers are dequantized, to the dtype they compute in. The sum is made in fp32 and rounded
+    once, so a small adapter is only as visible to vLLM as that dtype allows; in a layer of the
+    policy itself it is added to the layer's output and not rounded with the weight. The model is
+    not changed.
+
+    Raises:
+        ValueError: an adapter that is not plain LoRA.
+    """
+    layers = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        if not name.startswith("base_model.model.") or model.prefix in name:
+            continue
+        if "modules_to_save" in name or "original_module" in name:
+            raise ValueError(f"{name}: only plain LoRA can be merged for vLLM")
+        weight = parameter.data
+        dtype = weight.dtype
+        if isinstance(parameter, bitsandbytes.nn.Params4bit):
+            dtype = layers[owner].compute_dtype
+            weight = dequantize_bnb_weight(parameter, state=parameter.quant_state)
+        layer = layers.get(owner.removesuffix(".base_layer"))
+        if kind == "weight" and isinstance(layer, LoraLayer):
+            weight = weight.float()
+            for adapter in layer.active_adapters:
+                if adapter in layer.lora_variant or layer.lora_bias.get(adapter):
+                    raise ValueError(f"{name}: only plain LoRA can be merged for vLLM")
+                if adapter in layer.lora_A or adapter in layer.lora_embedding_A:
+                    weight = weight + layer.get_delta_weight(adapter).float()
+        exposed = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        yield exposed, weight.to(dtype)

@@ -1,0 +1,120 @@
+"""The run store: one folder per training, found again by what was trained.
+
+    runs/<recipe name>-s<seed>-<hash>/
+        recipe.json  problems.json  environment.json  status.json
+        metrics.jsonl      one row per step, TRL's metric names
+        completions.jsonl  sampled completions with their rewards
+        tables/*.jsonl     measurements made on the run
+        adapter/           the trained LoRA weights (model/ when all weights were trained)
+        snapshots/         the weights after some steps, where the recipe asks for them
+        checkpoints/       to resume from; removed when the run is finished
+        SHA256SUMS         checksums of what is finished
+
+The hash covers every setting that changes the result and the fingerprint of the problems, so
+asking for a run that exists returns it. The folder is `runs/` of the project, or the one that
+`INTUITOR_RUNS` names. Files are written whole or appended by lines; a finished run's are compared
+with their checksums whenever they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..recipe.recipe import Recipe
+from .evaluations import EvaluationRecord
+from .files import write_text
+from .places import project_root
+from .runs import Run, run_digest
+from .stored import unreadable
+
+__all__ = ["RunStore"]
+
+
+class RunStore:
+    """A folder of runs.
+
+    Args:
+        root: the folder; by default `INTUITOR_RUNS`, else `runs/` of the project.
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        root = root or os.environ.get("INTUITOR_RUNS")
+        self.root = Path(root).expanduser() if root else (project_root() or Path.cwd()) / "runs"
+
+    def open(self, recipe: Recipe, problems: Mapping[str, Any]) -> Run:
+        """The run of a recipe on these problems (`Problems.describe()`), made if it is new.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        digest = run_digest(recipe, problems)
+        run = next(map(Run, self.root.glob(f"*-{digest}")), None)
+        run = run or Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
+        wanted: dict[str, tuple[str, Callable[[], object]]] = {
+            "problems.json": (json.dumps(dict(problems), indent=2) + "\n", lambda: run.problems),
+            "recipe.json": (recipe.to_json(), lambda: run.recipe),
+        }
+        try:
+            for name, (text, read) in wanted.items():
+                # What was asked for is known, so these two can be mended.
+                if not run._is_sealed() and unreadable(name, read):
+                    write_text(run.path / name, text)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return run
+
+    def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:
+        """The evaluation of these settings, made if it is new.
+
+        Settings whose name begins with "_" describe and do not tell evaluations apart.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        kept = {
+            part: {key: value for key, value in settings.items() if key[0] != "_"}
+            for part, settings in spec.items()
+        }
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+        label = f"{spec['benchmark']['name']}-{spec['policy']['_name']}"
+        folder = f"{re.sub(r'[^A-Za-z0-9._]+', '-', label)[:80]}-{digest}"
+        for existing in (self.root / "evaluations").glob(f"*-{digest}/evaluation.json"):
+            return EvaluationRecord(existing.parent)
+        record = EvaluationRecord(self.root / "evaluations" / folder)
+        try:
+            write_text(record.path / "evaluation.json", json.dumps(dict(spec), indent=2) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return record
+
+    def evaluations(self) -> Iterator[EvaluationRecord]:
+        """Every evaluation, by name."""
+        files = sorted((self.root / "evaluations").glob("*/evaluation.json"))
+        return (EvaluationRecord(file.parent) for file in files)
+
+    def _unwritable(self, error: OSError) -> OSError:
+        return OSError(
+            f"the run store {self.root} cannot be written: {error}. Name a folder of yours "
+            "with --runs DIR or the environment variable INTUITOR_RUNS"
+        )
+
+    def __iter__(self) -> Iterator[Run]:
+        """Every run, by name."""
+        return (Run(file.parent) for file in sorted(self.root.glob("*/recipe.json")))
+
+    def __getitem__(self, run_id: str) -> Run:
+        """A run by its id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if not (self.root / run_id / "recipe.json").is_file():
+            known = ", ".join(run.id for run in self) or "none"
+            raise KeyError(f"no run {run_id!r} in {self.root}; it holds: {known}")
+        return Run(self.root / run_id)

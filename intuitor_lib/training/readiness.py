@@ -1,0 +1,354 @@
+"""What can be known before a training: do prompts and end tokens fit, and is there a signal?
+
+INTUITOR can only help where the model's self-certainty ranks right answers above wrong ones to the
+same problem. A small sample of the untrained policy tells, before hours are spent. It draws from
+a random state of its own and changes nothing of the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..certainty.completions import end_tokens
+from ..grading.answers import extract_answer, grade_labelled, plurality
+from ..policy.linear import speed_up_linears
+from ..policy.loading import Policy
+from ..problems.problems import Problem, Problems
+from ..problems.prompts import conversation, fit_prompts, prompt_token_ids
+from ..recipe.constants import InputError
+from ..recipe.recipe import Recipe
+from ..report.intervals import Estimate
+from ..report.ranks import auc_within_groups
+from ..rollouts.drawing import own_random_state
+from ..rollouts.sampling import Completion, reason_against, sample_completions
+from ..store.files import write_text
+from ..store.run_store import RunStore
+from .monitor import distinct, repetition
+
+__all__ = ["Finding", "Preflight", "preflight", "sample_aside", "signal"]
+
+logger = logging.getLogger(__name__)
+
+_GROUPS_AT_LEAST = 5  # with fewer groups a bootstrap interval says little
+_SAMPLE = 64  # prompts looked at
+# What changes the untrained policy, its prompts or its sampling; the rest is about the training.
+_SETTINGS = (
+    "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
+    "dataset_revision dataset_kwargs dataset_seed max_problems eval_problems prompt_column "
+    "answer_column prompt_template system_prompt last_number over_long_prompts num_generations "
+    "max_prompt_length max_completion_length temperature top_p top_k preflight_problems"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `verdict` is ok, warning or fault; a fault ends a training."""
+
+    name: str
+    verdict: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found, and the numbers behind it."""
+
+    findings: tuple[Finding, ...]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def faults(self) -> list[Finding]:
+        """What a training must not begin with."""
+        return [finding for finding in self.findings if finding.verdict == "fault"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What is worth a thought first."""
+        return [finding for finding in self.findings if finding.verdict == "warning"]
+
+    def __str__(self) -> str:
+        width = max(len(finding.name) for finding in self.findings)
+        return "\n".join(f"{f.verdict:<7}  {f.name:<{width}}  {f.text}" for f in self.findings)
+
+
+def preflight(
+    recipe: Recipe, problems: Problems, policy: Policy, *, runs: str | Path | None = None
+) -> Preflight:
+    """Look at a training before it begins; once for each policy, problems and sampling.
+
+    The result is kept in `preflights/` of the run store. What can change from day to day, the
+    space on the disk, is looked at each time.
+
+    Args:
+        recipe: what will be trained.
+        problems: its problems.
+        policy: its policy, not trained yet.
+        runs: folder of the run store.
+
+    Raises:
+        InputError: as `fit_prompts`.
+    """
+    store = RunStore(runs)
+    file = store.root / "preflights" / f"{_key(recipe, problems, policy)}.json"
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        findings = [Finding(**finding) for finding in kept["findings"]]
+        numbers = kept["numbers"]
+    except (OSError, ValueError, KeyError, TypeError):
+        began = time.perf_counter()
+        findings, numbers = _look(recipe, problems, policy)
+        numbers["seconds"] = round(time.perf_counter() - began, 1)
+        content = {
+            "model": recipe.model,
+            "problems": problems.describe(),
+            "findings": [asdict(finding) for finding in findings],
+            "numbers": numbers,
+        }
+        # A fault is mended in the model's folder, and then looked for again.
+        if not any(finding.verdict == "fault" for finding in findings):
+            write_text(file, json.dumps(content, indent=2) + "\n")
+    return Preflight((*findings, _disk(policy, store.root)), numbers)
+
+
+def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
+    values = recipe.to_dict()
+    settings = {name: values[name] for name in _SETTINGS.split()}
+    revision = getattr(policy.model.config, "_commit_hash", None)
+    text = json.dumps([settings, problems.fingerprint, revision], sort_keys=True)
+    name = recipe.model.rpartition("/")[2].rpartition(":")[2]
+    label = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[-40:]
+    return f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def _look(
+    recipe: Recipe, problems: Problems, policy: Policy
+) -> tuple[list[Finding], dict[str, Any]]:
+    kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
+    findings = [
+        *_prompts(recipe, kept[:_SAMPLE], policy.tokenizer),
+        _ending(recipe, kept[0], policy),
+    ]
+    reason = reason_against(policy.model)
+    if reason is not None:
+        text = f"not sampled: {reason}"
+        return [*findings, Finding("sample", "warning", text)], {}
+    if {recipe.rollout, recipe.update} & {"auto", "grouped"}:
+        speed_up_linears(policy.model)  # as its training will
+    # Spread over the problems, not the first few of a sorted file.
+    number = min(recipe.preflight_problems, len(kept))
+    chosen = [kept[i * len(kept) // number] for i in range(number)]
+    group = recipe.num_generations
+    conversations = [conversation(problem.prompt, recipe) for problem in chosen]
+    prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
+    completions = sample_aside(policy, [ids for ids in prompt_ids for _ in range(group)], recipe)
+    texts = [
+        policy.tokenizer.decode(completion.ids, skip_special_tokens=True)
+        for completion in completions
+    ]
+    ends = end_tokens(policy.model)
+    numbers: dict[str, Any] = {
+        "problems": number,
+        "completions": len(completions),
+        "clipped_ratio": statistics.mean(float(c.ids[-1] not in ends) for c in completions),
+        "mean_length": statistics.mean(len(c.ids) for c in completions),
+        "repetition": statistics.mean(repetition(c.ids) for c in completions),
+        "distinct": distinct(texts, group),
+    }
+    scores = [completion.self_certainty.mean().item() for completion in completions]
+    ids = [problem.id for problem in chosen for _ in range(group)]
+    answers = [problem.answer for problem in chosen for _ in range(group)]
+    labelled = [answer is not None for answer in answers]
+    if any(labelled):
+        verdicts = grade_labelled(texts, answers, last_number=recipe.last_number)
+        pairs = zip(ids, scores, verdicts, strict=True)
+        rows = [(i, s, v) for i, s, v in pairs if v is not None]
+        against, numbers["accuracy"] = "correctness", statistics.mean(float(v) for _, _, v in rows)
+    else:
+        voted = [extract_answer(text, last_number=recipe.last_number) for text in texts]
+        elected = [
+            vote for i in range(0, len(voted), group) for vote in plurality(voted[i : i + group])
+        ]
+        rows, against = list(zip(ids, scores, elected, strict=True)), "the plurality answer"
+        numbers["plurality"] = statistics.mean(map(float, elected))
+    found, auc, groups = signal(rows, against)
+    numbers |= {"against": against, "auc": auc.to_dict() if auc else None, "mixed_groups": groups}
+    return [*findings, *_sample(numbers, recipe), found], numbers
+
+
+def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:
+    """Whether prompts end where the chat template lets the model begin, and begin once."""
+    conversations = [conversation(problem.prompt, recipe) for problem in problems]
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
+    bare = tokenizer.apply_chat_template(conversations, tokenize=False)
+    opening = texts[0][len(bare[0]) :] if texts[0].startswith(bare[0]) else ""
+    if not opening:
+        yield Finding(
+            "prompt end",
+            "warning",
+            "the chat template adds nothing after the user's turn (no generation prompt), so the "
+            "model may go on with that turn",
+        )
+    all_ids = prompt_token_ids(tokenizer, conversations)
+    wrong = [
+        problem.id
+        for problem, ids in zip(problems, all_ids, strict=True)
+        if opening and not tokenizer.decode(ids).rstrip().endswith(opening.strip())
+    ]
+    if wrong:
+        yield Finding(
+            "prompt end",
+            "fault",
+            f"{len(wrong)} prompts of {len(problems)} do not end with the template's {opening!r} "
+            f"(the first is {wrong[0]}): the tokenizer cuts or changes them",
+        )
+    elif opening:
+        yield Finding("prompt end", "ok", f"every prompt ends with the template's {opening!r}")
+    start = tokenizer.bos_token_id
+    if start is not None and all_ids[0][:2] == [start, start]:
+        yield Finding(
+            "prompt start",
+            "warning",
+            f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
+            "tokenizer both add it",
+        )
+
+
+def _ending(recipe: Recipe, problem: Problem, policy: Policy) -> Finding:
+    """Whether a token that the chat template ends a turn with ends a completion."""
+    name = "end token"
+    ends = end_tokens(policy.model)
+    tokenizer = policy.tokenizer
+    words = {i: tokenizer.convert_ids_to_tokens(i) for i in sorted(ends)}
+    if not ends:
+        return Finding(
+            name,
+            "fault",
+            "the model names no end token: every completion would run to its limit. Set "
+            "generation_config.eos_token_id in the model's folder",
+        )
+    rows = policy.model.get_output_embeddings().weight.shape[0]
+    if not any(0 <= i < rows for i in ends):
+        return Finding(name, "fault", f"end tokens {sorted(ends)} are outside of its {rows} logits")
+    turn = [*conversation(problem.prompt, recipe), {"role": "assistant", "content": "Answer."}]
+    text = tokenizer.apply_chat_template([turn], tokenize=False)[0]
+    after = tokenizer(text.rpartition("Answer.")[2], add_special_tokens=False)["input_ids"]
+    if after and not ends & set(after):
+        ending = tokenizer.decode(after)
+        return Finding(
+            name,
+            "warning",
+            f"the chat template ends a turn with {ending!r}, which none of the model's end tokens "
+            f"({', '.join(map(repr, words.values()))}) is part of: completions may run on",
+        )
+    return Finding(name, "ok", f"completions end with {', '.join(map(repr, words.values()))}")
+
+
+def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
+    clipped, n = numbers["clipped_ratio"], numbers["completions"]
+    limit = recipe.max_completion_length
+    text = f"{clipped:.0%} of {n} completions reach max_completion_length={limit}"
+    if clipped > 0.5:
+        text += ": their answers may be cut off. Raise it, or ask for shorter answers"
+    yield Finding("length", "warning" if clipped > 0.5 else "ok", text)
+    own, group = numbers["distinct"], recipe.num_generations
+    text = f"of a group's {group} completions {own:.0%} are not another's copy"
+    if own < 0.2:
+        text += ": equal ones have no advantage over each other. Raise temperature"
+    yield Finding("diversity", "warning" if own < 0.2 else "ok", text)
+    if numbers["repetition"] > 0.3:
+        text = f"{numbers['repetition']:.0%} of the 4-grams of a completion came before in it"
+        yield Finding("repetition", "warning", text)
+    if "accuracy" in numbers and not 0.02 <= numbers["accuracy"] <= 0.98:
+        text = f"the untrained policy is right in {numbers['accuracy']:.0%} of {n} completions: "
+        text += "too " + ("hard" if numbers["accuracy"] < 0.5 else "easy") + " to learn much from"
+        yield Finding("accuracy", "warning", text)
+
+
+def signal(
+    rows: Sequence[tuple[str, float, bool]], against: str
+) -> tuple[Finding, Estimate | None, int]:
+    """How self-certainty ranks the good completions of a problem above its other ones.
+
+    Args:
+        rows: problem, self-certainty (nats) and goodness of each completion.
+        against: what makes a completion good, for the message.
+
+    Returns:
+        The finding; the probability that a good completion has the higher self-certainty of a
+        pair from one problem (AUC; mean over problems that have both kinds), None where it
+        cannot be told; how many such problems there are.
+    """
+    table = [{"id": problem, "value": value, "correct": good} for problem, value, good in rows]
+    auc = auc_within_groups(table, "value")
+    n = 0 if auc is None else auc.n
+    if auc is None or n < _GROUPS_AT_LEAST:
+        text = (
+            f"cannot be told: {n} of the sampled problems have both kinds of completions (by "
+            f"{against}), {_GROUPS_AT_LEAST} are needed. Raise preflight_problems, or take "
+            "problems that the model sometimes solves"
+        )
+        return Finding("signal", "warning", text), None, n
+    text = f"AUC of self-certainty against {against} within {n} problems: {auc.text()}. "
+    if auc.low > 0.5:
+        verdict, meaning = "ok", "Certain completions tend to be good ones: there is a signal"
+    elif auc.high < 0.5:
+        verdict = "warning"
+        meaning = "Certain completions tend to be WORSE: training on certainty would favour them"
+    else:
+        verdict = "warning"
+        meaning = "Undecided: by this sample certainty may be no better than a coin"
+    return Finding("signal", verdict, text + meaning), auc, n
+
+
+def _disk(policy: Policy, root: Path) -> Finding:
+    """Room for checkpoints: weights and two moments of AdamW each, of three, and the result."""
+    trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+    needed = trained * 4 * 3 * 3 + trained * 4
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    text = f"{free / 2**30:.1f} GiB are free, a training writes up to {needed / 2**30:.2f} GiB"
+    if free < needed:
+        return Finding("disk", "fault", f"{text}: free some, or name another folder with --runs")
+    return Finding("disk", "warning" if free < 2 * needed else "ok", text)
+
+
+def sample_aside(
+    policy: Policy, prompt_ids: Sequence[Sequence[int]], recipe: Recipe, *, seed: int = 0
+) -> list[Completion]:
+    """Completions drawn as the recipe's training draws them, from a random state of their own."""
+    with own_random_state(policy.model.device, seed):
+        return sample_completions(
+            policy.model,
+            prompt_ids,
+            max_new_tokens=recipe.max_completion_length,
+            temperature=recipe.temperature,
+            top_k=recipe.top_k,
+            top_p=recipe.top_p,
+            pad_token_id=policy.tokenizer.pad_token_id,
+            batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
+        )
+
+
+def require(found: Preflight, recipe: Recipe) -> None:
+    """Say what was found amiss, and refuse what cannot be trained.
+
+    Raises:
+        InputError: with every fault.
+    """
+    for finding in found.warnings:
+        logger.warning("preflight, %s: %s", finding.name, finding.text)
+    if found.faults:
+        listed = "; ".join(f"{finding.name}: {finding.text}" for finding in found.faults)
+        raise InputError(
+            f"recipe {recipe.name!r} should not be trained like this: {listed}. "
+            "(preflight_problems=0 trains without this look)"
+        )

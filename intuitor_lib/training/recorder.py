@@ -1,0 +1,108 @@
+"""Writes what a training does to its run, shows it, and watches it for a collapse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import transformers
+
+from ..recipe.recipe import Recipe
+from ..report.progress import LiveTraining
+from ..store.files import read_rows
+from ..store.processes import from_all, from_main, is_main, join
+from ..store.runs import Run
+from .monitor import Alarm, alarms, distinct
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger(__name__)
+
+_COMPLETIONS_KEPT_PER_STEP = 8
+_MUST_BE_FINITE = ("loss", "grad_norm", "reward", "kl")
+
+
+class Recorder(transformers.TrainerCallback):
+    """Writes each step's metrics and some of its completions to the run and shows the metrics.
+
+    Every process has one; the main one writes. `held_out` measures accuracy on held-out problems,
+    `snapshot(step)` keeps the policy as it is.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        display: LiveTraining,
+        held_out: Callable[[], tuple[float, int]] | None = None,
+        snapshot: Callable[[int], object] | None = None,
+    ) -> None:
+        self.recipe, self.run, self.display = recipe, run, display
+        self.rows = read_rows(run.path / "metrics.jsonl") if is_main() else []
+        self._held_out = held_out
+        self._snapshot = snapshot
+        self._more: dict[str, float] = {}
+        self._told = {name for row in self.rows for name in row.get("collapse", [])}
+
+    def completions(self, rows: list[dict[str, Any]]) -> None:
+        """Keep some rows of every process; each calls it with its own."""
+        share = -(-_COMPLETIONS_KEPT_PER_STEP // join().num_processes)
+        kept = from_all(rows[:share])
+        seen = from_all([(row["completion"], row["repetition"]) for row in rows])
+        if is_main():
+            self.run.append("completions.jsonl", kept)
+            texts = [text for text, _ in seen]
+            self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
+            self._more["completions/repetition"] = sum(r for _, r in seen) / len(seen)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        every = self.recipe.eval_steps
+        if self._held_out is not None and every and state.global_step % every == 0:
+            accuracy, n = self._held_out()
+            self._more |= {"held_out/accuracy": accuracy, "held_out/n": n}
+        kept = self.recipe.snapshot_steps
+        if self._snapshot is not None and kept and state.global_step % kept == 0 and is_main():
+            self._snapshot(state.global_step)
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "reward" not in logs:
+            return
+        found: list[Alarm] = []
+        if state.is_world_process_zero:
+            numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
+            finite = {k: v for k, v in numbers.items() if abs(v) < float("inf")}
+            row: dict[str, Any] = {"step": state.global_step, **finite, **self._more}
+            broken = [k for k in _MUST_BE_FINITE if k in numbers and k not in finite]
+            if broken:
+                row["not_finite"] = broken
+            self._more = {}
+            found = alarms([*self.rows, row], problems=self.recipe.problems_per_step)
+            if found:
+                row["collapse"] = [alarm.name for alarm in found]
+            self.rows.append(row)
+            self.run.append("metrics.jsonl", [row])
+            self._tell(found)
+            self.display.update(self.rows)
+        if self.recipe.on_collapse != "warn" and from_main(bool(found)):
+            control.should_training_stop = True
+
+    def _tell(self, found: list[Alarm]) -> None:
+        done = {
+            "warn": "the training goes on (on_collapse='warn')",
+            "stop": "the training stops (on_collapse='stop')",
+            "restore": "the last checkpoint before it is the result (on_collapse='restore')",
+        }
+        for alarm in found:
+            if alarm.name not in self._told:
+                self._told.add(alarm.name)
+                logger.warning(
+                    "this training seems to collapse: %s; %s", alarm, done[self.recipe.on_collapse]
+                )

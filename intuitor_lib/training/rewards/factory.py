@@ -1,0 +1,65 @@
+"""GRPO with self-certainty as the reward, on TRL: the trainer, its arguments and its rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...grading.sandbox.confine import SandboxError
+from ...policy.loading import Policy
+from ...recipe.constants import InputError
+from ...recipe.recipe import Recipe
+from ..trainer import logger
+from .answers import AccuracyReward, PluralityReward, RandomReward, UnitTestReward
+from .confidence import NegativeEntropyReward, SelfCertaintyReward
+
+__all__ = ["reward_functions"]
+
+
+def reward_functions(
+    recipe: Recipe, policy: Policy, *, labelled: bool, tested: bool = False
+) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
+    """The recipe's rewards and weights, followed by what is only monitored, at weight 0.
+
+    Self-certainty is always monitored, accuracy wherever problems have answers (`labelled`),
+    unit tests wherever they have those (`tested`) and programs can be confined.
+
+    Raises:
+        InputError: accuracy or unit tests are to be rewarded and no problem has any.
+        SandboxError: unit tests are to be rewarded and programs cannot be confined.
+    """
+    if "accuracy" in recipe.rewards and not labelled:
+        raise InputError(
+            f"rewards={recipe.rewards!r} with no answer in the problems: name the column of the "
+            "answers with answer_column, or reward self_certainty, which needs none"
+        )
+    if "unit_tests" in recipe.rewards and not tested:
+        raise InputError(
+            f"rewards={recipe.rewards!r} with no unit tests in the problems: name their column "
+            "with tests_column, or reward self_certainty, which needs none"
+        )
+    make: dict[str, Callable[[], Callable[..., list[float | None]]]] = {
+        "self_certainty": lambda: SelfCertaintyReward(
+            policy.model,
+            policy.tokenizer,
+            annotator=recipe.annotator,
+            certainty_from=recipe.certainty_from,
+            batch_size=recipe.per_device_train_batch_size,
+        ),
+        "accuracy": lambda: AccuracyReward(last_number=recipe.last_number),
+        "plurality": lambda: PluralityReward(last_number=recipe.last_number),
+        "negative_entropy": lambda: NegativeEntropyReward(
+            policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
+        ),
+        "unit_tests": UnitTestReward,
+        "random": lambda: RandomReward(seed=recipe.seed),
+    }
+    watched = {"self_certainty": True, "accuracy": labelled, "unit_tests": tested}
+    monitored = [name for name, can in watched.items() if can and name not in recipe.rewards]
+    rewards = [make[name]() for name in recipe.rewards]
+    for name in monitored:
+        try:
+            rewards.append(make[name]())
+        except SandboxError as error:
+            logger.warning("%s are not monitored: %s", name, error)
+    weights = [*(recipe.reward_weights or [1.0] * len(recipe.rewards))]
+    return rewards, weights + [0.0] * (len(rewards) - len(weights))

@@ -1,0 +1,242 @@
+"""GRPO with self-certainty as the reward, on TRL: the trainer, its arguments and its rewards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import peft
+import torch
+import trl
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import split_tensor_dict
+
+from ..policy.adapters import adapter_is_fresh
+from ..policy.linear import speed_up_linears
+from ..recipe.constants import InputError
+from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
+from .monitor import repetition
+from .rewards.answers import completion_text
+from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward
+from .savepoints import EpochSampler
+from .update import (
+    add_completion_forward,
+    completion_scores,
+    grouped_order,
+    reason_against as reason_against_update,
+)
+
+__all__ = ["IntuitorTrainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class IntuitorTrainer(trl.GRPOTrainer):
+    """`trl.GRPOTrainer` for the policies of `load_policy`. What is different:
+
+    - LoRA weights on a 4-bit model stay fp32. TRL casts them to bf16, where AdamW's small steps
+      round away.
+    - A fresh adapter needs no copy as its reference: the reference is the adapter turned off.
+    - Rollouts compute each prompt once for its group, and hand self-certainty to the rewards
+      (`rollouts.sample_completions`). `rollout="generate"` is TRL's way.
+    - The update and the reference compute each prompt once and score completions only
+      (`update.add_completion_forward`). `update="plain"` is TRL's way.
+    - On a CPU with either of these, linear layers compute as in `linear`.
+    - The order of problems in an epoch depends on seed and epoch alone (`EpochSampler`).
+    - `on_completions(rows)` sees every completion with its rewards.
+
+    Both ways give the same update up to rounding. "auto" takes the first one for every model that
+    allows it; the first one's name, "grouped", insists.
+
+    Raises:
+        InputError: "grouped" is asked for and the model does not allow it.
+    """
+
+    _buffered_inputs: Any  # of TRL: the micro-batches of an update
+
+    def __init__(
+        self,
+        model: Any,
+        *args: Any,
+        rollout: str = "auto",
+        rollout_batch_size: int | None = None,
+        update: str = "auto",
+        on_completions: Callable[[list[dict[str, Any]]], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._on_completions = on_completions
+        quantized = getattr(model, "is_loaded_in_4bit", False)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        exact = {name: p.detach().float().clone() for name, p in trained.items() if quantized}
+        fresh = isinstance(model, peft.PeftModel) and adapter_is_fresh(model)
+        super().__init__(model, *args, **kwargs)
+        for name, parameter in self.model.named_parameters():
+            if name in exact:
+                parameter.data = exact[name].to(parameter.device)
+        if fresh and "ref" in self.model.peft_config:
+            self.model.delete_adapter("ref")
+        self._rollout_batch_size = rollout_batch_size
+        self._sampled_self_certainty: list[float | None] | None = None
+        self._wants_self_certainty = any(
+            isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
+            for reward in self.reward_funcs
+        )
+        reason = reason_against_rollouts(model) or self._reason_against_sampling()
+        self._grouped_rollouts = self._choose("rollout", rollout, reason)
+        self._grouped_update = self._choose("update", update, reason_against_update(model))
+        if self._grouped_rollouts or self._grouped_update:
+            speed_up_linears(self.model)
+        if self._grouped_update:
+            for scored in filter(None, (self.model, self.ref_model)):
+                add_completion_forward(scored, temperature=self.temperature)
+
+    def _choose(self, name: str, choice: str, reason: str | None) -> bool:
+        """Whether "grouped" is taken where `choice` is wanted and `reason` may stand against it."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            choice = "generate" if name == "rollout" else choice
+        if choice == "grouped" and reason:
+            raise InputError(f"{name}='grouped' does not fit this model: {reason}; take 'auto'")
+        return choice in ("auto", "grouped") and not reason
+
+    def _reason_against_sampling(self) -> str | None:
+        """What TRL's arguments ask of sampling that `sample_completions` does not know."""
+        known = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
+        asked = [name for name, off in known.items() if (getattr(self.args, name) or off) != off]
+        asked += ["tools"] if self.tools else []
+        return f"its arguments set {', '.join(asked)}" if asked else None
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        theirs = super()._get_train_sampler(dataset)
+        parts = self.num_iterations * self.args.steps_per_generation
+        per_rollout = max(1, parts // self.args.gradient_accumulation_steps)
+        sampler = EpochSampler(
+            theirs.data_source,
+            theirs.mini_repeat_count,
+            theirs.batch_size,
+            theirs.repeat_count,
+            theirs.shuffle,
+            theirs.seed,
+            epoch=lambda: self.state.global_step // max(1, sampler.updates(per_rollout)),
+        )
+        return sampler
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: Any,
+        images: Any,
+        multimodal_fields: Any,
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
+        self._sampled_self_certainty = None
+        if not self._grouped_rollouts or images is not None or multimodal_fields:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        with (
+            profiling_context(self, "rollouts.sample_completions"),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as policy,
+            # As the update computes, so that what is sampled is what is trained.
+            self.accelerator.autocast(),
+        ):
+            completions = sample_completions(
+                policy,
+                prompt_ids,
+                max_new_tokens=self.max_completion_length,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                eos_token_id=self.eos_token_ids,
+                pad_token_id=self._tokenizer.pad_token_id,
+                batch_size=self._rollout_batch_size,
+                self_certainty=self._wants_self_certainty,
+            )
+        if self._wants_self_certainty:
+            self._sampled_self_certainty = [c.self_certainty.mean().item() for c in completions]
+        return [completion.ids for completion in completions], None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        parts = self.args.steps_per_generation
+        # Of rollouts for several updates, TRL's shuffle says which completions each gets.
+        one_update = parts == self.args.gradient_accumulation_steps
+        if not (self._grouped_update and self.model.training and one_update):
+            return super()._prepare_inputs(generation_batch)
+        # As TRL, but where it shuffles the completions of an update over its micro-batches, groups
+        # stay together.
+        every = parts * self.num_iterations
+        if self._step % every == 0 or self._buffered_inputs is None:
+            rollouts = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(grouped_order(rollouts), parts)
+        return self._buffered_inputs[self._step % parts]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **inputs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        other = compute_aux_loss or any(value is not None for value in inputs.values())
+        # A batch without a single token to score has nothing to hang a gradient on.
+        if other or not self._grouped_update or not attention_mask[:, -logits_to_keep:].any():
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **inputs,
+            )
+        size = batch_size or len(input_ids)
+        with self.accelerator.autocast():
+            scores = [
+                completion_scores(model, ids, mask, logits_to_keep)
+                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        log_probs, entropies = (torch.cat(parts) for parts in zip(*scores, strict=True))
+        return log_probs, entropies if compute_entropy else None, None
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> torch.Tensor:
+        if self._sampled_self_certainty is not None:
+            inputs = [
+                problem | {SAMPLED_SELF_CERTAINTY: value}
+                for problem, value in zip(inputs, self._sampled_self_certainty, strict=True)
+            ]
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._on_completions is not None:
+            first = self.accelerator.process_index * len(prompts)
+            rows = []
+            for i, (problem, completion) in enumerate(zip(inputs, completions, strict=True)):
+                values = rewards[first + i].tolist()
+                rows.append(
+                    {
+                        "step": self.state.global_step + 1,
+                        "problem": problem.get("id"),
+                        "prompt": completion_text(prompts[i]),
+                        "completion": completion_text(completion),
+                        "tokens": len(completion_ids_list[i]),
+                        "repetition": repetition(completion_ids_list[i]),
+                        **{
+                            name: None if value != value else value
+                            for name, value in zip(self.reward_func_names, values, strict=True)
+                        },
+                    }
+                )
+            self._on_completions(rows)
+        return rewards

@@ -1,0 +1,133 @@
+"""The update's forward pass: log-probabilities of completion tokens, and nothing else.
+
+TRL scores every position of every padded sequence. Here a group's prompt is computed once, only
+the states that predict completion tokens reach the LM head, and nothing of the vocabulary's size
+is kept for the backward pass.
+"""
+
+import functools
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..certainty.forward import can_share_prompts, completion_states
+from ..certainty.head import (
+    backbone_and_head,
+    causal_model,
+    head_fault,
+    head_log_probs,
+    head_settings,
+)
+
+__all__ = ["add_completion_forward", "completion_scores", "grouped_order", "reason_against"]
+
+
+def reason_against(model: Any) -> str | None:
+    """Why `add_completion_forward` cannot serve a model; None where it can."""
+    fault = head_fault(model)
+    if fault is not None:
+        return fault
+    base, _, head = backbone_and_head(model)
+    if any(parameter.requires_grad for parameter in head.parameters()):
+        return "its LM head is trained, which needs the gradient of every logit"
+    if getattr(base.config.get_text_config(), "output_router_logits", False):
+        return "it is a mixture of experts with an auxiliary loss on its router"
+    return None
+
+
+def add_completion_forward(model: Any, *, temperature: float) -> None:
+    """Teach a causal language model, inside PEFT or not, a second way of being called.
+
+    `model(input_ids=..., completions=(prompt_ids, completion_ids))`, two lists of N unpadded lists
+    of token ids, returns `(log_probs, entropies)` as `head_log_probs` does, of all completion
+    tokens in order. It is one call of the outermost module, as wrappers for several processes and
+    for mixed precision need. Called without `completions`, the model does what it did.
+    """
+    base = causal_model(model)
+    original = base.forward
+
+    # `generate` checks its arguments against the signature.
+    @functools.wraps(original)
+    def forward(
+        self: Any,
+        *args: Any,
+        completions: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if completions is None:
+            return original(*args, **kwargs)
+        _, backbone, head = backbone_and_head(self)
+        logit_scale, softcap = head_settings(self)
+        prompt_ids, completion_ids = completions
+        hidden = completion_states(
+            backbone,
+            prompt_ids,
+            completion_ids,
+            share_prompts=can_share_prompts(self),
+            device=self.get_input_embeddings().weight.device,
+        )
+        tokens = torch.tensor([token for ids in completion_ids for token in ids])
+        return head_log_probs(
+            hidden,
+            head,
+            tokens,
+            temperature=temperature,
+            logit_scale=logit_scale,
+            softcap=softcap,
+        )
+
+    base.forward = types.MethodType(forward, base)
+
+
+def completion_scores(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, completion_length: int
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies (B, C) in nats of the last C positions of padded sequences.
+
+    `model` went through `add_completion_forward` and may be wrapped. `input_ids` (B, P + C) are
+    prompts padded left and completions padded right; masked positions are 0.
+    """
+    prompt_mask, mask = attention_mask.bool().split(
+        [input_ids.shape[1] - completion_length, completion_length], 1
+    )
+    prompts, completions = input_ids.split([prompt_mask.shape[1], completion_length], 1)
+    log_probs, entropies = model(
+        input_ids=input_ids,
+        completions=(_unpadded(prompts, prompt_mask), _unpadded(completions, mask)),
+    )
+    nothing = torch.zeros(mask.shape, dtype=log_probs.dtype, device=log_probs.device)
+    mask = mask.to(log_probs.device)
+    return nothing.masked_scatter(mask, log_probs), nothing.masked_scatter(mask, entropies)
+
+
+def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    counts = mask.sum(1).tolist()
+    return [part.tolist() for part in ids[mask].cpu().split(counts)]
+
+
+def grouped_order(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch of TRL's with the completions of a prompt side by side, longest groups first.
+
+    All of a batch goes into one update, so the order changes nothing of it; micro-batches then
+    hold whole groups of like length.
+    """
+    prompts = [tuple(row) for row in batch["prompt_ids"].tolist()]
+    lengths = batch["completion_mask"].sum(1).tolist()
+    first: dict[tuple[int, ...], int] = {}
+    longest: dict[tuple[int, ...], int] = {}
+    for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        first.setdefault(prompt, i)
+        longest[prompt] = max(longest.get(prompt, 0), length)
+    order = sorted(
+        range(len(prompts)),
+        key=lambda i: (-longest[prompts[i]], first[prompts[i]], -lengths[i]),
+    )
+    return {
+        key: value[torch.tensor(order, device=value.device)]
+        if isinstance(value, Tensor) and value.dim() > 0
+        else value
+        for key, value in batch.items()
+    }

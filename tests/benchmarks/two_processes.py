@@ -1,0 +1,237 @@
+"""One update by one process against the same update by several: do they agree?
+
+    compare_processes(recipe)
+
+Each starts in processes of its own, on the CPU. Completions are sampled once and given to both, as
+sampling differs from process to process; rewards, advantages and gradients are compared. Run as a
+module, this is what those processes execute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.recipe.recipe import Recipe
+
+__all__ = ["compare_processes"]
+
+_PERTURBATION = 0.02  # standard deviation of what is added to LoRA-B, which starts at 0
+
+
+def compare_processes(*recipes: Recipe, processes: int = 2) -> list[dict[str, Any]]:
+    """Compare one update by one process with the same update by several, for each recipe.
+
+    LoRA weights start a little off their start, where gradients of LoRA-A and of the KL term would
+    be 0. Gradients are those before clipping.
+
+    Args:
+        recipes: what to train one update of, on the CPU.
+        processes: how many share the update; every recipe's completions must be divisible by it.
+
+    Returns:
+        One row per recipe: `rewards` and `advantages`, the largest difference of any completion;
+        `gradients`, the norm of the difference over the norm (all weights); `seconds_one` and
+        `seconds_several` of scoring and update, sampling left out; `processes`, `completions`,
+        `parameters`, `gradient_norm`.
+
+    Raises:
+        InputError: a reward that is drawn anew by each process, or completions that the processes
+            cannot share.
+        RuntimeError: a process failed, with the end of what it said.
+    """
+    from intuitor_lib.store.processes import share_batch
+
+    for recipe in recipes:
+        share_batch(recipe, processes)
+        if "random" in recipe.rewards:
+            raise InputError(
+                f"rewards={recipe.rewards!r}: random rewards differ by process; compare recipes "
+                "with self_certainty or accuracy"
+            )
+    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts = [recipe.to_dict() for recipe in recipes]
+        (folder / "recipes.json").write_text(json.dumps(texts), encoding="utf-8")
+        _start([], folder, threads=cores)
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        _start(launcher, folder, threads=max(1, cores // processes))
+        return [_difference(folder / str(i), processes) for i in range(len(recipes))]
+
+
+def _start(launcher: Sequence[str], folder: Path, *, threads: int) -> None:
+    done = subprocess.run(
+        [sys.executable, *launcher, __file__, str(folder)],
+        env={
+            **{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")},
+            "ACCELERATE_USE_CPU": "true",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": str(threads),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"a process of the comparison failed: {done.stderr.strip()[-4000:]}")
+
+
+def _difference(folder: Path, processes: int) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import load_file
+
+    one, several = (json.loads((folder / f"{n}.json").read_text()) for n in (1, processes))
+    first, second = (_by_content(made["rows"]) for made in (one, several))
+    if first.keys() != second.keys() or len(one["rows"]) != len(several["rows"]):
+        raise RuntimeError("the processes did not score the completions they were given")
+    gradients = [load_file(folder / f"{n}.safetensors") for n in (1, processes)]
+    flat = [torch.cat([g[k].double().flatten() for k in sorted(g)]) for g in gradients]
+
+    def largest(key: str) -> float:
+        a, b = (torch.tensor([rows[k][key] for k in sorted(first)]) for rows in (first, second))
+        neither = a.isnan() & b.isnan()  # judged by neither; by one of them stays NaN
+        return (a - b).abs().masked_fill(neither, 0.0).max().item()
+
+    return {
+        "recipe": one["recipe"],
+        "processes": processes,
+        "completions": len(one["rows"]),
+        "parameters": flat[0].numel(),
+        "rewards": largest("rewards"),
+        "advantages": largest("advantage"),
+        "gradients": ((flat[0] - flat[1]).norm() / flat[0].norm()).item(),
+        "gradient_norm": flat[0].norm().item(),
+        "seconds_one": one["seconds"],
+        "seconds_several": several["seconds"],
+    }
+
+
+def _by_content(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    return {(tuple(row["prompt_ids"]), tuple(row["completion_ids"])): row for row in rows}
+
+
+def _compute(folder: Path) -> None:
+    """One update of every recipe, by as many processes as this one was started with."""
+    from intuitor_lib.store.processes import join, wait
+
+    processes = join().num_processes
+    for index, values in enumerate(json.loads((folder / "recipes.json").read_text())):
+        place = folder / str(index)
+        place.mkdir(exist_ok=True)
+        _update(Recipe.from_dict(values), place, processes)
+        wait()
+
+
+def _update(recipe: Recipe, folder: Path, processes: int) -> None:
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    from intuitor_lib.policy.adapters import ignore_renames
+    from intuitor_lib.policy.loading import load_policy
+    from intuitor_lib.problems.problems import load_problems
+    from intuitor_lib.problems.prompts import fit_prompts, to_dataset
+    from intuitor_lib.store.processes import from_all, is_main
+    from intuitor_lib.training.arguments import grpo_config
+    from intuitor_lib.training.rewards.factory import reward_functions
+    from intuitor_lib.training.trainer import IntuitorTrainer
+
+    # Completions that are given carry no logits they were drawn from.
+    recipe = recipe.replace(max_steps=1, max_grad_norm=1e9, certainty_from="forward")
+    made: dict[str, Any] = {"recipe": recipe.name, "seconds": 0.0, "rows": []}
+
+    class Trainer(IntuitorTrainer):
+        """Takes its completions from a file; samples and writes them if there is none."""
+
+        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+            file = folder / "rollouts.json"
+            if not file.is_file():
+                started = time.perf_counter()
+                completions, _ = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+                rollouts = list(zip(prompt_ids, completions, strict=True))
+                file.write_text(json.dumps(rollouts))
+                made["seconds"] -= time.perf_counter() - started
+            first = self.accelerator.process_index * len(prompt_ids)
+            rollouts = json.loads(file.read_text())[first : first + len(prompt_ids)]
+            if [prompt for prompt, _ in rollouts] != list(map(list, prompt_ids)):
+                raise RuntimeError("this process was given other prompts than one process alone")
+            self._sampled_self_certainty = None
+            return [completion for _, completion in rollouts], None
+
+        def _calculate_rewards(self, inputs: Any, prompts: Any, *args: Any) -> torch.Tensor:
+            rewards = super()._calculate_rewards(inputs, prompts, *args)
+            first = self.accelerator.process_index * len(prompts)
+            self.own_rewards = rewards[first : first + len(prompts)]
+            return rewards
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            batch = super()._generate_and_score_completions(inputs)
+            made["rows"] = from_all(
+                [
+                    {
+                        "prompt_ids": batch["prompt_ids"][i][batch["prompt_mask"][i] == 1].tolist(),
+                        "completion_ids": batch["completion_ids"][i][
+                            batch["completion_mask"][i] == 1
+                        ].tolist(),
+                        "rewards": self.own_rewards[i].tolist(),
+                        "advantage": batch["advantages"][i].item(),
+                    }
+                    for i in range(len(batch["advantages"]))
+                ]
+            )
+            return batch
+
+    class Record(transformers.TrainerCallback):
+        """Keeps the gradients of the whole update and how long it took."""
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            made["seconds"] -= time.perf_counter()
+
+        def on_pre_optimizer_step(self, *args: Any, model: Any = None, **kwargs: Any) -> None:
+            made["seconds"] += time.perf_counter()
+            if is_main():
+                trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+                gradients = {n: g.contiguous() for n, g in trained.items() if g is not None}
+                save_file(gradients, folder / f"{processes}.safetensors")
+
+    problems = load_problems(recipe)
+    policy = load_policy(recipe)
+    kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
+    labelled = any(problem.answer is not None for problem in kept)
+    rewards, weights = reward_functions(recipe, policy, labelled=labelled)
+    args = grpo_config(recipe, folder / "trainer", policy.model.device)
+    args.reward_weights = weights
+    args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
+    with ignore_renames():
+        trainer = Trainer(
+            policy.model,
+            reward_funcs=rewards,
+            args=args,
+            train_dataset=to_dataset(kept, recipe),
+            processing_class=policy.tokenizer,
+            callbacks=[Record()],
+            rollout=recipe.rollout,
+            rollout_batch_size=recipe.rollout_batch_size,
+            update=recipe.update,
+        )
+        generator = torch.Generator().manual_seed(recipe.seed)
+        for name, parameter in policy.model.named_parameters():
+            if ".lora_B.default." in name:
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                parameter.data += _PERTURBATION * noise
+        trainer.train()
+    if is_main():
+        (folder / f"{processes}.json").write_text(json.dumps(made))
+
+
+if __name__ == "__main__":
+    _compute(Path(sys.argv[1]))

@@ -1,0 +1,254 @@
+"""The console script: exit status, last line, messages."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from intuitor_lib import get_recipe
+from intuitor_lib.cli.script import main
+from intuitor_lib.store.locks import hold
+
+MATH = Path(__file__).parents[3] / "shared" / "data" / "math_train.jsonl"
+
+
+@pytest.fixture
+def recipe_file(tiny_recipe, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    return str(path)
+
+
+def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
+    runs = str(tmp_path / "runs")
+    assert main(["train", recipe_file, "--runs", runs, "--seed", "3", "--set", "beta=1e-2"]) == 0
+    captured = capsys.readouterr()
+    assert "on cpu (CPU): weights nf4, computing in float32" in captured.err
+    folder = Path(captured.out.splitlines()[-1])
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert (recipe["seed"], recipe["beta"]) == (3, 0.01)
+
+    assert main(["runs", "--runs", runs, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["id"], row["state"], row["steps"]) == (folder.name, "finished", 2)
+    assert main(["runs", "--runs", runs]) == 0
+    assert "finished  2/2 steps" in capsys.readouterr().out
+    csv = tmp_path / "table.csv"
+    figure = tmp_path / "curves.png"
+    asked = [folder.name, "--runs", runs, "--csv", str(csv), "--figure", str(figure)]
+    assert main(["report", *asked]) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert "self-certainty" in capsys.readouterr().out
+    header, row = csv.read_text(encoding="utf-8").splitlines()
+    assert header.startswith("recipe,reward,seed,steps,")
+    assert row.startswith("tiny,self_certainty,3,2/2,")
+
+
+def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
+    data = tmp_path / "own.csv"
+    data.write_text("q,a\n" + "".join(f"{i}+1=,{i + 1}\n" for i in range(8)), encoding="utf-8")
+    columns = ["--data", str(data), "--prompt-column", "q"]
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", recipe_file, *columns, "--answer-column", "a", *runs]) == 0
+    labelled = Path(capsys.readouterr().out.splitlines()[-1])
+    assert "accuracy" in (labelled / "completions.jsonl").read_text()
+    assert main(["train", recipe_file, *columns, "--answer-column", "none", *runs]) == 0
+    unlabelled = Path(capsys.readouterr().out.splitlines()[-1])
+    assert "accuracy" not in (unlabelled / "completions.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "no-such"], "unknown recipe 'no-such': choose from quickstart"),
+        (["train", "no-such.yaml"], "cannot be read"),
+        (["train", "quickstart", "--profile", "phone"], "unknown profile 'phone'"),
+        (["train", "quickstart", "--set", "num_generation=4"], "did you mean 'num_generations'?"),
+        (["train", "quickstart", "--set", "num_generations=1"], "at least 2 completions"),
+        (["train", "quickstart", "--set", "beta"], "'beta' is not of the form KEY=VALUE"),
+        (["train", "intuitor", "--data", "missing.jsonl"], "missing.jsonl"),
+        (["train", "quickstart", "--set", "dataset=reasoning-gym:chain_sums"], "chain_sum"),
+        (["reproduce", "99_nothing"], "no notebook '99_nothing'"),
+        (["reproduce", "00_quickstart", "-p", "sed=1"], "no parameter 'sed'"),
+        (["reproduce", "--profile", "phone"], "unknown profile 'phone'"),
+        (["report", "nothing"], "no run 'nothing'"),
+        (["recipes", "nothing"], "unknown recipe 'nothing'"),
+        (["evaluate", "tiny", "-b", "gsm9k"], "unknown benchmark 'gsm9k': choose from gsm8k"),
+        (["evaluate", "tiny", "-b", "gsm8k", "--base"], "--base needs a run: no run 'tiny'"),
+        (["compare", "a", "b"], "no evaluation of 'a'"),
+        (["evaluations", "nothing"], "no evaluation of 'nothing'"),
+        (["check", "gsm9k"], "unknown benchmark 'gsm9k'"),
+        (["check", "--benchmarks", "/nowhere"], "'/nowhere' is no folder"),
+    ],
+)
+def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_malformed_problems_are_told_by_line_before_torch_is_imported(tmp_path):
+    data = tmp_path / "bad.jsonl"
+    data.write_text('{"problem": "1+1="}\nnot json\n{"problem": ""}\n', encoding="utf-8")
+    code = (
+        "import sys; from intuitor_lib.cli.script import main;"
+        "status = main(sys.argv[1:]); print(status, 'torch' in sys.modules)"
+    )
+    arguments = ["train", "intuitor", "--profile", "cpu", "--data", str(data)]
+    arguments += ["--answer-column", "none"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["2", "False"]
+    assert "line 2" in result.stderr
+    assert "line 3" in result.stderr
+
+
+def test_recipes_prints_sources(capsys):
+    assert main(["recipes"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+    assert main(["recipes", "intuitor", "--profile", "paper"]) == 0
+    out = capsys.readouterr().out
+    assert "num_generations: 7  # default: paper Table 7: group size G" in out
+
+
+def test_evaluate_then_compare(recipe_file, tiny_model, tmp_path, capsys):
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", recipe_file, *runs]) == 0
+    run = Path(capsys.readouterr().out.splitlines()[-1]).name
+    asked = ["-b", "chain_sum", "--n", "3", "--max-new-tokens", "4", *runs]
+    csv = tmp_path / "table.csv"
+    assert main(["evaluate", run, *asked, "--csv", str(csv)]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    spec = json.loads((folder / "evaluation.json").read_text())
+    assert (spec["policy"]["run"], spec["benchmark"]["name"]) == (run, "chain_sum")
+    assert len(csv.read_text(encoding="utf-8").splitlines()) == 2
+    assert main(["evaluate", run, "--base", *asked]) == 0
+    base = f"{tiny_model.name}-nf4"
+    assert base in capsys.readouterr().out
+
+    assert main(["compare", base, run, *runs, "--csv", str(csv)]) == 0
+    out = capsys.readouterr().out
+    assert "McNemar p" in out
+    assert out.count("chain_sum") == 1
+    assert main(["evaluations", *runs]) == 0
+    assert capsys.readouterr().out.count("greedy, <= 4") == 2
+
+
+def test_benchmarks_are_listed_and_checked(capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("INTUITOR_BENCHMARKS", raising=False)
+    assert main(["benchmarks"]) == 0
+    out = capsys.readouterr().out
+    assert "GSM8K (Table 1, GSM8K)" in out
+    assert "gsm_symbolic (stands in for GSM8K)" in out
+    assert "openai/gsm8k (test) at 740312ad, or gsm8k_test.jsonl" in out
+    assert main(["check", "chain_sum", "instructions"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" 200/200 ") == out.count(" 0/200 ") == 2
+    monkeypatch.setattr("intuitor_lib.evaluation.benchmarks.graders.violations", lambda *_: [])
+    assert main(["check", "instructions"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("(wrong): followed") == 200
+
+
+def test_a_failure_exits_1(recipe_file, tmp_path, monkeypatch, capsys):
+    def broken(recipe):
+        raise RuntimeError("the disk caught fire")
+
+    monkeypatch.setattr("intuitor_lib.training.training.load_policy", broken)
+    assert main(["train", recipe_file, "--runs", str(tmp_path / "runs")]) == 1
+    assert "the disk caught fire" in capsys.readouterr().err
+
+
+def test_the_module_is_the_script():
+    result = subprocess.run(
+        [sys.executable, "-m", "intuitor_lib", "--help"], capture_output=True, text=True, check=True
+    )
+    for verb in ("train", "evaluate", "compare", "reproduce", "recipes", "runs"):
+        assert verb in result.stdout
+    assert "intuitor" in result.stdout.splitlines()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MATH.is_file(), reason=f"needs {MATH.name}, which is not in the project")
+def test_the_papers_math_recipe_runs_two_steps_on_the_real_problems(tmp_path, capsys):
+    arguments = ["train", "intuitor", "--profile", "cpu", "--data", str(MATH)]
+    arguments += ["--prompt-column", "problem", "--answer-column", "answer"]
+    arguments += ["--set", "max_steps=2", "--set", "max_completion_length=8"]
+    arguments += ["--set", "num_generations=2", "--set", "per_device_train_batch_size=2"]
+    assert main([*arguments, "--runs", str(tmp_path)]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["rewards/self_certainty/mean"] > 0 for row in rows)
+    problems = json.loads((folder / "problems.json").read_text())
+    assert problems["train"] > 7000
+    assert os.path.isdir(folder / "adapter")
+
+
+@pytest.fixture
+def store(recipe_file, tmp_path, capsys):
+    """A store with one finished run: its arguments and the run's folder."""
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", recipe_file, *runs]) == 0
+    return runs, Path(capsys.readouterr().out.strip())
+
+
+def test_runs_are_shown_verified_and_exported(store, tmp_path, capsys):
+    runs, folder = store
+    assert main(["runs", "show", folder.name, *runs]) == 0
+    shown = capsys.readouterr().out
+    assert "state: finished" in shown
+    assert "max_completion_length: 6" in shown
+    assert main(["runs", "verify", *runs]) == 0
+    assert f"{folder.name}  whole  finished" in capsys.readouterr().out
+
+    archive = tmp_path / "out.zip"
+    assert main(["runs", "export", folder.name, "--output", str(archive), *runs]) == 0
+    with zipfile.ZipFile(archive) as stream:
+        names = set(stream.namelist())
+        assert stream.testzip() is None
+    assert f"{folder.name}/metrics.jsonl" in names
+    assert f"{folder.name}/SHA256SUMS" in names
+    assert not [name for name in names if "adapter" in name]
+    assert main(["runs", "export", "--output", str(archive), *runs]) == 2
+    assert "exists" in capsys.readouterr().err
+
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    assert main(["runs", "verify", folder.name, *runs]) == 1
+    out = capsys.readouterr().out
+    assert "DAMAGED" in out
+    assert "metrics.jsonl: changed" in out
+    assert main(["runs", *runs]) == 0  # and the list goes on
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_runs_are_deleted_only_after_a_question(store, capsys, monkeypatch):
+    runs, folder = store
+    assert main(["runs", "delete", *runs]) == 2  # none named
+    assert main(["runs", "delete", "nothing", "--yes", *runs]) == 2
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    assert main(["runs", "delete", folder.name, *runs]) == 2
+    assert "--yes" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert main(["runs", "delete", folder.name, *runs]) == 0
+    assert folder.is_dir()
+    with hold(folder, "training it"):
+        assert main(["runs", "delete", folder.name, "--yes", *runs]) == 2
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    assert main(["runs", "delete", folder.name, *runs]) == 0
+    assert not folder.exists()
+
+
+def test_a_run_is_named_and_a_profile_is_chosen_by_its_option(capsys):
+    assert get_recipe("quickstart", "smoke", name="mine").name == "mine"
+    assert main(["train", "quickstart", "--set", "profile=smoke"]) == 2
+    assert "--profile" in capsys.readouterr().err

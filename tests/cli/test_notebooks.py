@@ -1,0 +1,252 @@
+"""Notebooks: their form, their execution under `smoke`, their failures."""
+
+import json
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from intuitor_lib.cli.notebooks import execute, find_notebooks, reproduce
+from intuitor_lib.paper.comparison import load_records
+from intuitor_lib.policy.embedded import is_cached
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.report.records import load_record
+from intuitor_lib.store.run_store import RunStore
+
+NOTEBOOKS = find_notebooks()
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def write(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec}), path)
+    return path
+
+
+@every_notebook
+def test_the_committed_notebook_ran_from_top_to_bottom(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    if path.stem != "08_model_families":  # tables only
+        assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert path.stat().st_size < 1_000_000
+
+
+@every_notebook
+def test_the_notebook_has_the_form_of_all(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for line in tagged[0].source.splitlines():
+        name, _, rest = line.partition(" = ")
+        assert name.isidentifier(), line
+        assert "  # " in rest, f"{line!r} does not say what it means"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            lines = cell.source.splitlines()
+            assert len(lines) <= 25, cell.source[:200]
+            unwanted = ("!", "%pip", "def ", "class ")
+            assert not any(line.lstrip().startswith(unwanted) for line in lines)
+
+
+def default_profile(path):
+    (cell,) = (
+        c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])
+    )
+    values = {}
+    exec(cell.source, values)  # it assigns, and nothing else
+    return values["profile"], values.get("retrain")
+
+
+def redraws(path):
+    """Whether the notebook reads results that come with the project."""
+    profile, retrain = default_profile(path)
+    stored = load_records(profile, "nowhere")
+    return retrain is False and profile != "smoke" and path.stem in stored
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", filter(redraws, NOTEBOOKS), ids=lambda path: path.stem)
+def test_it_redraws_from_the_committed_results_alone(path, tmp_path):
+    profile, _ = default_profile(path)
+    done = execute(path, profile, runs=tmp_path)
+    assert done.error == ""
+    assert not list(tmp_path.rglob("recipe.json"))  # nothing was trained
+    assert not (tmp_path / "evaluations").exists()
+    ours = load_record(path.stem, profile, tmp_path)
+    theirs = load_records(profile, "nowhere")[path.stem]
+    assert ours["values"] == theirs["values"]
+    assert ours["table"] == theirs["table"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_cached(), reason="the embedded model is not fetched yet")
+def test_quickstart_trains_under_smoke_and_finds_its_run_again(tmp_path):
+    (path,) = find_notebooks(["00"])
+    before = path.read_bytes()
+    done = execute(path, "smoke", {"seed": 11}, runs=tmp_path)
+    assert done.error == ""
+    assert path.read_bytes() == before
+    assert done.html.read_text(encoding="utf-8").count("<img") >= 2
+    values = load_record("00_quickstart", "smoke", tmp_path)["values"]
+    (run,) = RunStore(tmp_path)
+    assert values["run"] == run.id
+    assert (run.recipe.profile, run.recipe.seed, run.steps) == ("smoke", 11, 2)
+    for when in ("before", "after"):
+        sampled = values[when]["sampled"]
+        assert 0 < sampled["self_certainty"]["value"] < 60
+        assert 0 <= sampled["accuracy"]["low"] <= sampled["accuracy"]["high"] <= 1
+        assert 0 < sampled["tokens"]["value"] <= run.recipe.max_completion_length
+    assert values["after"]["sampled"]["kl"]["value"] >= 0
+    stamp = (run.path / "status.json").stat().st_mtime_ns
+
+    again = execute(path, "smoke", {"seed": 11}, runs=tmp_path)
+    assert again.error == ""
+    assert (run.path / "status.json").stat().st_mtime_ns == stamp
+    assert load_record("00_quickstart", "smoke", tmp_path)["values"] == values
+
+
+def test_a_failing_cell_is_named_with_its_cause(tmp_path):
+    path = write(tmp_path / "bad.ipynb", "profile = 'cpu'", "x = 1", "x / 0")
+    done = execute(path, "smoke", runs=tmp_path / "runs")
+    assert done.error.startswith("cell [4] of bad failed: ZeroDivisionError: division by zero")
+    assert done.notebook.is_file()
+
+
+def test_parameters_reach_the_notebook_and_unknown_ones_are_refused(tmp_path):
+    path = write(tmp_path / "ok.ipynb", "profile = 'cpu'\nseed = 7", "print(profile, seed)")
+    done = execute(path, "smoke", {"seed": 9}, runs=tmp_path / "runs")
+    outputs = json.dumps(nbformat.read(done.notebook, as_version=4))
+    assert "smoke 9" in outputs
+    with pytest.raises(InputError, match="no parameter 'sead': its parameters are profile, seed"):
+        execute(path, "smoke", {"sead": 9}, runs=tmp_path / "runs")
+
+
+def test_notebooks_are_found_by_name_number_and_path(tmp_path):
+    assert find_notebooks(["00"]) == find_notebooks(["00_quickstart"])
+    path = write(tmp_path / "mine.ipynb", "profile = 'cpu'")
+    assert find_notebooks([str(path)]) == [path]
+    with pytest.raises(InputError, match="no notebook 'nothing'"):
+        find_notebooks(["nothing"])
+
+
+def test_a_training_draws_itself_and_leaves_one_line(tmp_path):
+    setup = (
+        "from intuitor_lib.report.progress import LiveTraining\n"
+        "row = {'step': 1, 'rewards/self_certainty/mean': 9.5}\n"
+    )
+    path = write(
+        tmp_path / "live.ipynb",
+        "profile = 'cpu'",
+        setup + "live = LiveTraining('train x', 2)\nlive.update([row])",
+        "other = LiveTraining('train y', 2)\nother.update([row])\nother.close('`y` is trained')",
+    )
+    done = execute(path, "smoke", runs=tmp_path / "runs")
+    assert done.error == ""
+    cells = nbformat.read(done.notebook, as_version=4).cells
+    (drawn,), (line,) = cells[-2].outputs, cells[-1].outputs
+    assert drawn.data["image/png"]
+    assert line.data["text/markdown"] == "`y` is trained"
+
+
+def counting(path, log, *cells):
+    """A notebook whose execution adds a line to `log`."""
+    return write(path, "profile = 'cpu'", f"print('x', file=open({str(log)!r}, 'a'))", *cells)
+
+
+def test_a_batch_goes_on_after_a_failure_and_a_rerun_does_what_is_missing(tmp_path):
+    logs = {name: tmp_path / f"{name}.txt" for name in ("good", "bad")}
+    good = counting(tmp_path / "good.ipynb", logs["good"])
+    bad = counting(tmp_path / "bad.ipynb", logs["bad"], "1 / 0")
+    batch = [bad, good]
+
+    def run(**kwargs):
+        done = list(reproduce(batch, "smoke", runs=tmp_path / "runs", **kwargs))
+        return [(d.name, bool(d.error), d.kept) for d in done]
+
+    assert run() == [("bad", True, False), ("good", False, False)]
+    assert run() == [("bad", True, False), ("good", False, True)]
+    counting(tmp_path / "bad.ipynb", logs["bad"], "1 / 1")
+    assert run() == [("bad", False, False), ("good", False, True)]
+    assert run() == [("bad", False, True), ("good", False, True)]
+    (tmp_path / "runs" / "notebooks" / "smoke" / "good.html").unlink()
+    assert run() == [("bad", False, True), ("good", False, False)]
+    assert run(force=True) == [("bad", False, False), ("good", False, False)]
+    counts = {name: len(log.read_text().splitlines()) for name, log in logs.items()}
+    assert counts == {"bad": 4, "good": 3}
+
+
+def test_other_parameters_are_another_execution(tmp_path):
+    path = write(tmp_path / "ok.ipynb", "profile = 'cpu'\nseed = 7", "print(seed)")
+    kept = []
+    for seed in (8, 8, 9):
+        (done,) = reproduce([path], "smoke", {"seed": seed}, runs=tmp_path / "runs")
+        kept.append(done.kept)
+    assert kept == [False, True, False]
+
+
+def test_a_killed_batch_goes_on_and_trains_nothing_twice(tmp_path, tiny_recipe):
+    """SIGKILL of the batch while a training runs in the kernel; then the same command again."""
+    recipe = tiny_recipe.replace(max_steps=60, save_steps=5, preflight_problems=0)
+    code = (
+        "from intuitor_lib import Recipe, train\n"
+        f"run = train(Recipe.from_json({recipe.to_json()!r}))\n"
+        "print(run.steps, run.status['state'])"
+    )
+    path = write(tmp_path / "long.ipynb", "profile = 'cpu'", code)
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "intuitor_lib", "reproduce", str(path), "--runs", str(runs)]
+    first = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/checkpoints/*/SHA256SUMS")):
+        assert time.monotonic() < deadline, "no training began"
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    (run,) = RunStore(runs)
+    assert not run.finished
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "1 of 1 notebooks passed" in done.stdout
+    (run,) = RunStore(runs)
+    assert run.finished
+    assert [row["step"] for row in run.metrics] == list(range(1, 61))
+    executed = nbformat.read(runs / "notebooks" / "cpu" / "long.ipynb", as_version=4)
+    assert "60 finished" in json.dumps(executed)
+
+
+def test_two_batches_at_once_execute_a_notebook_once(tmp_path):
+    log = tmp_path / "log.txt"
+    path = counting(tmp_path / "slow.ipynb", log, "import time; time.sleep(2)")
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "intuitor_lib", "reproduce", str(path), "--runs", str(runs)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert log.read_text() == "x\n"
+    assert sorted("kept" in text for text in told) == [False, True]
+
+
+def test_no_secret_lands_in_a_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    path = write(
+        tmp_path / "leaky.ipynb",
+        "profile = 'cpu'",
+        "import os\nprint('my token:', os.environ['HF_TOKEN'])",
+        "raise RuntimeError(os.environ['HF_TOKEN'])",
+    )
+    done = execute(path, "smoke", runs=tmp_path / "runs")
+    texts = [done.error, *(p.read_text() for p in (done.notebook, done.html))]
+    assert all("hf_abc" not in text and "HF_TOKEN" in text for text in texts)

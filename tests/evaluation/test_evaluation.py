@@ -1,0 +1,406 @@
+"""Measurements and evaluations: what was generated, graded, scored, kept and taken up again."""
+
+import collections
+import functools
+import json
+
+import numpy as np
+import peft
+import pytest
+import torch
+from policies import move_adapter
+from toys import toy
+
+from intuitor_lib.certainty.completions import completion_log_probs, score_completions
+from intuitor_lib.evaluation.benchmarks.benchmarks import BENCHMARKS, get_benchmark
+from intuitor_lib.evaluation.benchmarks.graders import MathGrader
+from intuitor_lib.evaluation.evaluation import _votes, evaluate
+from intuitor_lib.evaluation.held_out import measure
+from intuitor_lib.evaluation.scoreboard import evaluation_table, score
+from intuitor_lib.grading.answers import extract_answer
+from intuitor_lib.grading.sandbox.confine import protections
+from intuitor_lib.policy.adapters import reference_policy
+from intuitor_lib.policy.loading import Policy, load_model, load_policy
+from intuitor_lib.problems.problems import Problem
+from intuitor_lib.problems.prompts import conversation, prompt_token_ids
+from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
+from intuitor_lib.report.intervals import summarize
+from intuitor_lib.rollouts.generation import generate
+from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.training.training import train
+
+PROBLEMS = [Problem(f"{i}+1=", str(i + 1), str(i), "test") for i in (1, 22, 333)]
+
+
+@pytest.fixture
+def policy(tiny_recipe):
+    policy = load_policy(tiny_recipe)
+    move_adapter(policy.model)
+    return policy
+
+
+@pytest.fixture
+def prompt_ids(policy, tiny_recipe):
+    conversations = [conversation(p.prompt, tiny_recipe) for p in PROBLEMS]
+    return prompt_token_ids(policy.tokenizer, conversations)
+
+
+def test_greedy_is_the_likeliest_token_after_token(policy, prompt_ids):
+    completions = generate(policy, prompt_ids, max_new_tokens=6, temperature=0, batch_size=2)
+    policy.model.eval()
+    for prompt, (completion, *_) in zip(prompt_ids, completions, strict=True):
+        ids = list(prompt)
+        for token in completion:
+            with torch.no_grad():
+                assert policy.model(torch.tensor([ids])).logits[0, -1].argmax() == token
+            ids.append(token)
+        ends = policy.tokenizer.eos_token_id
+        assert len(completion) == 6 or completion[-1] == ends
+        assert ends not in completion[:-1]
+
+
+def test_sampling_repeats_by_seed_and_leaves_the_callers_randomness(policy, prompt_ids):
+    def sample(seed):
+        made = generate(policy, prompt_ids, max_new_tokens=6, temperature=1.0, seed=seed)
+        return [completion.ids for completion in made]
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = sample(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert first == sample(1)
+    assert first != sample(2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_models_left_to_transformers_are_measured_alike(
+    temperature, policy, prompt_ids, monkeypatch
+):
+    settings = {"max_new_tokens": 6, "temperature": temperature, "stop": ["q"], "batch_size": 2}
+    ours = generate(policy, prompt_ids, **settings)
+    monkeypatch.setattr(
+        "intuitor_lib.rollouts.generation.reason_against", lambda model: "not this one"
+    )
+    theirs = generate(policy, prompt_ids, **settings)
+    unscored = generate(policy, prompt_ids, **settings, certainty=False)
+    assert [c.ids for c in unscored] == [c.ids for c in theirs]
+    assert not any(len(value) for c in unscored for value in c[1:])
+    if temperature == 0:
+        assert [c.ids for c in theirs] == [c.ids for c in ours]
+    made = [c.ids for c in theirs]
+    scores = score_completions(policy.model, prompt_ids, made).tolist()
+    assert [c.self_certainty.mean().item() for c in theirs] == pytest.approx(scores, rel=1e-5)
+    log_probs = completion_log_probs(policy.model, prompt_ids, made, temperature=temperature or 1.0)
+    for completion, expected in zip(theirs, log_probs, strict=True):
+        torch.testing.assert_close(completion.log_probs, expected)
+
+
+def test_what_cannot_be_scored_can_be_generated(policy, prompt_ids):
+    tuned = peft.get_peft_model(
+        policy.model.unload(),
+        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+    )
+    settings = {"max_new_tokens": 3, "temperature": 0}
+    made = generate(Policy(tuned, policy.tokenizer), prompt_ids, **settings, certainty=False)
+    assert all(completion.ids for completion in made)
+    with pytest.raises(ValueError, match="virtual tokens"):
+        generate(Policy(tuned, policy.tokenizer), prompt_ids, **settings)
+
+
+def test_the_policys_modes_come_back(policy, prompt_ids):
+    policy.model.train()
+    generate(policy, prompt_ids, max_new_tokens=2, temperature=0)
+    assert all(module.training for module in policy.model.modules())
+
+
+def test_rows_hold_what_was_said(policy, tiny_recipe, prompt_ids):
+    rows = measure(policy, PROBLEMS, tiny_recipe, temperature=0.9, num_samples=2, seed=3, kl=True)
+    assert [(row["id"], row["sample"]) for row in rows] == [
+        (p.id, s) for p in PROBLEMS for s in (0, 1)
+    ]
+    assert all(isinstance(row["correct"], bool) for row in rows)
+    again = [ids for ids in prompt_ids for _ in (0, 1)]
+    made = generate(policy, again, max_new_tokens=6, temperature=0.9, seed=3)
+    completions = [completion.ids for completion in made]
+    assert [row["tokens"] for row in rows] == [len(c) for c in completions]
+    scores = score_completions(policy.model, again, completions).tolist()
+    assert [row["self_certainty"] for row in rows] == pytest.approx(scores, rel=1e-5)
+    # KL by hand on the first samples: k3 from log-probabilities at the sampling temperature.
+    for i in (0, 2, 4):
+        arguments = (policy.model, [again[i]], [completions[i]])
+        (ours,) = completion_log_probs(*arguments, temperature=0.9)
+        with reference_policy(policy.model):
+            (reference,) = completion_log_probs(*arguments, temperature=0.9)
+        gap = reference - ours
+        assert rows[i]["kl"] == pytest.approx(
+            float((gap.exp() - gap - 1).mean()), rel=1e-3, abs=5e-7
+        )
+        assert rows[i]["kl"] > 0
+        assert "kl" not in rows[i + 1]
+    estimates = summarize(rows)
+    assert (estimates["accuracy"].n, estimates["accuracy"].samples) == (3, 6)
+    assert estimates["kl"].samples == 3
+
+
+def test_a_problem_without_answer_is_not_graded(policy, tiny_recipe):
+    rows = measure(
+        policy, [Problem("1+1=", None, "x", "test")], tiny_recipe, temperature=0, certainty=False
+    )
+    assert rows[0]["correct"] is None
+    assert "self_certainty" not in rows[0]
+    assert "accuracy" not in summarize(rows)
+
+
+# --- evaluate -------------------------------------------------------------------------------
+
+
+class Interrupting(MathGrader):
+    """Grades `left` batches, then is interrupted as by Ctrl-C."""
+
+    left = 2
+
+    def grade(self, items, texts):
+        Interrupting.left -= 1
+        if Interrupting.left < 0:
+            raise KeyboardInterrupt
+        return super().grade(items, texts)
+
+
+SAMPLED = {"temperature": 1.0, "num_samples": 2, "batch_size": 3, "seed": 5}
+
+
+def test_each_completion_is_kept_with_its_verdict(tiny_model, tmp_path):
+    record = evaluate(str(tiny_model), toy(), batch_size=3, dtype="float32", runs=tmp_path)
+    rows = record.rows
+    assert record.finished
+    assert [row["id"] for row in rows] == [f"sum/{i}" for i in range(7)]
+    policy = load_model(str(tiny_model), dtype="float32")
+    prompts = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+    prompt_ids = prompt_token_ids(policy.tokenizer, prompts)
+    made = generate(policy, prompt_ids, max_new_tokens=6, temperature=0, batch_size=1)
+    completions = [completion.ids for completion in made]
+    scores = score_completions(policy.model, prompt_ids, completions).tolist()
+    for i, (row, ids, certainty) in enumerate(zip(rows, completions, scores, strict=True)):
+        text = policy.tokenizer.decode(ids, skip_special_tokens=True)
+        assert row["completion"] == text
+        assert row["tokens"] == len(ids)
+        assert row["clipped"] == (policy.tokenizer.eos_token_id not in ids)
+        assert row["self_certainty"] == pytest.approx(certainty, abs=1e-4)
+        assert row["answer"] == extract_answer(text, last_number=True)
+        assert row["correct"] == (row["answer"] == str(i))
+        assert row["reason"] in ("boxed", "last number", "no answer")
+        assert "trained_on" not in row
+    # The longest prompts go first, so that what does not fit in memory fails at once.
+    lines = (record.path / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line)["prompt"] for line in lines]
+    assert [len(p) for p in written] == sorted(map(len, written), reverse=True)
+    facts = record.environment
+    assert (facts["device"], facts["quantization"]) == ("cpu", "none")
+    assert facts["packages"]["torch"]
+
+
+def test_asked_again_nothing_is_loaded_and_other_settings_are_another(
+    tiny_model, tmp_path, monkeypatch
+):
+    ask = functools.partial(evaluate, str(tiny_model), runs=tmp_path)
+    first = ask(toy(), seed=1, n=4)
+    monkeypatch.setattr("intuitor_lib.evaluation.subjects.load_model", None)
+    assert ask(toy(), seed=1, n=4).path == first.path
+    assert ask(toy(), seed=1, n=4, batch_size=1).path == first.path
+    others = [
+        {"seed": 2, "n": 4},
+        {"seed": 1, "n": 5},
+        {"seed": 1, "n": 4, "max_new_tokens": 5},
+        {"seed": 1, "n": 4, "temperature": 0.5},
+        {"seed": 1, "n": 4, "system_prompt": "Hush."},
+        {"seed": 1, "n": 4, "quantization": "nf4"},
+    ]
+    for other in others:
+        with pytest.raises(TypeError):  # it would have to load the policy
+            ask(toy(), **other)
+    assert len(list(RunStore(tmp_path).evaluations())) == 1 + len(others)
+
+
+def test_n_items_are_drawn_by_the_seed(tiny_model, tmp_path):
+    chosen = {
+        seed: [
+            row["id"]
+            for row in evaluate(str(tiny_model), toy(), n=3, seed=seed, runs=tmp_path).rows
+        ]
+        for seed in (0, 1, 2)
+    }
+    assert all(len(set(ids)) == 3 for ids in chosen.values())
+    assert len({tuple(ids) for ids in chosen.values()}) > 1
+    with pytest.raises(InputError, match="has 7 items, not 8"):
+        evaluate(str(tiny_model), toy(), n=8, runs=tmp_path)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 4])
+def test_an_interrupted_evaluation_ends_like_another(left, tiny_model, tmp_path):
+    whole = evaluate(str(tiny_model), toy(), runs=tmp_path / "whole", **SAMPLED)
+    Interrupting.left = left
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(str(tiny_model), toy(grader=Interrupting()), runs=tmp_path / "cut", **SAMPLED)
+    (cut,) = RunStore(tmp_path / "cut").evaluations()
+    assert len(cut.rows) == 3 * left
+    assert not cut.finished
+    # Without a batch size it goes on with the one it began with, and makes only what is missing.
+    Interrupting.left = 5
+    again = evaluate(
+        str(tiny_model),
+        toy(grader=Interrupting()),
+        runs=tmp_path / "cut",
+        **{**SAMPLED, "batch_size": None},
+    )
+    assert Interrupting.left == left
+    assert again.path == cut.path
+    assert again.rows == whole.rows
+
+
+def test_every_batch_draws_anew(tiny_model, tmp_path):
+    settings = {"temperature": 1.0, "num_samples": 6, "batch_size": 2, "n": 1}
+    rows = evaluate(str(tiny_model), toy(), runs=tmp_path, **settings).rows
+    pairs = {(rows[i]["completion"], rows[i + 1]["completion"]) for i in (0, 2, 4)}
+    assert len(pairs) > 1
+
+
+def test_the_first_of_the_plurality_is_what_is_voted_for():
+    def rows(item, *answers):
+        return [{"id": item, "answer": a, "correct": a == "2"} for a in answers]
+
+    asked = [*rows("a", "2", "3", "3"), *rows("b", "3", "2", "2.0"), *rows("c", None, None)]
+    assert _votes(asked, toy()) == [
+        {"id": "a", "answer": "3", "correct": False, "votes": 2, "completions": 3},
+        {"id": "b", "answer": "2", "correct": True, "votes": 2, "completions": 3},
+        {"id": "c", "answer": None, "correct": False, "votes": 0, "completions": 2},
+    ]
+    assert _votes(asked, get_benchmark("programs")) == []
+
+
+def test_a_torn_line_costs_its_batch_only(tiny_model, tmp_path):
+    record = evaluate(str(tiny_model), toy(), runs=tmp_path, **SAMPLED)
+    rows, file = record.rows, record.path / "items.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:7]) + lines[7][:40])
+    (record.path / "SHA256SUMS").unlink()  # which only a finished one has
+    assert not record.finished
+    evaluate(str(tiny_model), toy(), runs=tmp_path, **SAMPLED)
+    assert record.finished
+    assert record.rows == rows
+    assert file.read_bytes().splitlines(keepends=True)[:7] == lines[:7]
+
+
+def test_a_run_knows_what_it_was_trained_on(tiny_recipe, tmp_path):
+    run = train(tiny_recipe, runs=tmp_path)
+    rows = evaluate(run, toy(), runs=tmp_path).rows
+    # The file has a + b for a < 6 and b < 4.
+    assert [row["trained_on"] for row in rows] == [True, True, False, False, False, False, False]
+    table = str(evaluation_table(RunStore(tmp_path).evaluations()))
+    assert ": 2" in table
+    assert "among the training problems" in table
+
+
+def test_a_text_that_stops_is_the_end(tiny_model, tmp_path):
+    free = evaluate(str(tiny_model), toy(max_new_tokens=24), runs=tmp_path)
+    letters = collections.Counter(c for row in free.rows for c in row["completion"][1:])
+    stop = letters.most_common(1)[0][0]
+    stopped = evaluate(
+        str(tiny_model), toy(name="stopping", max_new_tokens=24, stop=(stop,)), runs=tmp_path
+    )
+    assert any(stop in row["completion"] for row in free.rows)
+    for before, after in zip(free.rows, stopped.rows, strict=True):
+        assert after["completion"] == before["completion"].partition(stop)[0]
+        assert after["tokens"] <= before["tokens"]
+        if stop in before["completion"]:
+            assert not after["clipped"]
+            assert after["tokens"] == len(after["completion"]) + 1
+
+
+def test_without_a_chat_the_prompt_is_the_text(tiny_model, tmp_path):
+    record = evaluate(str(tiny_model), toy(chat=False), runs=tmp_path, system_prompt="no")
+    assert record.spec["decoding"]["system_prompt"] is None
+    policy = load_model(str(tiny_model))
+    prompt_ids = policy.tokenizer([row["prompt"] for row in record.rows])["input_ids"]
+    made = generate(policy, prompt_ids, max_new_tokens=6, temperature=0, batch_size=1)
+    texts = policy.tokenizer.batch_decode([c.ids for c in made], skip_special_tokens=True)
+    assert [row["completion"] for row in record.rows] == texts
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_samples": 2}, "several at a temperature above 0"),
+        ({"temperature": -1.0}, "at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"max_new_tokens": 300}, "exceed the 256 tokens of the model: lower max_new_tokens to 24"),
+        ({"n": 0}, "n=0 items"),
+        ({"benchmark": "gsm9k"}, "unknown benchmark 'gsm9k': choose from gsm8k"),
+        ({"benchmarks": "/nowhere"}, "'/nowhere' is no folder"),
+    ],
+)
+def test_bad_requests_are_refused(settings, message, tiny_model, tmp_path):
+    settings = {"benchmark": toy(), "runs": tmp_path, **settings}
+    with pytest.raises(InputError, match=message):
+        evaluate(str(tiny_model), settings.pop("benchmark"), **settings)
+
+
+def test_scores_and_majorities_of_samples(tiny_model, tmp_path):
+    record = evaluate(str(tiny_model), toy(), runs=tmp_path, temperature=1.0, num_samples=4, seed=2)
+    scores = score(record)
+    by_item = collections.defaultdict(list)
+    for row in record.rows:
+        by_item[row["id"]].append(row)
+    assert scores["pass@4"].value == pytest.approx(
+        np.mean([any(row["correct"] for row in rows) for rows in by_item.values()])
+    )
+    for vote in record.table("majority"):
+        answers = [row["answer"] for row in by_item[vote["id"]] if row["answer"] is not None]
+        if not answers:
+            assert vote["answer"] is None
+            assert not vote["correct"]
+            continue
+        # Only plain numbers here, so equal is equal as text but for signs and zeros.
+        counts = collections.Counter(float(answer.replace(",", "")) for answer in answers)
+        assert vote["votes"] == max(counts.values())
+        assert counts[float(vote["answer"].replace(",", ""))] == vote["votes"]
+        assert vote["completions"] == 4
+    assert scores["majority@4"].n == 7
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_model(EMBEDDED_MODEL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_end_to_end_on_the_embedded_model(
+    name, embedded, benchmark_files, tmp_path
+):
+    benchmark = get_benchmark(name)
+    if benchmark.grader.runs_code and protections().mode == "none":
+        pytest.skip("programs cannot be confined on this machine")
+    n = None if name in ("math500", "cruxeval", "mmlu_pro") else 2  # of which there is one row
+    record = evaluate(
+        embedded, name, n=n, max_new_tokens=12, benchmarks=benchmark_files, runs=tmp_path
+    )
+    rows = record.rows
+    assert len(rows) == record.spec["benchmark"]["n"] == (n or 1)
+    for row in rows:
+        assert row["self_certainty"] > 0
+        assert 0 < row["tokens"] <= 12
+        assert row["reason"]
+        assert row["correct"] is None if name == "alpaca_eval" else isinstance(row["correct"], bool)
+    estimates = score(record)
+    assert ("accuracy" in estimates) == (name != "alpaca_eval")
+    if name == "alpaca_eval":
+        outputs = json.loads((record.path / "model_outputs.json").read_text(encoding="utf-8"))
+        assert {o["instruction"] for o in outputs} == {row["prompt"] for row in rows}
+        assert {o["dataset"] for o in outputs} == {"helpful_base", "koala"}
+        assert cells_of(record)["score"] == "not judged"
+
+
+def cells_of(record):
+    table = evaluation_table([record])
+    return dict(zip(table.header, table.rows[0], strict=True))

@@ -1,0 +1,116 @@
+"""Graders: what counts as an answer, the reason given, and how several answers vote."""
+
+import pytest
+
+from intuitor_lib.evaluation.benchmarks.graders import (
+    ChoiceGrader,
+    CodeGrader,
+    InstructionGrader,
+    Item,
+    JudgedGrader,
+    MathGrader,
+    ValueGrader,
+)
+from intuitor_lib.grading.sandbox.confine import protections
+
+
+def verdict(grader, gold, text):
+    return grader.grade([Item("a", "q", "q", gold)], [text])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("so \\boxed{12}, done", (True, "12", "boxed")),
+        ("so 3 + 9 = 12.", (True, "12", "last number")),
+        ("\\boxed{13}, not 12", (False, "13", "boxed")),
+        ("no idea", (False, None, "no answer")),
+    ],
+)
+def test_math_says_where_the_answer_stood(text, expected):
+    assert verdict(MathGrader(), "12", text) == expected
+
+
+def test_without_the_last_number_only_a_box_counts():
+    assert verdict(MathGrader(last_number=False), "12", "so it is 12") == (False, None, "no answer")
+
+
+def test_a_choice_is_a_letter_of_the_question():
+    gold = {"answer": "B", "letters": "ABC"}
+    assert verdict(ChoiceGrader(), gold, "Hence the answer is (B).") == (True, "B", "choice")
+    assert verdict(ChoiceGrader(), gold, "Hence the answer is (C).") == (False, "C", "choice")
+    assert verdict(ChoiceGrader(), gold, "Hence the answer is (J).") == (False, None, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"reasoning": "r", "answer": "[1, 2]"}', (True, "[1, 2]", "JSON")),
+        ('{"reasoning": "r", "answer": [1,2]}', (True, "[1, 2]", "JSON")),
+        ('{"reasoning": "r", "answer": "(1, 2)"}', (False, "(1, 2)", "JSON")),
+        ('{"reasoning": "r" "answer": "[1, 2]"}', (True, "[1, 2]", "malformed JSON")),
+        ("it returns [1, 2]", (False, None, "no JSON answer")),
+    ],
+)
+def test_a_value_is_a_field_of_a_json_object(text, expected):
+    assert verdict(ValueGrader(), "[1, 2]", text) == expected
+
+
+@pytest.mark.skipif(protections().mode == "none", reason="programs cannot be confined here")
+def test_code_is_run_with_what_stood_before_the_function():
+    gold = {
+        "tests": {
+            "kind": "check",
+            "setup": "",
+            "entry_point": "area",
+            "test": "def check(f):\n    assert f(2) == math.pi * 4",
+        },
+        "defines": "area",
+        "head": "import math\n",
+        "stub": "import math\ndef area(r):\n",
+        "solution": "import math\ndef area(r):\n    return math.pi * r * r",
+    }
+    grader = CodeGrader()
+    passed = grader.grade(
+        [Item("a", "q", "q", gold)] * 4,
+        [
+            "Sure!\n```python\ndef area(r):\n    return math.pi * r**2\n```\nIt is `pi r^2`.",
+            "    return math.pi * r * r",  # a base model continues the code
+            "```python\n    return math.pi * r * r\n```",
+            "```python\ndef area(r):\n    return 3 * r * r\n```",
+        ],
+    )
+    assert [v.correct for v in passed] == [True, True, True, False]
+    assert passed[3].reason == "error: AssertionError"
+    item = Item("a", "q", "q", gold)
+    assert verdict(grader, gold, grader.right(item)).correct
+    assert not verdict(grader, gold, grader.wrong(item)).correct
+
+
+def test_instructions_are_followed_wholly_or_not():
+    gold = {
+        "checks": [
+            {"kind": "no_commas", "arguments": {}},
+            {"kind": "case", "arguments": {"case": "lower"}},
+        ]
+    }
+    assert verdict(InstructionGrader(), gold, "all is well") == (True, None, "followed")
+    assert verdict(InstructionGrader(), gold, "Well, no").reason == "no_commas, case"
+    assert not verdict(InstructionGrader(), gold, "well, no").correct
+
+
+def test_what_a_judge_must_say_is_left_open():
+    assert verdict(JudgedGrader(), {}, "Hello!") == (None, None, "not judged")
+    item = Item("a", "q", "q", {})
+    assert JudgedGrader().right(item) is JudgedGrader().wrong(item) is None
+
+
+def test_votes_go_by_equivalence_letters_or_text():
+    votes = ["1/2", "3", "0.5", None, "\\frac{1}{2}", "3"]
+    assert MathGrader().elected(votes) == [True, False, True, False, True, False]
+    assert ChoiceGrader().elected(["A", "B", None, "B"]) == [False, True, False, True]
+    assert ChoiceGrader().elected(["B", "A"]) == [True, False]  # the first of equals
+    assert ChoiceGrader().elected([None, None]) == [False, False]
+    assert ValueGrader().elected(["[1,2]", "[1, 2]", "2"]) == [True, True, False]
+    for grader in (CodeGrader(), InstructionGrader(), JudgedGrader()):
+        assert grader.elected(["a", "a"]) is None

@@ -1,0 +1,104 @@
+"""What tells one evaluated policy from another."""
+
+import shutil
+
+import pytest
+import torch
+
+from intuitor_lib.evaluation.subjects import find_subject
+from intuitor_lib.policy.loading import load_model, load_policy
+from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
+from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.training.training import train
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+def kept(subject):
+    """The part of a specification that tells it apart."""
+    return {key: value for key, value in subject.spec.items() if not key.startswith("_")}
+
+
+def test_a_folder_is_known_by_what_it_holds(tiny_model, tmp_path, store):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tiny_model, moved)
+    here, there = (find_subject(str(folder), store) for folder in (tiny_model, moved))
+    assert kept(here) == kept(there)
+    assert str(tmp_path) not in str(kept(there))
+    config = moved / "config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert kept(find_subject(str(moved), store)) != kept(here)
+
+
+@pytest.mark.parametrize(
+    "change", [{"quantization": "nf4"}, {"dtype": "float32"}, {"revision": "abc"}]
+)
+def test_how_a_model_is_loaded_tells_it_apart(change, tiny_model, store):
+    plain = find_subject(str(tiny_model), store)
+    assert kept(find_subject(str(tiny_model), store, **change)) != kept(plain)
+    assert kept(find_subject(str(tiny_model), store, quantization="none")) == kept(plain)
+
+
+def test_a_recipe_is_the_policy_its_training_starts_from(tiny_recipe, tiny_model, store):
+    subject = find_subject(tiny_recipe, store)
+    asked = find_subject(str(tiny_model), store, quantization="nf4", dtype="float32")
+    assert kept(subject) == kept(asked)
+    assert subject.spec["_name"].endswith("-nf4")
+    ids = torch.tensor([[10, 20, 30, 40]])
+    start = load_policy(tiny_recipe).model.eval()  # a fresh adapter changes nothing
+    assert torch.equal(subject.load().model.eval()(ids).logits, start(ids).logits)
+
+
+def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
+    runs = tmp_path / "runs"
+    run = train(tiny_recipe, runs=runs)
+    store = RunStore(runs)
+    subject = find_subject(run.id, store)
+    assert subject.spec == {"run": run.id, "_name": run.id}
+    assert kept(find_subject(run.path, store)) == kept(subject)
+    assert kept(find_subject(run, store)) == kept(subject)
+    assert len(subject.trained_on) == run.problems["train"]
+    assert "0+0=" in subject.trained_on
+    # The same weights by hand: the base in 4 bits and the adapter on it.
+    model = str(tiny_recipe.model)
+    by_hand = load_model(
+        model, adapter=str(run.adapter), quantization="nf4", dtype="float32"
+    ).model.eval()
+    ids = torch.tensor([[10, 20, 30, 40]])
+    trained = subject.load().model
+    assert not any(parameter.requires_grad for parameter in trained.parameters())
+    assert torch.equal(trained.eval()(ids).logits, by_hand(ids).logits)
+    base = load_model(model, quantization="nf4", dtype="float32").model.eval()
+    assert not torch.equal(base(ids).logits, by_hand(ids).logits)
+    adapted = find_subject(model, store, adapter=run.adapter, quantization="nf4", dtype="float32")
+    assert kept(adapted) != kept(find_subject(tiny_recipe, store))
+    assert adapted.spec["_name"].endswith("-nf4+adapter")
+    config = run.adapter / "adapter_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    settings = {"adapter": run.adapter, "quantization": "nf4", "dtype": "float32"}
+    assert kept(find_subject(model, store, **settings)) != kept(adapted)
+
+
+def test_a_loaded_policy_is_known_by_its_weights(tiny_model, store):
+    policy = load_model(str(tiny_model))
+    before = kept(find_subject(policy, store))
+    assert before == kept(find_subject(load_model(str(tiny_model)), store))
+    with torch.no_grad():
+        next(policy.model.parameters())[0, 0] += 1
+    assert kept(find_subject(policy, store)) != before
+    assert find_subject(policy, store).load() is policy
+
+
+def test_what_cannot_be_meant_is_refused(tiny_recipe, tiny_model, store, tmp_path):
+    with pytest.raises(InputError, match="choose 'none' or 'nf4'"):
+        find_subject(EMBEDDED_MODEL, store, quantization="int8")
+    with pytest.raises(InputError, match="only a model given by name or folder takes these"):
+        find_subject(tiny_recipe, store, quantization="nf4")
+    with pytest.raises(InputError, match="could not be loaded"):
+        find_subject(str(tiny_model), store, adapter=tmp_path).load()
+    unfinished = store.open(tiny_recipe, {"fingerprint": "0"})
+    with pytest.raises(InputError, match="is new, not finished"):
+        find_subject(unfinished, store)

@@ -1,0 +1,171 @@
+"""Programs against their tests: what passes, what fails and why, and what cannot cheat."""
+
+import json
+
+import pytest
+
+from intuitor_lib.grading.sandbox.confine import protections
+from intuitor_lib.grading.unit_tests import in_threads, run_tests
+
+pytestmark = pytest.mark.skipif(
+    protections().mode == "none", reason="programs cannot be confined on this machine"
+)
+
+CHECK = {
+    "kind": "check",
+    "setup": "",
+    "entry_point": "add",
+    "test": "def check(candidate):\n"
+    "    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n",
+}
+CALLS = {
+    "kind": "function",
+    "form": "literal",
+    "entry_point": "pair",
+    "tests": [["1, [2]", "(1, [2])"], ["'a', None", "('a', None)"]],
+}
+METHOD = {
+    "kind": "function",
+    "form": "json",
+    "entry_point": "Solution.addAll",
+    "tests": [["[1, 2]\n2", "[3, 4]"], ["[]\n1", "[]"]],
+}
+STDIN = {"kind": "stdin", "tests": [["1 2\n", "3\n"], ["5 6\n", "11"]]}
+ADD = "def add(a, b):\n    return a + b\n"
+PAIR = "def pair(a, b):\n    return a, b\n"
+SUM = "print(sum(map(int, input().split())))"
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        (ADD, CHECK),
+        ("print('hello')\n" + ADD, CHECK),
+        (PAIR, CALLS),
+        (PAIR + "\nif __name__ == '__main__':\n    pair(input())", CALLS),
+        (
+            "class Solution:\n    def addAll(self, nums, k):\n        return [n + k for n in nums]",
+            METHOD,
+        ),
+        # A tuple is a list in JSON; typing names need no import, as on the site.
+        (
+            "class Solution:\n    def addAll(self, nums: List[int], k):\n"
+            "        return tuple(n + k for n in nums)",
+            METHOD,
+        ),
+        (SUM, STDIN),
+        ("import sys\nprint(sum(map(int, sys.stdin.read().split())), end='  \\n\\n')", STDIN),
+        (
+            "print(float(sum(map(int, input().split()))))",
+            STDIN,
+        ),  # 3.0 is 3, as LiveCodeBench has it
+    ],
+)
+def test_right_programs_pass(code, tests):
+    assert run_tests(code, tests) == (True, "passed")
+
+
+@pytest.mark.parametrize(
+    ("code", "tests", "reason"),
+    [
+        ("def add(a, b):\n    return a - b\n", CHECK, "error: AssertionError"),
+        ("def other(a, b):\n    return a + b\n", CHECK, "error: KeyError: 'add'"),
+        ("def add(a, b:\n", CHECK, "error: SyntaxError"),
+        ("import nothing_of_that_name", CHECK, "error: ModuleNotFoundError"),
+        ("add = None", CHECK, "error: TypeError"),
+        ("def pair(a, b):\n    return [a, b]\n", CALLS, "test 1 of 2: wrong result"),
+        ("def pair(a, b):\n    return a, [2]\n", CALLS, "test 2 of 2: wrong result"),
+        ("def pair(a, b):\n    return a, b[0:1]\n", CALLS, "test 2 of 2: error: TypeError"),
+        ("def pair(a, b):\n    while True: pass", CALLS, "test 1 of 2: timeout"),
+        # Within the limit of both calls together, over that of one.
+        (
+            "import time\ndef pair(a, b):\n    time.sleep(1.5)\n    return a, b",
+            CALLS,
+            "test 1 of 2: timeout",
+        ),
+        ("print(3)", STDIN, "test 2 of 2: wrong output"),
+        ("print(3)\nprint(4)", STDIN, "test 1 of 2: wrong output"),
+        ("print('3 3')", STDIN, "test 1 of 2: wrong output"),
+        ("pass", STDIN, "test 1 of 2: wrong output"),
+        ("1 / 0", STDIN, "test 1 of 2: error: ZeroDivisionError"),
+        ("while True: pass", STDIN, "test 1 of 2: timeout"),
+        ("x = 'a' * 10**11", STDIN, "test 1 of 2: memory"),
+    ],
+)
+def test_wrong_programs_fail_for_their_reason(code, tests, reason):
+    passed, found = run_tests(code, tests, seconds=1.0)
+    assert not passed
+    assert found.startswith(reason), found
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "import sys\nsys.exit(0)",
+        "import os\nos._exit(0)",
+        "raise SystemExit(0)",
+        "def add(a, b):\n    import os\n    os._exit(0)",
+        # An object that equals everything passes an assert; it is no result that was asked for.
+        "class Any:\n    def __eq__(self, other):\n        return True\n"
+        "    def __repr__(self):\n        return 'anything'\n\ndef pair(a, b):\n    return Any()",
+        "import builtins\nbuiltins.repr = lambda value: '(1, [2])'\ndef pair(a, b):\n    return 0",
+        "import sys\nprint(sys.stdin.read())\nraise SystemExit(0)",
+    ],
+)
+def test_ending_early_or_posing_as_right_is_not_passing(trick):
+    tests = CALLS if "pair" in trick else CHECK
+    assert not run_tests(trick, tests)[0]
+
+
+def test_expected_values_stay_outside():
+    snoop = (
+        "import gc\n"
+        "def pair(*arguments):\n"
+        "    wanted = ''.join(['4c1f', '-hidden'])\n"
+        "    found = any(wanted in repr(o) for o in gc.get_objects() if type(o) in (dict, list))\n"
+        "    raise ValueError('seen' if found else 'clean')\n"
+    )
+    hidden = {**CALLS, "tests": [["1, 2", "'4c1f-hidden'"]]}
+    assert run_tests(snoop, hidden)[1] == "test 1 of 1: error: ValueError: clean"
+    given = {**CALLS, "tests": [["1, '4c1f-hidden'", "0"]]}  # the same search finds an argument
+    assert run_tests(snoop, given)[1] == "test 1 of 1: error: ValueError: seen"
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["'[' * 10**5", "'9**9**9'", "float('nan')", "10**10000", "[[]] * 10**5", "'\\ud800'", "'\\0'"],
+)
+def test_odd_results_are_wrong_and_no_exception(result):
+    passed, reason = run_tests(f"def pair(a, b):\n    return {result}", CALLS)
+    assert not passed
+    assert reason.startswith("test 1 of 2")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "same"),
+    [
+        ("[0.1, 0.2]", "[0.1, 0.2]", True),
+        ("[0.30000000000000004]", "[0.3]", True),
+        ("[0.301]", "[0.3]", False),
+        ("1.0", "1", True),
+        ("True", "true", True),
+        ("None", "null", True),
+        ("(1, (2, 3))", "[1, [2, 3]]", True),
+        ("{'a': 1}", '{"a": 1}', True),
+        ("'1'", "1", False),
+        ("[1, 2, 3]", "[1, 2]", False),
+    ],
+)
+def test_results_compare_as_values(given, expected, same):
+    tests = {"kind": "function", "form": "json", "entry_point": "f", "tests": [["", expected]]}
+    assert run_tests(f"def f():\n    return {given}", tests)[0] == same
+
+
+def test_a_kind_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="kind 'oral'"):
+        run_tests("", {"kind": "oral"})
+
+
+def test_threads_keep_the_order():
+    assert in_threads(lambda i: i * i, range(10)) == [i * i for i in range(10)]
+    assert json.dumps(in_threads(str, [])) == "[]"

@@ -1,0 +1,161 @@
+"""Trials: found on record, made when missing, never twice."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
+from intuitor_lib.paper import results, trials
+from intuitor_lib.paper.plan import ARMS, MAIN, PLAN, SAME, SEEDS, SUITES, planned
+from intuitor_lib.paper.results import keep, result
+from intuitor_lib.paper.trials import collect
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.recipe.recipes import RECIPES, get_recipe
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of its own, so that the committed results of this one do not count."""
+    root = tmp_path / "project"
+    (root / "intuitor_lib").mkdir(parents=True)
+    (root / "notebooks").mkdir()
+    monkeypatch.setattr(results, "data_folder", lambda: root / "data")
+    return root
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Trainings and evaluations that were asked for, made up instead of done."""
+    calls = []
+
+    def training(self):
+        calls.append(("train", self.folder))
+        return self.recipe
+
+    def evaluate(self, test, step):
+        calls.append((test.name, self.folder, step))
+        rows = [{"id": "a", "sample": 0, "correct": step is None, "tokens": 3}]
+        return {"rows": trials._as_columns(rows)}
+
+    monkeypatch.setattr(trials._Store, "run", property(training))
+    monkeypatch.setattr(trials, "_training", lambda recipe: {"metrics": [], "completions": []})
+    monkeypatch.setattr(trials._Store, "_evaluate", evaluate)
+    return calls
+
+
+def test_what_is_missing_is_made_once(project, made, tmp_path):
+    ask = {"tests": ["in_domain"], "steps": (1,), "step_tests": ["transfer"], "runs": tmp_path}
+    trials = collect(["base", "grpo"], "smoke", **ask)
+    assert [call[0] for call in made] == ["in_domain", "transfer", "train", "in_domain", "transfer"]
+    assert [step for *_, step in made if step not in ("train",)][-1] == 1
+    (base,), (grpo,) = trials["base"], trials["GRPO"]
+    assert base.rows("transfer", 0)[0]["correct"] is True  # of a base: its one state, as step 0
+    assert grpo.rows("transfer", 1)[0]["correct"] is False
+    assert grpo.rows("in_domain") == grpo.rows("in_domain", None)
+    assert not grpo.on_record
+    made.clear()
+    again = collect(["base", "grpo"], "smoke", **ask)
+    assert made == []
+    assert again["GRPO"][0].tables == grpo.tables
+    assert again["GRPO"][0].on_record  # nothing had to be made
+    with pytest.raises(KeyError, match="collected: in_domain, transfer@1"):
+        grpo.rows("instructions")
+
+
+def test_kept_results_serve_a_clone_without_runs(project, made, tmp_path):
+    collect(["grpo"], "smoke", tests=["in_domain"], runs=tmp_path / "here")
+    written = keep("smoke", runs=tmp_path / "here")
+    assert all(path.is_relative_to(project / "data" / "results" / "smoke") for path in written)
+    made.clear()
+    collect(["grpo"], "smoke", tests=["in_domain"], runs=tmp_path / "elsewhere")
+    assert made == []
+    collect(["grpo"], "smoke", tests=["in_domain"], runs=tmp_path / "elsewhere", retrain=True)
+    assert [call[0] for call in made] == ["train", "in_domain"]
+    with pytest.raises(InputError, match="execute the notebooks first"):
+        keep("smoke", runs=tmp_path / "nothing")
+
+
+def test_a_result_of_another_question_does_not_count(project, tmp_path):
+    ask = {"profile": "smoke", "runs": tmp_path}
+    assert result("a/b", lambda: {"x": 1}, key={"n": 1}, **ask) == {"x": 1}
+    assert result("a/b", lambda: {"x": 2}, key={"n": 1}, **ask) == {"x": 1}
+    assert result("a/b", lambda: {"x": 3}, key={"n": 2}, **ask) == {"x": 3}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        result("c", lambda: {"x": float("nan")}, **ask)
+    assert not (tmp_path / "results" / "smoke" / "c.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arms", "profile", "tests", "message"),
+    [
+        (["grop"], "smoke", [], "unknown arm 'grop'"),
+        (["grpo"], "cpuu", [], "unknown profile 'cpuu'"),
+        (["grpo"], "smoke", ["gsm"], "unknown test 'gsm'"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_made(arms, profile, tests, message, made):
+    with pytest.raises(InputError, match=message):
+        collect(arms, profile, tests=tests)
+    assert made == []
+
+
+def test_the_plan_names_what_there_is():
+    for arm in ARMS:
+        assert arm == "base" or arm.removeprefix("base:") in RECIPES
+    for names in PLAN.values():
+        assert set(names) <= set(ARMS)
+    assert len(planned("smoke")) == len({arm for a in PLAN.values() for arm in a} - set(SAME))
+    extra = len(MAIN) * (len(SEEDS["cpu"]) - 1)
+    assert len(planned("cpu")) == len(planned("smoke")) + extra
+    for arm, other in SAME.items():
+        assert get_recipe(arm, "cpu").digest == get_recipe(other, "cpu").digest
+
+
+def test_every_suite_has_the_same_tests_and_smoke_is_small():
+    names = {"in_domain", "in_domain_sampled", "transfer", "structured", "instructions", "code"}
+    for suite in SUITES.values():
+        assert names <= set(suite)
+        assert [*suite] == [test.name for test in suite.values()]
+    for test in SUITES["smoke"].values():
+        assert test.n * test.num_samples * test.max_new_tokens <= 200
+        assert test.column is None  # a stand-in is no column of the paper's
+    assert not any(test.column for test in SUITES["cpu"].values())
+
+
+def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
+    from intuitor_lib.evaluation.benchmarks.benchmarks import check_grading, load_items
+    from intuitor_lib.problems.problems import load_problems
+
+    recipe = get_recipe("intuitor", "cpu")
+    items = load_items(held_out_benchmark(recipe))
+    assert len(items) == recipe.eval_problems
+    assert items[0].prompt == f"{items[0].question} Answer briefly."
+    plain = trials._benchmark(SUITES["cpu"]["plain"], "cpu")
+    assert load_items(plain)[0].prompt == items[0].question
+    trained = {problem.prompt for problem in load_problems(recipe).train}
+    assert not trained & {item.question for item in items}
+    found = check_grading(held_out_benchmark(recipe), items[:10])
+    assert (found["right"], found["wrong"]) == (10, 0)
+    with pytest.raises(InputError, match="holds no problem out"):
+        held_out_benchmark(recipe.replace(eval_problems=0, eval_steps=None))
+
+
+def test_alarms_are_those_of_todays_rules():
+    stored = [{"step": i, "kl": 2.0, "collapse": ["of an older rule"]} for i in range(1, 6)]
+    recipe = get_recipe("grpo", "cpu")
+    trial = trials.Trial("grpo", "GRPO", "cpu", recipe, {"metrics": stored})
+    assert [row.get("collapse") for row in trial.metrics] == [None, None, None, ["kl"], ["kl"]]
+
+
+def test_stored_text_is_small_and_loses_no_value():
+    rows = [
+        {"id": "a", "sample": s, "correct": True, "tokens": 3, "self_certainty": 1.23456789,
+         "clipped": False, "answer": "7", "completion": "x" * 1000}
+        for s in (0, 1)
+    ]  # fmt: skip
+    text = results._dump({"key": asdict(SUITES["cpu"]["plain"]), "result": {"rows": rows}})
+    assert json.loads(text)["result"]["rows"] == rows
+    columns = trials._as_columns(rows)
+    assert columns["completion"] == ["x" * 400, None]
+    assert trials._as_rows(columns)[1]["self_certainty"] == 1.23457

@@ -1,0 +1,385 @@
+"""Linear layers on the CPU compute what PEFT and bitsandbytes do, and change nothing they keep."""
+
+import copy
+import types
+
+import bitsandbytes as bnb
+import peft
+import pytest
+import torch
+from policies import linears, move_adapter
+
+from intuitor_lib.policy import linear
+from intuitor_lib.policy.adapters import START_ADAPTER, add_start_adapter, reference_policy
+from intuitor_lib.policy.linear import merged_adapters, speed_up_linears
+from intuitor_lib.policy.loading import load_policy
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+class One(torch.nn.Module):
+    """A model of one layer, 4-bit or not, as PEFT meets it."""
+
+    def __init__(self, packed, bias=True, layer=torch.nn.Linear):
+        super().__init__()
+        torch.manual_seed(0)
+        self.is_loaded_in_4bit = packed
+        if packed:
+            self.layer = bnb.nn.Linear4bit(64, 32, bias=bias, compute_dtype=torch.float32,
+                                           compress_statistics=True, quant_type="nf4")  # fmt: skip
+            self.layer.support_avx512bf16_for_cpu = False
+            self.layer.to("cpu")  # here it is packed
+        else:
+            self.layer = layer(64, 32, bias=bias)
+
+    def forward(self, x, **kwargs):
+        return self.layer(x, **kwargs)
+
+
+def make(packed=True, bias=True, *, layer=torch.nn.Linear, **settings):
+    settings = {"r": 4, "lora_alpha": 6, "lora_dropout": 0.0, **settings}
+    config = peft.LoraConfig(target_modules=["layer"], **settings)
+    model = peft.get_peft_model(One(packed, bias, layer), config)
+    move_adapter(model)
+    return model.eval()
+
+
+def pair(*args, **kwargs):
+    """The same model twice, the second one sped up."""
+    plain = make(*args, **kwargs)
+    fast = copy.deepcopy(plain)
+    speed_up_linears(fast)
+    return plain, fast
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """How often the fused product was used."""
+    calls = []
+    original = linear._LoraProduct.apply
+
+    def count(*arguments):
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(linear._LoraProduct, "apply", count)
+    return calls
+
+
+def run(model, x, **kwargs):
+    """Output, and gradients of the input and of what is trained."""
+    x = x.clone().requires_grad_()
+    model.zero_grad()
+    out = model(x, **kwargs)
+    weights = torch.cos(torch.arange(out.numel())).view(out.shape)
+    (out.float() * weights).sum().backward()
+    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    return out, x.grad, trained
+
+
+def same(plain, fast, x=None, tolerance=TOLERANCE, **kwargs):
+    x = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(2)) if x is None else x
+    torch.manual_seed(3)  # of dropout
+    expected = run(plain, x, **kwargs)
+    torch.manual_seed(3)
+    got = run(fast, x, **kwargs)
+    torch.testing.assert_close(got, expected, **tolerance)
+    return expected
+
+
+@pytest.mark.parametrize("shape", [(64,), (7, 64), (2, 3, 64), (0, 64)], ids=str)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("packed", [True, False], ids=["nf4", "fp32"])
+def test_outputs_and_gradients_are_those_of_the_libraries(packed, bias, shape, fused):
+    plain, fast = pair(packed, bias)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    _, _, trained = same(plain, fast, x)
+    assert len(trained) == 2
+    assert x.numel() == 0 or all(g.abs().max() > 1e-2 for g in trained.values())
+    assert fused == [1]
+    # Turned off and on again.
+    with plain.disable_adapter(), fast.disable_adapter(), torch.no_grad():
+        torch.testing.assert_close(fast(x), plain(x), **TOLERANCE)
+    assert fused == [1]
+    fast.train()
+    same(plain.train(), fast, x)
+    assert fused == [1, 1]
+
+
+def test_rounding_between_layers_stays_small():
+    """In float64, where the two can be told apart from a mistake."""
+    plain, fast = pair(False)
+    x = torch.randn(6, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(
+        run(fast.double(), x), run(plain.double(), x), atol=1e-12, rtol=1e-12
+    )
+
+
+def add_second(model):
+    torch.manual_seed(5)  # of its A
+    model.add_adapter("second", model.peft_config["default"])
+    move_adapter(model, seed=1)
+
+
+def two_at_once(model):
+    add_second(model)
+    model.base_model.set_adapter(["default", "second"])
+
+
+def train_the_base(model):
+    model.base_model.model.layer.base_layer.weight.requires_grad_(True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "fits"),
+    [
+        ({"lora_dropout": 0.5}, lambda model: model.eval(), True),
+        ({"lora_dropout": 0.5}, lambda model: model.train(), False),
+        ({"use_rslora": True}, None, True),
+        ({"use_dora": True}, None, False),
+        ({"lora_bias": True, "packed": False}, None, False),
+        ({}, add_second, True),
+        ({}, lambda model: (add_second(model), model.set_adapter("second")), True),
+        ({}, two_at_once, False),
+        ({}, lambda model: model.merge_adapter(), False),
+        ({"packed": False}, train_the_base, False),
+        ({}, lambda model: model.bfloat16(), False),
+        ({"packed": False}, lambda model: model.bfloat16(), True),
+    ],
+    ids=[
+        *("dropout in eval", "dropout", "rslora", "dora", "lora bias", "one of two", "the other"),
+        *("two at once", "merged", "trained base", "bf16 nf4", "bf16"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:(Merge|Unmerge) lora", "ignore:PEFT with bias")
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_what_it_does_not_know_is_left_to_peft(settings, change, fits, first, fused):
+    """`first`: sped up before the change, or after."""
+    plain = make(**settings)
+    fast = copy.deepcopy(plain)
+    if first:
+        speed_up_linears(fast)
+    for model in (plain, fast):
+        if change is not None:
+            change(model)
+    if not first:
+        speed_up_linears(fast)
+    dtype = plain.base_model.model.layer.lora_A["default"].weight.dtype
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(2)).to(dtype)
+    torch.manual_seed(3)
+    expected = run(plain, x)
+    torch.manual_seed(3)
+    tolerance = TOLERANCE if dtype == torch.float32 else {"atol": 0.1, "rtol": 2e-2}
+    torch.testing.assert_close(run(fast, x), expected, **tolerance)
+    assert bool(fused) is fits
+
+
+def test_autocast_is_left_to_peft(fused):
+    plain, fast = pair()
+    with torch.autocast("cpu", torch.bfloat16):
+        same(plain, fast, tolerance={"atol": 1e-2, "rtol": 1e-2})
+        with torch.no_grad(), merged_adapters(fast):
+            torch.testing.assert_close(fast(torch.ones(2, 64)), plain(torch.ones(2, 64)))
+    assert not fused
+
+
+def test_a_4bit_layer_that_computes_in_another_type_than_it_is_unpacked_to(fused):
+    plain = make()
+    plain.base_model.model.layer.base_layer.compute_dtype = torch.bfloat16
+    fast = copy.deepcopy(plain)
+    speed_up_linears(fast)
+    same(plain, fast)
+    with torch.no_grad(), merged_adapters(fast):
+        x = torch.ones(2, 64)
+        assert torch.equal(fast(x), plain(x))
+    assert not fused
+
+
+def test_keyword_arguments_are_peft_s(fused):
+    plain, fast = pair()
+    x = torch.randn(2, 64)
+    names = {"adapter_names": ["default", "__base__"]}
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x, **names), plain(x, **names))
+        assert not torch.allclose(fast(x, **names)[1], fast(x)[1])
+
+
+def test_a_layer_that_computes_something_else_is_left_alone():
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    same(*pair(False, layer=Doubled))
+
+
+@pytest.mark.filterwarnings("ignore:(Merge|Unmerge) lora")
+def test_a_merged_adapter_counts():
+    plain, fast = pair()
+    x = torch.randn(4, 64)
+    before = fast(x)
+    for model in (plain, fast):
+        model.merge_adapter()
+    torch.testing.assert_close(fast(x), plain(x), **TOLERANCE)
+    assert (fast(x) - before).abs().mean() < 0.5 * before.abs().mean()  # 4 bits again
+    speed_up_linears(fast)
+    torch.testing.assert_close(fast(x), plain(x), **TOLERANCE)
+
+
+def test_without_the_memory_4bit_weights_stay_packed(monkeypatch, fused):
+    available = types.SimpleNamespace(available=4 * 64 * 32 * 4 - 1)
+    monkeypatch.setattr(linear.psutil, "virtual_memory", lambda: available)
+    plain, fast = pair()
+    assert not any(hasattr(module, "_unpacked") for module in fast.modules())
+    same(plain, fast)
+    with torch.no_grad(), merged_adapters(fast):
+        x = torch.ones(2, 64)
+        assert torch.equal(fast(x), plain(x))
+    assert not fused
+    available.available += 1
+    speed_up_linears(fast)
+    assert any(hasattr(module, "_unpacked") for module in fast.modules())
+    same(plain, fast)
+    assert fused
+
+
+def test_4bit_weights_are_unpacked_once(monkeypatch):
+    _, fast = pair()
+    calls = []
+    original = bnb.functional.dequantize_4bit
+    monkeypatch.setattr(
+        bnb.functional, "dequantize_4bit", lambda *a, **k: calls.append(1) or original(*a, **k)
+    )
+    run(fast, torch.randn(2, 64))
+    with fast.disable_adapter():
+        fast(torch.randn(2, 64))
+    speed_up_linears(fast)
+    assert not calls
+
+
+def test_applied_twice_it_does_nothing_more(fused):
+    plain, fast = pair()
+    held = [vars(module).get("forward") for module in fast.modules()]
+    speed_up_linears(fast)
+    assert [vars(module).get("forward") for module in fast.modules()] == held
+    same(plain, fast)
+    assert fused == [1]
+
+
+def test_a_copy_computes_with_its_own_weights():
+    plain, fast = pair()
+    other = copy.deepcopy(fast)
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            if parameter.requires_grad:
+                parameter.zero_()
+    same(plain, other)
+    with torch.no_grad(), merged_adapters(other):
+        x = torch.ones(2, 64)
+        torch.testing.assert_close(other(x), plain(x), **TOLERANCE)
+
+
+# Whole policies
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_a_policy_keeps_what_is_saved_and_trained(quantization, tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe.replace(quantization=quantization)).model
+    move_adapter(policy)
+    ids = torch.tensor([[10, 20, 30, 40, 50]])
+    state = {name: value.clone() for name, value in policy.state_dict().items()}
+    names = [(n, p.requires_grad) for n, p in policy.named_parameters()]
+    expected = policy.eval()(ids).logits
+    policy.save_pretrained(tmp_path / "before")
+    speed_up_linears(policy)
+    with torch.no_grad(), merged_adapters(policy):
+        merged = policy(ids).logits
+    torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(policy(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    now = policy.state_dict()
+    assert now.keys() == state.keys()
+    assert all(torch.equal(now[name], value) for name, value in state.items())
+    assert [(n, p.requires_grad) for n, p in policy.named_parameters()] == names
+    policy.save_pretrained(tmp_path / "after")
+    weights = [
+        (tmp_path / when / "adapter_model.safetensors").read_bytes() for when in ("before", "after")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_the_reference_policies_are_those_of_peft(tiny_recipe):
+    ids = torch.tensor([[10, 20, 30, 40, 50]])
+    plain = load_policy(tiny_recipe).model.eval()
+    move_adapter(plain)
+    fast = copy.deepcopy(plain)
+    speed_up_linears(fast)
+    for _ in range(2):
+        with torch.no_grad(), reference_policy(plain), reference_policy(fast):
+            torch.testing.assert_close(fast(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+        # The second time, the reference is a copy of the adapter as it was.
+        for model in (plain, fast):
+            if START_ADAPTER not in model.peft_config:
+                add_start_adapter(model)
+                move_adapter(model, seed=4)
+                speed_up_linears(model if model is fast else fast)
+    torch.testing.assert_close(fast(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+# Adapters merged while sampling
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["nf4", "fp32"])
+def test_within_the_context_there_is_one_product(packed, fused):
+    plain, fast = pair(packed)
+    x = torch.randn(3, 64)
+    with torch.no_grad():
+        expected = plain(x)
+        with merged_adapters(fast):
+            products = []
+
+            class Products(torch.utils._python_dispatch.TorchDispatchMode):
+                def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                    name = func.overloadpacket.__name__
+                    products.extend([name] if name in ("mm", "addmm", "matmul") else [])
+                    return func(*args, **(kwargs or {}))
+
+            with Products():
+                got = fast(x)
+            with fast.disable_adapter(), plain.disable_adapter():
+                torch.testing.assert_close(fast(x), plain(x), **TOLERANCE)
+    assert len(products) == 1
+    assert not fused
+    torch.testing.assert_close(got, expected, **TOLERANCE)
+
+
+def test_the_context_is_left_as_it_was_entered(fused):
+    plain, fast = pair()
+    with pytest.raises(KeyboardInterrupt), merged_adapters(fast):
+        raise KeyboardInterrupt
+    assert not any(hasattr(module, "_merged") for module in fast.modules())
+    # What is trained next counts the next time.
+    with torch.no_grad():
+        for model in (plain, fast):
+            model.base_model.model.layer.lora_B["default"].weight.mul_(-2)
+        with merged_adapters(fast):
+            x = torch.ones(2, 64)
+            torch.testing.assert_close(fast(x), plain(x), **TOLERANCE)
+    same(plain, fast)
+    assert fused
+
+
+@pytest.mark.parametrize("prepare", [torch.nn.Module.bfloat16, torch.nn.Module.train])
+def test_what_would_lose_the_adapter_or_dropout_is_not_merged(prepare):
+    fast = make(False, lora_dropout=0.5)
+    prepare(fast)
+    speed_up_linears(fast)
+    with merged_adapters(fast):
+        assert not any(hasattr(module, "_merged") for module in fast.modules())
+
+
+def test_4bit_layers_without_an_adapter_are_sped_up_too(tiny_recipe):
+    policy = load_policy(tiny_recipe.replace(lora_target_modules=("q_proj",))).model.eval()
+    ids = torch.tensor([[10, 20, 30]])
+    expected = policy(ids).logits
+    speed_up_linears(policy)
+    assert all(hasattr(layer, "_unpacked") for layer in linears(policy))
+    torch.testing.assert_close(policy(ids).logits, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,153 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from intuitor_lib.problems.problems import Problem
+from intuitor_lib.problems.prompts import (
+    conversation,
+    fit_prompts,
+    prompt_token_ids,
+    require_chat_template,
+    to_dataset,
+)
+from intuitor_lib.recipe.recipe import Recipe
+
+WORDS = ["<unk>", "<user>", "<system>", "<assistant>", "<end>", "<think>", "a", "b", "c"]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}{% if thinking %} <think>{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer():
+    """One token a word; a conversation of one message costs its words + 3 tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    model = models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
+    fast = Tokenizer(model)
+    fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="<unk>")
+    wrapped.chat_template = TEMPLATE
+    return wrapped
+
+
+def recipe(**changes):
+    return Recipe(**({"system_prompt": None} | changes))
+
+
+def problems(*prompts):
+    return [Problem(prompt, None, str(i), "test") for i, prompt in enumerate(prompts)]
+
+
+@pytest.mark.parametrize(
+    ("system_prompt", "roles"),
+    [(None, ["user"]), ("", ["system", "user"]), ("be brief", ["system", "user"])],
+)
+def test_system_message_is_left_out_only_when_none(system_prompt, roles):
+    messages = conversation("a", recipe(system_prompt=system_prompt))
+    assert [message["role"] for message in messages] == roles
+    assert messages[0]["content"] == ("a" if system_prompt is None else system_prompt)
+    assert messages[-1] == {"role": "user", "content": "a"}
+
+
+@pytest.mark.parametrize("prompt", ["{x} {} \\boxed{1}", "{prompt} twice {prompt}", "%s $1 \\1"])
+def test_template_takes_any_problem_as_it_is(prompt):
+    filled = conversation(prompt, recipe(prompt_template="Q {0}: {prompt} Answer briefly."))
+    assert filled == [{"role": "user", "content": f"Q {{0}}: {prompt} Answer briefly."}]
+
+
+def test_token_ids_hold_the_template_and_the_generation_prompt(tokenizer):
+    conversations = [
+        conversation("a b", recipe(system_prompt="c")),
+        conversation("b", recipe()),
+    ]
+    ids = prompt_token_ids(tokenizer, conversations)
+    words = [" ".join(WORDS[i] for i in row) for row in ids]
+    assert words == ["<system> c <end> <user> a b <end> <assistant>", "<user> b <end> <assistant>"]
+    assert prompt_token_ids(tokenizer, []) == []
+
+
+def test_token_ids_pass_settings_to_the_template(tokenizer):
+    [ids] = prompt_token_ids(tokenizer, [conversation("a", recipe())], thinking=True)
+    assert WORDS[ids[-1]] == "<think>"
+    kept, dropped = fit_prompts(
+        problems("a"), recipe(max_prompt_length=5), tokenizer, thinking=True
+    )
+    assert (len(kept), len(dropped)) == (1, 0)
+    with pytest.raises(ValueError, match="the shortest with 5"):
+        fit_prompts(problems("a"), recipe(max_prompt_length=4), tokenizer, thinking=True)
+
+
+@pytest.mark.parametrize("template", [None, ""])
+def test_a_tokenizer_without_chat_template_is_refused(tokenizer, template):
+    require_chat_template(tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=r"no chat template.*use an instruct model"):
+        require_chat_template(tokenizer)
+    with pytest.raises(ValueError, match="no chat template"):
+        prompt_token_ids(tokenizer, [conversation("a", recipe())])
+
+
+def test_a_template_without_system_role_names_the_remedy(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(ValueError, match=r"system, user: no system role.*system_prompt=null"):
+        prompt_token_ids(tokenizer, [conversation("a", recipe(system_prompt="c"))])
+
+
+def test_prompts_up_to_the_limit_are_kept_and_longer_ones_dropped(tokenizer):
+    given = problems("a", "a b", "a b c", "a b c a")
+    kept, dropped = fit_prompts(given, recipe(max_prompt_length=6), tokenizer)
+    assert kept == given[:3]
+    assert dropped == given[3:]
+
+
+def test_the_system_prompt_counts(tokenizer):
+    given = problems("a", "a b")
+    kept, _ = fit_prompts(given, recipe(max_prompt_length=7, system_prompt="c"), tokenizer)
+    assert kept == given[:1]
+
+
+def test_over_long_prompts_are_refused_on_request(tokenizer):
+    strict = recipe(max_prompt_length=5, over_long_prompts="refuse")
+    given = problems("a", "a b c", "a b c a")
+    with pytest.raises(ValueError, match=r"2 of 3 prompts exceed max_prompt_length=5.* with 7"):
+        fit_prompts(given, strict, tokenizer)
+    assert fit_prompts(given[:1], strict, tokenizer) == (given[:1], [])
+
+
+def test_no_prompt_left_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match=r"all 2 prompts exceed .*=3 tokens, the shortest with 4"):
+        fit_prompts(problems("a", "a b"), recipe(max_prompt_length=3), tokenizer)
+    assert fit_prompts([], recipe(), tokenizer) == ([], [])
+
+
+@pytest.mark.parametrize("answers", [["1", None], [None, None]])
+def test_dataset_is_what_trl_reads(answers):
+    given = [Problem(f"q{i}", a, f"id{i}", "test") for i, a in enumerate(answers)]
+    dataset = to_dataset(given, recipe(system_prompt="s"))
+    assert dataset.column_names == ["prompt", "answer", "id", "source"]
+    assert [row["prompt"] for row in dataset] == [
+        [{"role": "system", "content": "s"}, {"role": "user", "content": p.prompt}] for p in given
+    ]
+    assert dataset["answer"][:] == answers
+    assert dataset["id"][:] == ["id0", "id1"]
+    assert dataset.features["answer"].dtype == "string"
+
+
+def test_importing_loads_neither_torch_nor_datasets():
+    program = (
+        "import sys, intuitor_lib.problems.prompts\n"
+        "print(*{'torch', 'datasets', 'transformers', 'pandas', 'reasoning_gym'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ""

@@ -1,0 +1,116 @@
+"""One process holds a folder; the others see who, and a dead one keeps nothing."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from intuitor_lib.store import locks
+from intuitor_lib.store.locks import hold, owner
+
+HOLDER = (
+    "import sys, time; from pathlib import Path; from intuitor_lib.store.locks import hold\n"
+    "with hold(Path(sys.argv[1]), 'working'):\n"
+    "    print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another process holds, and that process."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield tmp_path, process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_who_holds_it_is_told(held, capsys):
+    folder, process = held
+    holder = owner(folder)
+    assert (holder.pid, holder.host, holder.alive) == (process.pid, platform.node(), True)
+    waits = []
+
+    def waiting():
+        waits.append(1)
+        process.kill()
+
+    with hold(folder, "working", waiting):
+        assert owner(folder).pid == os.getpid()
+    assert waits
+    assert f"process {process.pid} (since " in capsys.readouterr().err
+    assert owner(folder) is None
+
+
+def test_a_dead_owner_keeps_nothing(held, capsys):
+    folder, process = held
+    process.kill()
+    process.wait()
+    assert not owner(folder).alive
+    began = time.monotonic()
+    with hold(folder, "working"):
+        assert time.monotonic() - began < 1
+        assert owner(folder).alive
+    assert capsys.readouterr().err == ""
+
+
+def test_an_owner_without_a_sign_of_life_is_told_once(held, capsys, monkeypatch):
+    folder, process = held
+    process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(locks, "_SILENT", 0.05)
+    monkeypatch.setattr(locks, "_POLL", 0.05)
+    waits = []
+
+    def waiting():
+        waits.append(1)
+        time.sleep(0.05)
+        if len(waits) == 4:
+            process.kill()
+
+    with hold(folder, "working", waiting):
+        pass
+    assert capsys.readouterr().err.count("no sign of life") == 1
+
+
+def test_signs_of_life_come_while_it_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_BEAT", 0.02)
+    with hold(tmp_path, "working"):
+        first = owner(tmp_path).beat
+        deadline = time.monotonic() + 20
+        while owner(tmp_path).beat == first:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert not [t for t in threading.enumerate() if t.name == "signs of life"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"unknown": 2}'])
+def test_a_damaged_note_of_the_owner_is_none(tmp_path, text):
+    (tmp_path / ".owner.json").write_text(text)
+    assert owner(tmp_path) is None
+
+
+def test_an_owner_elsewhere_is_alive_if_heard_of(tmp_path):
+    note = {"pid": 1, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / ".owner.json").write_text(json.dumps({**note, "beat": time.time()}))
+    assert owner(tmp_path).alive
+    assert "on elsewhere" in str(owner(tmp_path))
+    (tmp_path / ".owner.json").write_text(json.dumps({**note, "beat": time.time() - 1000}))
+    assert not owner(tmp_path).alive
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def none(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", none)
+    with pytest.raises(OSError, match="INTUITOR_RUNS"), hold(tmp_path, "working"):
+        pass

@@ -1,0 +1,187 @@
+"""The look before a training: what it finds, that it changes nothing, that it is done once."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+
+from intuitor_lib.cli.script import main
+from intuitor_lib.policy.loading import load_policy
+from intuitor_lib.problems.problems import load_problems
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.training.readiness import preflight, sample_aside, signal
+from intuitor_lib.training.training import train
+
+
+def rows_of(groups):
+    return [(str(i), s, g) for i, group in enumerate(groups) for s, g in group]
+
+
+def test_the_signal_is_the_area_under_the_curve():
+    """Per problem the Mann-Whitney U over the number of pairs, averaged over problems."""
+    draw = np.random.default_rng(0)
+    groups = [
+        [
+            (float(round(s, 1)), bool(g))
+            for s, g in zip(draw.normal(size=8), [1] * 3 + [0] * 5, strict=True)
+        ]
+        for _ in range(12)
+    ]
+    _, auc, n = signal(rows_of(groups), "correctness")
+    areas = []
+    for group in groups:
+        good, bad = [s for s, g in group if g], [s for s, g in group if not g]
+        areas.append(mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
+    assert (auc.value, n) == (pytest.approx(np.mean(areas)), 12)
+    assert auc.low < auc.value < auc.high
+
+
+@pytest.mark.parametrize(
+    ("good", "verdict", "says"),
+    [(1.0, "ok", "there is a signal"), (-1.0, "warning", "WORSE"), (0.0, "warning", "Undecided")],
+)
+def test_what_the_signal_means_is_said(good, verdict, says):
+    draw = np.random.default_rng(1)
+    groups = [
+        [(good * 3 + s, True) for s in draw.normal(size=4)]
+        + [(s, False) for s in draw.normal(size=4)]
+        for _ in range(20)
+    ]
+    found, _, _ = signal(rows_of(groups), "correctness")
+    assert (found.verdict, says in found.text) == (verdict, True)
+
+
+def test_problems_with_one_kind_of_completions_tell_nothing():
+    groups = [[(1.0, True), (2.0, True)]] * 30 + [[(1.0, True), (0.0, False)]] * 4
+    found, auc, n = signal(rows_of(groups), "correctness")
+    assert (auc, n, found.verdict) == (None, 4, "warning")
+    assert "cannot be told: 4 of" in found.text
+
+
+@pytest.fixture
+def tiny_recipe(tiny_recipe):
+    return tiny_recipe.replace(preflight_problems=16)
+
+
+@pytest.fixture
+def policy(tiny_recipe):
+    return load_policy(tiny_recipe)
+
+
+def test_it_is_done_once(tiny_recipe, policy, tmp_path, monkeypatch):
+    problems = load_problems(tiny_recipe)
+    first = preflight(tiny_recipe, problems, policy, runs=tmp_path)
+    assert first.faults == []
+    assert first.numbers["completions"] == 32
+    names = [finding.name for finding in first.findings]
+    assert names[:2] == ["prompt end", "end token"]
+    assert {"length", "diversity", "signal", "disk"} <= set(names)
+
+    def fail(*_, **__):
+        raise AssertionError("sampled again")
+
+    monkeypatch.setattr("intuitor_lib.training.readiness.sample_completions", fail)
+    # How it is trained does not change what was found.
+    other = tiny_recipe.replace(learning_rate=1e-5, max_steps=9, beta=0.1, seed=3)
+    assert preflight(other, problems, policy, runs=tmp_path) == first
+    for changes in ({"temperature": 0.5}, {"max_completion_length": 7}):
+        with pytest.raises(AssertionError, match="sampled again"):
+            preflight(tiny_recipe.replace(**changes), problems, policy, runs=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_record_is_made_again(tiny_recipe, policy, tmp_path, text):
+    problems = load_problems(tiny_recipe)
+    first = preflight(tiny_recipe, problems, policy, runs=tmp_path)
+    (file,) = (tmp_path / "preflights").iterdir()
+    file.write_text(text)
+    again = preflight(tiny_recipe, problems, policy, runs=tmp_path)
+    again.numbers.pop("seconds"), first.numbers.pop("seconds")
+    assert again == first
+
+
+def test_its_draws_are_its_own(tiny_recipe, policy):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = sample_aside(policy, [[10, 11]] * 4, tiny_recipe)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    again = sample_aside(policy, [[10, 11]] * 4, tiny_recipe)
+    assert [c.ids for c in first] == [c.ids for c in again]
+    other = sample_aside(policy, [[10, 11]] * 4, tiny_recipe, seed=1)
+    assert [c.ids for c in first] != [c.ids for c in other]
+
+
+@pytest.mark.slow
+def test_it_changes_nothing_of_the_training(tiny_recipe, tmp_path):
+    looked = train(tiny_recipe, runs=tmp_path / "looked")
+    blind = train(tiny_recipe.replace(preflight_problems=0), runs=tmp_path / "blind")
+    assert (tmp_path / "looked" / "preflights").is_dir()
+    assert not (tmp_path / "blind" / "preflights").exists()
+    name = "adapter_model.safetensors"
+    assert (looked.adapter / name).read_bytes() == (blind.adapter / name).read_bytes()
+    assert looked.completions == blind.completions
+
+
+def found(recipe, policy, tmp_path, name):
+    everything = preflight(recipe, load_problems(recipe), policy, runs=tmp_path).findings
+    return next(finding for finding in everything if finding.name == name)
+
+
+def test_a_model_without_an_end_token_is_a_fault(tiny_recipe, policy, tmp_path):
+    policy.model.generation_config.eos_token_id = None
+    policy.model.config.eos_token_id = None
+    assert found(tiny_recipe, policy, tmp_path, "end token").verdict == "fault"
+
+
+def test_an_end_token_that_the_template_does_not_use_is_told(tiny_recipe, policy, tmp_path):
+    policy.model.generation_config.eos_token_id = 50
+    finding = found(tiny_recipe, policy, tmp_path, "end token")
+    assert (finding.verdict, "'<e>'" in finding.text) == ("warning", True)
+
+
+def test_a_template_without_a_generation_prompt_is_told(tiny_recipe, policy, tmp_path):
+    template = policy.tokenizer.chat_template
+    policy.tokenizer.chat_template = template.partition("{% if add_generation_prompt")[0]
+    assert found(tiny_recipe, policy, tmp_path, "prompt end").verdict == "warning"
+
+
+def test_without_answers_the_plurality_counts(tiny_recipe, policy, tmp_path):
+    recipe = tiny_recipe.replace(answer_column=None)
+    result = preflight(recipe, load_problems(recipe), policy, runs=tmp_path)
+    assert result.numbers["against"] == "the plurality answer"
+    assert "accuracy" not in result.numbers
+
+
+@pytest.mark.slow
+def test_a_fault_ends_a_training_before_it_begins(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("intuitor_lib.training.readiness.end_tokens", lambda model: set())
+    with pytest.raises(InputError, match="end token: the model names no end token"):
+        train(tiny_recipe, runs=tmp_path)
+
+
+def test_the_command_prints_what_was_found(tiny_recipe, tmp_path, capsys):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(tiny_recipe.to_dict()))
+    assert main(["preflight", str(path), "--runs", str(tmp_path / "runs")]) == 0
+    out = capsys.readouterr().out
+    assert "memory" in out
+    assert "signal" in out
+
+
+def test_several_problem_sets_are_compared(tiny_recipe, sums_file, tmp_path, capsys):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(tiny_recipe.to_dict()))
+    copy = tmp_path / "other.jsonl"
+    copy.write_text(sums_file.read_text())
+    csv = tmp_path / "signal.csv"
+    datasets = ["--dataset", str(sums_file), "--dataset", str(copy)]
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["preflight", str(path), *datasets, "--csv", str(csv), *runs]) == 0
+    header, *rows = csv.read_text().splitlines()
+    assert header.startswith("problems,good by,share good,AUC within problems")
+    assert [row.split(",")[0] for row in rows] == [str(sums_file), str(copy)]
+    assert main(["preflight", str(path), "--dataset", "x {", *runs]) == 2
+    assert "not JSON" in capsys.readouterr().err

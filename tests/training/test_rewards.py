@@ -1,0 +1,293 @@
+"""Rewards: TRL's signature, the right number for the right completion."""
+
+import json
+import math
+
+import pytest
+import torch
+import trl
+from datasets import Dataset
+from policies import move_adapter
+
+from intuitor_lib.certainty.tokens import entropy, self_certainty
+from intuitor_lib.policy.loading import load_policy
+from intuitor_lib.problems.prompts import prompt_token_ids
+from intuitor_lib.recipe.constants import RecipeError
+from intuitor_lib.training.rewards import answers
+from intuitor_lib.training.rewards.answers import (
+    AccuracyReward,
+    PluralityReward,
+    RandomReward,
+    UnitTestReward,
+)
+from intuitor_lib.training.rewards.confidence import NegativeEntropyReward, SelfCertaintyReward
+
+PROMPTS = [[{"role": "user", "content": text}] for text in ("1+2=", "1+2=", "3+14=")]
+COMPLETION_IDS = [[11, 12, 13, 1], [14, 15], [16]]
+COMPLETIONS = [[{"role": "assistant", "content": "x"}]] * 3
+
+
+def by_hand(policy, prompts, completion_ids, of_logits=self_certainty):
+    """One sequence at a time, from the model's own logits, without padding."""
+    scores = []
+    for prompt, completion in zip(
+        prompt_token_ids(policy.tokenizer, prompts), completion_ids, strict=True
+    ):
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([prompt + completion])).logits[0]
+        predicting = logits[len(prompt) - 1 : -1]
+        scores.append(of_logits(predicting).mean().item())
+    return scores
+
+
+@pytest.fixture
+def policy(tiny_recipe):
+    policy = load_policy(tiny_recipe)
+    policy.model.eval()
+    return policy
+
+
+def test_online_follows_the_policy(policy):
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+    first = reward(PROMPTS, COMPLETIONS, COMPLETION_IDS)
+    assert first == pytest.approx(by_hand(policy, PROMPTS, COMPLETION_IDS), rel=1e-4)
+    move_adapter(policy.model)
+    second = reward(PROMPTS, COMPLETIONS, COMPLETION_IDS)
+    assert second == pytest.approx(by_hand(policy, PROMPTS, COMPLETION_IDS), rel=1e-4)
+    assert second != pytest.approx(first, rel=1e-3)
+
+
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_offline_stays_with_the_start(policy, trained_before):
+    if trained_before:
+        move_adapter(policy.model, seed=5)
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer, annotator="offline")
+    start = by_hand(policy, PROMPTS, COMPLETION_IDS)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if ".lora_B.default" in name:
+                parameter.add_(0.2)
+    assert reward(PROMPTS, COMPLETIONS, COMPLETION_IDS) == pytest.approx(start, rel=1e-4)
+    assert by_hand(policy, PROMPTS, COMPLETION_IDS) != pytest.approx(start, rel=1e-3)
+
+
+def test_offline_copies_a_model_without_adapters(tiny_recipe):
+    policy = load_policy(tiny_recipe.replace(quantization="none", use_lora=False))
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer, annotator="offline")
+    start = reward(PROMPTS, COMPLETIONS, COMPLETION_IDS)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.1)
+    assert reward(PROMPTS, COMPLETIONS, COMPLETION_IDS) == start
+
+
+def test_plain_text_prompts_and_empty_completions(policy):
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+    scores = reward(["1+2=", "5"], ["3", ""], [[11], []])
+    assert scores[0] > 0
+    assert scores[1] is None
+
+
+def test_the_group_deviation_is_told(policy):
+    told = {}
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+    scores = reward(PROMPTS, COMPLETIONS, COMPLETION_IDS, log_metric=told.__setitem__)
+    # Two completions of the first problem; the second problem has one, so no deviation.
+    assert told["self_certainty/group_std"] == pytest.approx(
+        abs(scores[0] - scores[1]) / math.sqrt(2)
+    )
+
+
+def test_where_certainty_comes_from(policy):
+    brought = [1.5, None, 2.5]
+    by_forward = by_hand(policy, PROMPTS, COMPLETION_IDS)
+    for source, annotator, sampled in (
+        ("auto", "online", True),
+        ("sampling", "online", True),
+        ("forward", "online", False),
+        ("auto", "offline", False),
+    ):
+        reward = SelfCertaintyReward(
+            policy.model, policy.tokenizer, annotator=annotator, certainty_from=source
+        )
+        ask = (PROMPTS, COMPLETIONS, COMPLETION_IDS)
+        scores = reward(*ask, sampled_self_certainty=brought)
+        assert scores == (brought if sampled else pytest.approx(by_forward, rel=1e-4))
+        if source == "sampling":
+            with pytest.raises(ValueError, match="these rollouts kept no logits"):
+                reward(*ask)
+        else:
+            assert reward(*ask) == pytest.approx(by_forward, rel=1e-4)
+    # An empty completion was sampled with no token to be certain of.
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+    assert reward(*ask, sampled_self_certainty=[math.nan, 1.0, 2.0]) == [None, 1.0, 2.0]
+    for settings, message in (
+        ({"certainty_from": "logits"}, "choose 'auto', 'sampling' or 'forward'"),
+        ({"certainty_from": "sampling", "annotator": "offline"}, "are the current policy's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SelfCertaintyReward(policy.model, policy.tokenizer, **settings)
+
+
+def test_what_cannot_be_scored_is_refused(policy):
+    with pytest.raises(ValueError, match="'some/model' is not a model instance"):
+        SelfCertaintyReward("some/model", policy.tokenizer)
+    with pytest.raises(ValueError, match="annotator='frozen'"):
+        SelfCertaintyReward(policy.model, policy.tokenizer, annotator="frozen")
+    parameter = next(policy.model.parameters())
+    parameter.ds_id = 3  # how DeepSpeed ZeRO-3 marks a weight that lives elsewhere
+    with pytest.raises(ValueError, match="sharded over processes"):
+        SelfCertaintyReward(policy.model, policy.tokenizer)
+
+
+def test_accuracy():
+    reward = AccuracyReward()
+    completions = [r"so \boxed{4}", "so 4", r"\boxed{5}", r"\boxed{4}"]
+    assert reward(["?"] * 4, completions, ["4", "4", "4", None]) == [1.0, 0.0, 0.0, None]
+    assert AccuracyReward(last_number=True)(["?"], ["so 4"], ["4"]) == [1.0]
+    assert reward(["?"], ["4"]) == [None]
+
+
+def test_negative_entropy_follows_the_policy(policy):
+    reward = NegativeEntropyReward(policy.model, policy.tokenizer)
+    for _ in range(2):
+        expected = [-x for x in by_hand(policy, PROMPTS, COMPLETION_IDS, entropy)]
+        assert reward(PROMPTS, COMPLETIONS, COMPLETION_IDS) == pytest.approx(expected, rel=1e-4)
+        move_adapter(policy.model)
+    assert reward(PROMPTS, COMPLETIONS, [[11], [], [12]])[1] is None
+    with pytest.raises(ValueError, match="NegativeEntropyReward"):
+        NegativeEntropyReward("a/name", policy.tokenizer)
+
+
+def grouped(*groups):
+    """Prompts and completions of some groups, given by their answers."""
+    prompts = [[{"role": "user", "content": f"q{i}"}] for i, g in enumerate(groups) for _ in g]
+    texts = ["no idea" if a is None else f"I say {a}" for g in groups for a in g]
+    return prompts, [[{"role": "assistant", "content": text}] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["12", "12", "15", "12"], [1, 1, 0, 1]),
+        (["1/2", "0.5", "3", "3", "0.50"], [1, 1, 0, 0, 1]),  # equal answers written otherwise
+        (["12", "15", "12", "15"], [1, 1, 1, 1]),  # a tie: all of the tied ones
+        (["12", "15", "7"], [1, 1, 1]),  # no two agree: nothing is learned
+        (["12", None, None, None], [1, 0, 0, 0]),  # no answer has no vote
+        ([None, None], [0, 0]),
+    ],
+)
+def test_the_group_votes(answers, expected):
+    assert PluralityReward(last_number=True)(*grouped(answers)) == expected
+
+
+def test_groups_vote_apart():
+    reward = PluralityReward(last_number=True)
+    values = reward(*grouped(["1", "1", "2"], ["2", "2", "1"]))
+    assert values == [1, 1, 0, 1, 1, 0]
+
+
+def test_a_group_over_two_processes_votes_as_one(monkeypatch):
+    prompts, completions = grouped(["1", "2", "2"], ["5", "5", "6"])
+    whole = PluralityReward(last_number=True)(prompts, completions)
+    shared = []
+    monkeypatch.setattr(answers, "from_all", lambda pairs: shared.append(pairs) or shared[-1])
+    for part in (slice(0, 3), slice(3, 6)):  # what each process would hand over
+        PluralityReward(last_number=True)(prompts[part], completions[part])
+    everything = shared[0] + shared[1]
+    monkeypatch.setattr(answers, "from_all", lambda pairs: everything)
+    found = []
+    for index, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
+        state = type("State", (), {"process_index": index})
+        monkeypatch.setattr(answers, "join", lambda state=state: state)
+        found += PluralityReward(last_number=True)(prompts[part], completions[part])
+    assert found == whole
+
+
+def test_only_a_box_votes_where_the_last_number_does_not_count():
+    prompts, _ = grouped(["1", "1"])
+    said = [[{"role": "assistant", "content": text}] for text in (r"\boxed{1}", "it is 1")]
+    assert PluralityReward()(prompts, said) == [1.0, 0.0]
+
+
+def test_programs_by_their_tests():
+    tests = {
+        "kind": "function",
+        "form": "literal",
+        "entry_point": "twice",
+        "tests": [["2", "4"], ["-1", "-2"]],
+    }
+    right = "Here:\n```python\ndef twice(x):\n    return 2 * x\n```"
+    wrong = "```python\ndef twice(x):\n    return 4\n```"
+    said = [[{"role": "assistant", "content": text}] for text in (right, wrong, "no code", right)]
+    column = [json.dumps(tests)] * 3 + [None]
+    assert UnitTestReward()([None] * 4, said, tests=column) == [1.0, 0.0, 0.0, None]
+
+
+def test_the_coin_is_fair_and_repeats():
+    class State:
+        global_step = 3
+
+    flips = RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
+    assert set(flips) == {0.0, 1.0}
+    assert 0.46 < sum(flips) / 2000 < 0.54
+    assert flips == RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
+    assert flips != RandomReward(seed=2)(["?"] * 2000, trainer_state=State)
+
+
+def test_an_unknown_reward_is_refused(tiny_recipe):
+    with pytest.raises(RecipeError, match="'confidence': choose from self_certainty"):
+        tiny_recipe.replace(rewards=("confidence",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trainer_class", "config_class"),
+    [(trl.GRPOTrainer, trl.GRPOConfig), (trl.RLOOTrainer, trl.RLOOConfig)],
+)
+def test_it_works_in_stock_trainers(policy, tmp_path, trainer_class, config_class):
+    model, tokenizer = policy
+    reward = SelfCertaintyReward(model, tokenizer)
+    dataset = Dataset.from_dict({"prompt": [*PROMPTS, PROMPTS[0]]})
+    trainer = trainer_class(
+        model=model,
+        reward_funcs=reward,
+        processing_class=tokenizer,
+        train_dataset=dataset,
+        args=config_class(
+            output_dir=str(tmp_path),
+            max_steps=2,
+            num_generations=2,
+            per_device_train_batch_size=4,
+            max_completion_length=5,
+            learning_rate=1e-2,
+            logging_steps=1,
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+    )
+    seen = []
+    original = reward.__class__.__call__
+
+    def watched(self, prompts, completions, completion_ids, **kwargs):
+        scores = original(self, prompts, completions, completion_ids, **kwargs)
+        model.eval()
+        seen.append((scores, by_hand(policy, prompts, completion_ids)))
+        model.train()
+        return scores
+
+    reward.__class__.__call__ = watched
+    try:
+        trainer.train()
+    finally:
+        reward.__class__.__call__ = original
+    logged = [row for row in trainer.state.log_history if "reward" in row]
+    assert len(logged) == len(seen) == 2
+    for row, (scores, expected) in zip(logged, seen, strict=True):
+        assert scores == pytest.approx(expected, rel=1e-4)
+        assert row["reward"] == pytest.approx(sum(scores) / len(scores), rel=1e-4)
+        assert "rewards/self_certainty/mean" in row

@@ -1,0 +1,530 @@
+"""Training: it learns what it is rewarded for, changes LoRA weights alone, and resumes."""
+
+import inspect
+import math
+
+import bitsandbytes as bnb
+import peft
+import pytest
+import torch
+import trl
+from policies import dequantized, linears, move_adapter
+from trainers import CPU, make_trainer
+
+from intuitor_lib.certainty.tokens import self_certainty
+from intuitor_lib.policy.loading import load_policy
+from intuitor_lib.policy.trained import load_run
+from intuitor_lib.problems.problems import load_problems
+from intuitor_lib.problems.prompts import prompt_token_ids, to_dataset
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.training.arguments import grpo_config
+from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
+from intuitor_lib.training.rewards.factory import reward_functions
+from intuitor_lib.training.trainer import IntuitorTrainer
+from intuitor_lib.training.training import train
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_papers_choices_reach_trl(tiny_recipe, tmp_path):
+    args = grpo_config(tiny_recipe.replace(beta=0.01, num_iterations=2), tmp_path, CPU)
+    assert (args.loss_type, args.scale_rewards, args.epsilon) == ("grpo", "group", 0.2)
+    assert (args.beta, args.num_iterations, args.temperature) == (0.01, 2, 0.9)
+    assert args.use_bias_correction_kl is False
+    assert (args.lr_scheduler_type, args.warmup_steps) == ("cosine", 0.1)
+    assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.999, 1e-8)
+    assert (args.top_k, args.top_p, args.bf16) == (0, 1.0, False)
+
+
+def test_only_lora_weights_change_and_nearly_all_of_them(tiny_recipe, tmp_path):
+    """Trap: TRL casts adapters of 4-bit models to bf16, where small AdamW steps round away."""
+    recipe = tiny_recipe.replace(max_steps=4, learning_rate=3e-5, lora_target_modules=("q_proj",))
+    policy = load_policy(recipe)
+    frozen = {n: p.clone() for n, p in policy.model.named_parameters() if not p.requires_grad}
+    start = {n: p.clone() for n, p in policy.model.named_parameters() if p.requires_grad}
+    weights = [dequantized(layer).clone() for layer in linears(policy.model)]
+    trainer = make_trainer(recipe, policy, tmp_path)
+    for name, parameter in policy.model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.dtype == torch.float32, name
+            # Also not rounded to bf16 and back.
+            assert torch.equal(parameter, start[name]), name
+    trainer.train()
+    now = dict(policy.model.named_parameters())
+    assert {n for n, p in now.items() if p.requires_grad} == start.keys()
+    moved = torch.cat([(now[n] != start[n]).flatten() for n in start if ".lora_B." in n])
+    assert moved.float().mean() >= 0.99
+    for name, value in frozen.items():
+        assert torch.equal(now[name], value), name
+    for layer, weight in zip(linears(policy.model), weights, strict=True):
+        assert isinstance(layer, bnb.nn.Linear4bit)
+        assert torch.equal(dequantized(layer), weight)
+
+
+def test_small_steps_on_weights_that_are_not_small_survive(tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(learning_rate=3e-5, warmup_ratio=0.0, max_steps=3)
+    policy = load_policy(recipe)
+    start = {n: p.clone() for n, p in policy.model.named_parameters() if ".lora_A." in n}
+    trainer = make_trainer(recipe, policy, tmp_path)
+    trainer.train()
+    now = dict(policy.model.named_parameters())
+    moved = torch.cat([(now[n] != start[n]).flatten() for n in start])
+    # LoRA-A gets a gradient from the second step on, when LoRA-B has left 0.
+    assert moved.float().mean() > 0.9
+
+
+def test_a_fresh_adapter_needs_no_copy_as_reference(tiny_recipe, tmp_path):
+    trainer = make_trainer(tiny_recipe, load_policy(tiny_recipe), tmp_path)
+    assert set(trainer.model.peft_config) == {"default"}
+
+
+def test_a_started_adapter_is_kept_as_reference(tiny_recipe, tmp_path):
+    first = train(tiny_recipe, runs=tmp_path)
+    recipe = tiny_recipe.replace(adapter=str(first.adapter))
+    policy = load_policy(recipe)
+    trainer = make_trainer(recipe, policy, tmp_path / "next")
+    start = peft.load_peft_weights(str(first.adapter))
+    held = {n: p for n, p in trainer.model.named_parameters() if ".ref." in n}
+    assert len(held) == len(start)
+    for name, parameter in held.items():
+        key = name.replace(".ref.weight", ".weight")
+        assert torch.equal(parameter, start[key]), name
+
+
+def test_the_loss_is_the_mean_over_tokens_then_completions(tiny_recipe, tmp_path):
+    """Eq. 5 by hand on a batch of unequal lengths, KL term included."""
+    recipe = tiny_recipe.replace(beta=0.5)
+    policy = load_policy(recipe)
+    trainer = make_trainer(recipe, policy, tmp_path)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if ".lora_B." in name:
+                parameter.add_(0.05)
+    prompts = torch.tensor([[10, 11], [12, 13]])
+    completions = torch.tensor([[20, 21, 22], [23, 0, 0]])
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    reference = torch.full((2, 3), -2.0)
+    advantages = torch.tensor([1.0, -0.5])
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer._compute_loss(
+        trainer.model,
+        {
+            "prompt_ids": prompts,
+            "prompt_mask": torch.ones_like(prompts),
+            "completion_ids": completions,
+            "completion_mask": mask,
+            "advantages": advantages,
+            "ref_per_token_logps": reference,
+            "num_items_in_batch": mask.sum(),
+        },
+    )
+    expected = []
+    for row, length in ((0, 3), (1, 1)):
+        ids = torch.cat([prompts[row], completions[row, :length]])[None]
+        with torch.no_grad():
+            logits = policy.model(ids).logits[0, 1:-1] / recipe.temperature
+        log_probs = torch.log_softmax(logits, -1)[range(length), completions[row, :length]]
+        gap = reference[row, :length] - log_probs
+        kl = gap.exp() - gap - 1
+        expected.append((-advantages[row] + recipe.beta * kl).mean())
+    assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+
+
+def test_what_is_monitored_weighs_nothing(tiny_recipe):
+    policy = load_policy(tiny_recipe)
+    rewards, weights = reward_functions(tiny_recipe, policy, labelled=True)
+    assert [r.__name__ for r in rewards] == ["self_certainty", "accuracy"]
+    assert weights == [1.0, 0.0]
+    rewards, weights = reward_functions(tiny_recipe, policy, labelled=False)
+    assert [r.__name__ for r in rewards] == ["self_certainty"]
+    grpo = tiny_recipe.replace(rewards=("accuracy",))
+    rewards, weights = reward_functions(grpo, policy, labelled=True)
+    assert [r.__name__ for r in rewards] == ["accuracy", "self_certainty"]
+    assert weights == [1.0, 0.0]
+    with pytest.raises(InputError, match="answer_column"):
+        reward_functions(grpo, policy, labelled=False)
+
+
+def test_accuracy_leaves_the_gradient_alone(tiny_recipe, tmp_path):
+    with_answers = train(tiny_recipe, runs=tmp_path)
+    without = train(tiny_recipe.replace(answer_column=None), runs=tmp_path)
+    assert "rewards/accuracy/mean" in with_answers.metrics[0]
+    assert "rewards/accuracy/mean" not in without.metrics[0]
+    a, b = (peft.load_peft_weights(str(run.adapter)) for run in (with_answers, without))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+# What TRL's trainer has that ours overrides or relies on. These are private: a new version of TRL
+# may change them. Then read its `GRPOTrainer` again, beside `IntuitorTrainer`.
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (
+            "_generate_single_turn",
+            "self prompt_ids images multimodal_fields num_generations has_tool_images",
+        ),
+        ("_prepare_inputs", "self generation_batch"),
+        (
+            "_get_per_token_logps_and_entropies",
+            "self model input_ids attention_mask logits_to_keep batch_size compute_entropy "
+            "compute_aux_loss pixel_values image_grid_thw num_images pixel_attention_mask "
+            "spatial_shapes num_tiles image_sizes token_type_ids mm_token_type_ids "
+            "image_position_ids",
+        ),
+        ("_calculate_rewards", "self inputs prompts completions completion_ids_list"),
+        ("_generate_and_score_completions", "self inputs"),
+    ],
+)
+def test_trl_s_private_methods_are_those_we_know(name, parameters):
+    theirs = inspect.signature(getattr(trl.GRPOTrainer, name)).parameters
+    assert " ".join(theirs) == parameters
+    assert name == "_generate_and_score_completions" or name in vars(IntuitorTrainer)
+    if name != "_generate_and_score_completions":
+        ours = inspect.signature(getattr(IntuitorTrainer, name)).parameters.values()
+        for parameter in ours:  # called by TRL's names, or all the rest
+            known = parameter.name in theirs or parameter.kind is parameter.VAR_KEYWORD
+            assert known, parameter.name
+
+
+def test_trl_prepares_inputs_as_we_know():
+    """Ours does the same but for the shuffle."""
+    method = inspect.unwrap(trl.GRPOTrainer._prepare_inputs)
+    # Python 3.11 keeps the names of a comprehension apart.
+    names = [n for n in method.__code__.co_names if n != "unsplit_pixel_values_by_grid"]
+    assert names == [
+        *("model", "training", "args", "steps_per_generation", "num_iterations", "_step"),
+        *("_buffered_inputs", "_generate_and_score_completions", "split_pixel_values_by_grid"),
+        *("shuffle_sequence_dict", "split_tensor_dict"),
+    ]
+
+
+def test_trl_calls_the_methods_as_we_know(tiny_recipe, tmp_path):
+    """Types and shapes that go in and come out of TRL's own way, in a step with a reference."""
+    recipe = tiny_recipe.replace(
+        max_steps=1, beta=0.1, num_generations=2, gradient_accumulation_steps=2
+    )
+    trainer = make_trainer(
+        recipe, load_policy(recipe), tmp_path, rollout="generate", update="plain"
+    )
+    seen = []
+
+    def watch(name):
+        original = getattr(trainer, name)
+
+        def method(*arguments, **settings):
+            result = original(*arguments, **settings)
+            seen.append((name, arguments, settings, result))
+            return result
+
+        setattr(trainer, name, method)
+
+    names = ("_generate_single_turn", "_calculate_rewards", "_get_per_token_logps_and_entropies")
+    for name in names:
+        watch(name)
+    trainer.train()
+    calls = {name: [call for call in seen if call[0] == name] for name in names}
+    ((_, arguments, settings, (ids, log_probs)),) = calls[names[0]]
+    assert len(arguments) == 4
+    assert not settings
+    assert len(ids) == len(arguments[0]) == 8  # each prompt is repeated for its completions
+    assert arguments[0][0] == arguments[0][1] != arguments[0][2]
+    assert isinstance(arguments[0][0][0], int)
+    assert log_probs is None
+    ((_, (inputs, prompts, completions, id_lists), _, rewards),) = calls[names[1]]
+    assert [len(part) for part in (inputs, prompts, completions, id_lists)] == [8] * 4
+    assert id_lists == ids
+    assert inputs[0]["prompt"] == prompts[0]
+    assert rewards.shape == (8, 1)
+    reference, *updates = calls[names[2]]
+    assert len(updates) == 2
+    assert reference[2]["batch_size"] == recipe.per_device_train_batch_size
+    assert reference[3][1] is None
+    for _, (_, token_ids, mask, kept), settings, (values, entropies, aux) in updates:
+        assert token_ids.shape == mask.shape
+        assert values.shape == entropies.shape == (4, kept)
+        assert aux is None
+        assert settings["compute_entropy"]
+        assert all(value is None for key, value in settings.items() if "compute" not in key)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("source", ["sampling", "forward"])
+def test_the_reward_is_eq_4_wherever_it_comes_from(source, quantization, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(num_generations=2, per_device_train_batch_size=8, temperature=0.7,
+                                 max_steps=1, quantization=quantization)  # fmt: skip
+    policy = load_policy(recipe)
+    move_adapter(policy.model)
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer, certainty_from=source)
+    rows, told = [], []
+    trainer = make_trainer(recipe, policy, tmp_path, rewards=reward, on_completions=rows.extend)
+    original = trainer._calculate_rewards
+
+    def by_hand(inputs, prompts, completions, ids_of):
+        rewards = original(inputs, prompts, completions, ids_of)
+        policy.model.eval()
+        prompt_ids = prompt_token_ids(policy.tokenizer, prompts)
+        for prompt, ids in zip(prompt_ids, ids_of, strict=True):
+            with torch.no_grad():
+                logits = policy.model(input_ids=torch.tensor([[*prompt, *ids]])).logits[0].double()
+            told.append(self_certainty(logits[len(prompt) - 1 : -1]).mean().item())
+        policy.model.train()
+        return rewards
+
+    trainer._calculate_rewards = by_hand
+    trainer.train()
+    assert len(rows) == len(told) == 8
+    scores = [row["self_certainty"] for row in rows]
+    assert scores == pytest.approx(told, abs=1e-5)
+    assert max(scores) - min(scores) > 0.1
+    assert (trainer._sampled_self_certainty == pytest.approx(scores, abs=1e-9)) == (
+        source == "sampling"
+    )
+
+
+@pytest.mark.parametrize(
+    "asked", [{"min_p": 0.1}, {"repetition_penalty": 1.2}, {"generation_kwargs": {"num_beams": 1}}]
+)
+def test_sampling_that_ours_does_not_know_is_left_to_trl(asked, tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe)
+    trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked)
+    assert not trainer._grouped_rollouts
+    assert trainer._grouped_update
+    with pytest.raises(InputError, match=f"rollout='grouped'.*{next(iter(asked))}"):
+        make_trainer(tiny_recipe, policy, tmp_path, asked=asked, rollout="grouped")
+    off = {"min_p": None, "repetition_penalty": 1.0, "generation_kwargs": {}}
+    assert make_trainer(tiny_recipe, policy, tmp_path, asked=off)._grouped_rollouts
+
+
+def test_rollouts_for_several_updates_are_shuffled_as_by_trl(tiny_recipe, tmp_path):
+    asked = {"steps_per_generation": 4}
+    firsts = []
+    for update in ("plain", "grouped"):
+        policy = load_policy(tiny_recipe)
+        trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked, update=update)
+        torch.manual_seed(3)
+        trainer.model.train()
+        batch = next(iter(trainer.get_train_dataloader()))
+        firsts.append(trainer._prepare_inputs(batch)["prompt_ids"])
+    assert torch.equal(*firsts)
+
+
+@pytest.mark.parametrize("rollout", ["grouped", "generate"])
+@pytest.mark.parametrize("update", ["grouped", "plain"])
+def test_each_way_of_computing_trains(rollout, update, tiny_recipe, tmp_path):
+    run = train(
+        tiny_recipe.replace(rollout=rollout, update=update, rollout_batch_size=3), runs=tmp_path
+    )
+    assert run.finished
+    assert all(math.isfinite(row["rewards/self_certainty/mean"]) for row in run.metrics)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"quantization": "none"},
+        {"quantization": "none", "use_lora": False, "learning_rate": 1e-4},
+        {"beta": 0.0},
+        {"annotator": "offline"},
+        {"rewards": ("accuracy", "random"), "reward_weights": (0.7, 0.3)},
+        {"gradient_checkpointing": True, "per_device_train_batch_size": 2,
+         "gradient_accumulation_steps": 2},
+    ],
+    ids=["nf4", "lora", "full", "beta0", "offline", "mixed", "accumulated"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:beta=0")
+def test_every_kind_of_recipe_trains(tiny_recipe, tmp_path, changes):
+    recipe = tiny_recipe.replace(**changes)
+    run = train(recipe, runs=tmp_path)
+    assert run.finished
+    assert run.steps == recipe.max_steps == len(run.metrics)
+    row = run.metrics[-1]
+    for key in ("rewards/self_certainty/mean", "self_certainty/group_std", "entropy", "step_time"):
+        assert math.isfinite(row[key]), key
+    for key in ("completions/mean_length", "completions/clipped_ratio", "num_tokens"):
+        assert math.isfinite(row[key]), key
+    assert ("kl" in row) == (recipe.beta > 0)
+    assert {"step", "prompt", "completion", "self_certainty"} <= run.completions[0].keys()
+    assert run.environment["quantization"] == recipe.quantization
+    model, _ = load_run(run)
+    loaded = {n: p for n, p in model.named_parameters() if ".lora_B.default" in n}
+    assert all(p.abs().sum() > 0 for p in loaded.values())
+
+
+def test_a_finished_run_is_returned_and_nothing_is_loaded(tiny_recipe, tmp_path, monkeypatch):
+    run = train(tiny_recipe, runs=tmp_path)
+
+    def fail(recipe):
+        raise AssertionError("loaded a policy for a run that exists")
+
+    monkeypatch.setattr("intuitor_lib.training.training.load_policy", fail)
+    assert train(tiny_recipe, runs=tmp_path).path == run.path
+
+
+def test_an_interrupted_run_goes_on(tiny_recipe, tmp_path, monkeypatch):
+    recipe = tiny_recipe.replace(max_steps=4)
+    whole = train(recipe, runs=tmp_path / "whole")
+
+    original = RunStore.open.__globals__["Run"].append
+    written = []
+
+    def interrupt(self, file, rows):
+        original(self, file, rows)
+        written.append(file)
+        if written.count("metrics.jsonl") == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("intuitor_lib.store.runs.Run.append", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, runs=tmp_path / "broken")
+    (run,) = RunStore(tmp_path / "broken")
+    assert run.status["state"] == "interrupted"
+    monkeypatch.setattr("intuitor_lib.store.runs.Run.append", original)
+    run = train(recipe, runs=tmp_path / "broken")
+    assert run.finished
+    assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]
+    for a, b in zip(run.metrics, whole.metrics, strict=True):
+        assert a["reward"] == pytest.approx(b["reward"], rel=1e-6)
+
+
+def test_a_failure_is_recorded(tiny_recipe, tmp_path):
+    with pytest.raises(InputError, match="fewer than the 50"):
+        train(tiny_recipe.replace(per_device_train_batch_size=100), runs=tmp_path)
+    (run,) = RunStore(tmp_path)
+    assert run.status["state"] == "failed"
+    assert "fewer than the 50" in run.status["error"]
+
+
+def test_load_run_refuses_what_is_not_finished(tiny_recipe, tmp_path):
+    problems = load_problems(tiny_recipe)
+    run = RunStore(tmp_path).open(tiny_recipe, problems.describe())
+    with pytest.raises(InputError, match="is new, not finished"):
+        load_run(run)
+
+
+def test_snapshots_are_the_policy_on_the_way(tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(max_steps=3, snapshot_steps=1)
+    run = train(recipe, runs=tmp_path)
+    assert [*run.snapshots] == [1, 2, 3]
+    assert run.verify() == {}
+
+    def weights(step=None):
+        policy = load_run(run, step=step)
+        return torch.cat([p.detach().flatten() for n, p in policy.model.named_parameters()
+            if "lora_B.default" in n])  # fmt: skip
+
+    torch.testing.assert_close(weights(3), weights(), rtol=0, atol=0)
+    assert not torch.equal(weights(1), weights(2))
+    with pytest.raises(InputError, match="kept no snapshot of step 7; it kept: 1, 2, 3"):
+        load_run(run, step=7)
+    # Whether some are kept changes nothing of the training.
+    without = train(recipe.replace(snapshot_steps=None), runs=tmp_path / "other")
+    assert without.id == run.id
+    assert without.snapshots == {}
+    for a, b in zip(without.metrics, run.metrics, strict=True):
+        assert a["reward"] == b["reward"]
+
+
+@pytest.mark.parametrize("rewards", [("plurality",), ("negative_entropy",), ("random", "accuracy")])
+def test_other_rewards_train(rewards, tiny_recipe, tmp_path):
+    run = train(tiny_recipe.replace(rewards=rewards), runs=tmp_path)
+    for name in (*rewards, "self_certainty", "accuracy"):
+        assert all(f"rewards/{name}/mean" in row for row in run.metrics)
+
+
+@pytest.mark.parametrize("how", ["sum_then_normalize", "normalize_then_sum"])
+def test_mixed_rewards_are_normalized_together_or_each_by_itself(how, tiny_recipe, tmp_path):
+    """The advantages of one update, by hand from the recorded rewards."""
+    recipe = tiny_recipe.replace(
+        rewards=("self_certainty", "random"),
+        reward_weights=(0.01, 1.0),
+        multi_objective_aggregation=how,
+        num_generations=4,
+        per_device_train_batch_size=8,
+        max_steps=1,
+    )
+    policy = load_policy(recipe)
+    rewards, weights = reward_functions(recipe, policy, labelled=True)
+    args = grpo_config(recipe, tmp_path, torch.device("cpu"))
+    args.reward_weights = weights
+    problems = load_problems(recipe)
+    seen = []
+    trainer = IntuitorTrainer(
+        policy.model, reward_funcs=rewards, args=args, processing_class=policy.tokenizer,
+        train_dataset=to_dataset(problems.train, recipe), on_completions=seen.extend,
+    )  # fmt: skip
+    prepare, advantages = trainer._generate_and_score_completions, []
+
+    def spy(*arguments):
+        found = prepare(*arguments)
+        advantages.append(found["advantages"])
+        return found
+
+    trainer._generate_and_score_completions = spy
+    trainer.train()
+    values = torch.tensor([[row["self_certainty"], row["random"]] for row in seen[:8]])
+    groups = values.view(2, 4, 2)
+
+    def normalized(x):
+        return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-4)
+
+    weigh = torch.tensor([0.01, 1.0])
+    if how == "sum_then_normalize":
+        expected = normalized((groups * weigh).sum(-1)).flatten()
+        torch.testing.assert_close(advantages[0], expected, rtol=1e-3, atol=1e-3)
+    else:  # TRL then normalizes the sum over the batch, which keeps the order and the signs
+        mixed = (normalized(groups) * weigh).sum(-1).flatten()
+        together = normalized((groups * weigh).sum(-1)).flatten()
+        standard = (mixed - mixed.mean()) / (mixed.std() + 1e-4)
+        torch.testing.assert_close(advantages[0], standard, rtol=1e-2, atol=1e-2)
+        assert not torch.allclose(advantages[0], together, atol=1e-2)
+
+
+def test_programming_problems_are_rewarded_by_their_tests(tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(
+        model=str(longer_model(tiny_recipe, tmp_path)),
+        dataset="embedded:programs",
+        answer_column=None,
+        rewards=("unit_tests",),
+        max_prompt_length=1024,
+        max_problems=8,
+    )
+    run = train(recipe, runs=tmp_path)
+    assert all(row["rewards/unit_tests/mean"] == 0 for row in run.metrics)
+    assert all("rewards/accuracy/mean" not in row for row in run.metrics)
+
+
+def longer_model(recipe, folder):
+    """The tiny model with room for a programming problem of many tokens."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(recipe.model, max_position_embeddings=2048)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "longer")
+    AutoTokenizer.from_pretrained(recipe.model).save_pretrained(folder / "longer")
+    return folder / "longer"
+
+
+def test_self_certainty_rises_when_it_is_rewarded(tiny_recipe, tmp_path):
+    """Learning as learning: the rise is larger than seeds vary, and a coin brings none."""
+
+    def rise(seed, **changes):
+        recipe = tiny_recipe.replace(
+            seed=seed,
+            max_steps=32,
+            learning_rate=3e-3,
+            per_device_train_batch_size=128,
+            num_generations=16,
+            temperature=1.0,
+            save_steps=100,
+            **changes,
+        )
+        values = [r["rewards/self_certainty/mean"] for r in train(recipe, runs=tmp_path).metrics]
+        return sum(values[-3:]) / 3 - sum(values[:3]) / 3
+
+    rises = torch.tensor([rise(seed) for seed in (1, 2, 3)])
+    controls = torch.tensor([rise(seed, rewards=("random",)) for seed in (1, 2)])
+    assert rises.mean() > rises.std()
+    assert rises.min() > controls.max() + 3 * controls.std()
