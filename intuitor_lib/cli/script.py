@@ -51,15 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs(verb)
 
     verb = _verb(verbs, "memory", _memory, "estimate what a recipe takes; exit status 1: too much")
-    verb.add_argument("recipe", nargs="?", help="as for train")
+    verb.add_argument("recipe", help="as for train")
     verb.add_argument("--gpu-gb", type=float, metavar="N", help="for a GPU of N GiB")
     verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
     verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
     )
-    verb.add_argument("--check", action="store_true", help="train small recipes and measure theirs")
-    verb.add_argument("--table", action="store_true", help="what fits common GPUs, as Markdown")
     verb.set_defaults(seed=None, data=None, prompt_column=None, answer_column=None)
     _add_profile(verb)
 
@@ -187,31 +185,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _memory(options: argparse.Namespace) -> int:
-    if options.check:
-        from ..training.memory_check import check
-
-        print(f"{'recipe':<26}  measured   estimated  estimated / measured")
-        apart = 0
-        for row in check():
-            print(
-                f"{row.name:<26}  {row.measured / 2**30:5.2f} GiB  {row.estimated / 2**30:5.2f} GiB"
-                f"  {row.ratio:.2f}",
-                flush=True,
-            )
-            apart += not 0.8 <= row.ratio <= 1.2
-        return int(apart > 0)
-    if options.table:
-        from ..training.memory_table import fitting, markdown
-
-        for line in markdown(fitting()):
-            print(line, flush=True)
-        return 0
-    if options.recipe is None:
-        raise InputError("name a recipe or its file, or give --check or --table")
     recipe = _read_recipe(options)
     gpu = options.gpu_gb is not None or recipe.profile.startswith("gpu-")
     device = options.device or ("cuda" if gpu or recipe.profile == "paper" else None)
-    from ..training import training as trainer  # noqa: F401 - so that a CPU's runtime is that of a training
+    # Imports everything that a training does, which a CPU's runtime counts.
+    from ..training import training  # noqa: F401
     from ..training.memory import estimate_memory, gib
     from ..training.memory_advice import advice, available_memory
 
