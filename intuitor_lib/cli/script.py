@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the console script; returns the exit status."""
+    # A thread that waits for the others must not keep a core busy that other work could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set one"
     )
     verb.add_argument("--force", action="store_true", help="execute those that are done, too")
+    verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
     _add_profile(verb)
     _add_runs(verb)
 
@@ -221,7 +225,12 @@ def _reproduce(options: argparse.Namespace) -> int:
         check_parameters(notebook, parameters)
     rows, failed = [], 0
     for done in reproduce(
-        notebooks, options.profile, parameters, runs=options.runs, force=options.force
+        notebooks,
+        options.profile,
+        parameters,
+        runs=options.runs,
+        force=options.force,
+        jobs=options.jobs,
     ):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
