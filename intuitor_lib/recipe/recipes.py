@@ -1,8 +1,4 @@
-"""Named recipes, one or more per experiment of the paper, and profiles that scale them.
-
-A recipe says what is trained, a profile on what machine: the same recipe under another profile
-keeps its question and changes model and sizes.
-"""
+"""Named recipes, one or more per experiment of the paper."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ __all__ = ["OWN_PROBLEMS", "RECIPES", "NamedRecipe", "get_recipe"]
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe by name: what it reproduces, its settings, and what a profile changes in it."""
+    """Settings under a name, the result they reproduce, and changes `under` single profiles."""
 
     name: str
     reproduces: str
@@ -61,7 +57,7 @@ _LARGE_ON_PAPER_MACHINE = {"paper": {"learning_rate": 1e-6}}
 
 
 def _large(name: str, reproduces: str, model: str, **settings: Any) -> NamedRecipe:
-    """A model of Tables 4 to 6; the GPU profiles keep it, since the model is the question."""
+    """A model of Tables 4 to 6; the GPU profiles keep it, since the model is the variable."""
     return NamedRecipe(
         name,
         reproduces,
@@ -71,9 +67,9 @@ def _large(name: str, reproduces: str, model: str, **settings: Any) -> NamedReci
     )
 
 
-# What stands in for MATH where there is no hub: the family and the wording on which, of ten, the
-# preflight found the clearest signal (data/preflight_signal.csv), half of its 100 problems held
-# out. Its learning rate is the larger of two at which GRPO did not collapse (LOG.md).
+# Stands in for MATH where there is no hub: of ten families and wordings, the one with the clearest
+# signal in the preflight (data/preflight_signal.csv), half of its 100 problems held out. Its
+# learning rate is the larger of two at which GRPO did not collapse (LOG.md).
 _EMBEDDED_MATH = {
     "dataset": GENERATOR_PREFIX + "products",
     "dataset_kwargs": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
@@ -86,7 +82,7 @@ _EMBEDDED_MATH = {
     "eval_problems": 50,
 }
 OWN_PROBLEMS = (*_EMBEDDED_MATH, "max_prompt_length")
-"""Settings that belong to a recipe's problems, and mean nothing for others."""
+"""Settings that belong to a recipe's own problems and do not apply to others."""
 
 _EMBEDDED = {
     "smoke": _EMBEDDED_MATH | {"eval_problems": 8, "max_problems": 16, "snapshot_steps": 1},
@@ -114,12 +110,12 @@ def _math(
     under: Mapping[str, Mapping[str, Any]] = _EMBEDDED,
     **settings: Any,
 ) -> NamedRecipe:
-    """A variant of the paper's 3B MATH training; without a hub, of the products in its place."""
+    """A variant of the paper's 3B MATH training; small profiles train on products instead."""
     return NamedRecipe(name, reproduces, settings, under)
 
 
 def _code(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
-    """A training on programming problems; without a hub, on those of this package."""
+    """A training on programming problems; small profiles use those of this package."""
     return NamedRecipe(
         name,
         reproduces,
@@ -147,19 +143,9 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
             NamedRecipe(
                 "quickstart",
                 "the method of section 3 on procedural sums, small enough to watch",
-                {
+                _EMBEDDED_MATH
+                | {
                     "dataset": GENERATOR_PREFIX + "chain_sum",
-                    "dataset_kwargs": {
-                        "min_terms": 2,
-                        "max_terms": 2,
-                        "min_digits": 1,
-                        "max_digits": 1,
-                    },
-                    "prompt_template": "{prompt} Answer briefly.",
-                    "prompt_column": "question",
-                    "answer_column": "answer",
-                    "last_number": True,
-                    "system_prompt": None,
                     "eval_problems": 64,
                     "max_problems": 128,
                 },
@@ -232,7 +218,7 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
                 rewards=("plurality",),
             ),
             _math("em", "Figure 12: entropy minimization", rewards=("negative_entropy",)),
-            _math("random", "Figure 12: a coin as the reward", rewards=("random",)),
+            _math("random", "Figure 12: a random reward", rewards=("random",)),
             _math(
                 "unquantized",
                 "ours: INTUITOR with LoRA on weights that are not in 4 bits",
@@ -253,9 +239,9 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
 def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
     """A named recipe under a profile, with some settings changed.
 
-    Later ones win: defaults, the recipe's settings, the profile's, what the recipe changes under
-    that profile, `changes`. With a `dataset` among the changes, what the recipe changes under the
-    profile for problems of its own (`OWN_PROBLEMS`) is left out.
+    Later values win: defaults, the recipe's settings, the profile's, the recipe's changes under
+    that profile, `changes`. If `changes` names another `dataset`, the recipe's settings for its
+    own problems under that profile (`OWN_PROBLEMS`) are left out.
 
     Raises:
         RecipeError: an unknown name, profile or setting, or a value that cannot be trained.
