@@ -136,7 +136,7 @@ def test_over_seeds_the_interval_covers_both_sources_of_chance():
         shift = draw.normal(0, 0.3, size=12)  # of each training
         skill = draw.normal(0, 1.0, size=40)  # of each problem
         tables = [table(*(skill + s + draw.normal(0, 0.2, size=40))) for s in shift]
-        found = mean_over_seeds(tables, "correct", resamples=500)
+        found = mean_over_seeds(tables, "correct")
         inside += found.low <= 0 <= found.high
     assert 50 <= inside <= 60  # of 60; problems alone, or trainings alone, would give fewer
 
@@ -219,9 +219,9 @@ def test_separation_resamples_problems():
         for i in range(30)
         for correct in (True, False, False)
     ]
-    found = separation(rows, "v", resamples=300)
+    found = separation(rows, "v")
     sides = [[r["v"] for r in rows if r["correct"] is side] for side in (True, False)]
     assert found.value == mann_whitney(*sides)["r"]
     assert 0 < found.low < found.value < found.high < 1
-    nothing = separation_change(rows, rows, "v", resamples=50)
+    nothing = separation_change(rows, rows, "v")
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
