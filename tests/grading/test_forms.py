@@ -394,8 +394,8 @@ def test_no_text_raises_takes_long_or_ends_the_process():
     # stack may be smaller.
     source = """
 import sys, threading
-sys.path.insert(0, "tests")
-from test_answer_forms import HOSTILE, slowest
+sys.path.insert(0, "tests/grading")
+from test_forms import HOSTILE, slowest
 thread = threading.Thread(target=lambda: print(slowest(HOSTILE)))
 thread.start()
 thread.join()
