@@ -97,6 +97,7 @@ _EMBEDDED = {
         "save_steps": 4,
     },
 }
+_FIGURE_7 = {"max_steps": 175, "gradient_accumulation_steps": 32}
 _LONG = {
     "smoke": _EMBEDDED["smoke"] | {"max_steps": 4},
     "cpu": _EMBEDDED["cpu"] | {"max_steps": 48},
@@ -104,37 +105,43 @@ _LONG = {
 _EMBEDDED_CODE = {"dataset": EMBEDDED_PROGRAMS, "tests_column": None}
 
 
-def _math(
-    name: str,
-    reproduces: str,
-    under: Mapping[str, Mapping[str, Any]] = _EMBEDDED,
-    **settings: Any,
-) -> NamedRecipe:
+def _math(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
     """A variant of the paper's 3B MATH training; small profiles train on products instead."""
-    return NamedRecipe(name, reproduces, settings, under)
+    return NamedRecipe(name, reproduces, settings, _EMBEDDED)
 
 
 def _code(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
     """A training on programming problems; small profiles use those of this package."""
-    return NamedRecipe(
-        name,
-        reproduces,
-        _TABLE_7_CODE | settings,
-        {
-            **_LARGE_ON_PAPER_MACHINE,
-            "smoke": _EMBEDDED_CODE | {"snapshot_steps": 1},
-            "cpu": _EMBEDDED_CODE
-            | {
-                "max_completion_length": 128,
-                "max_steps": 16,
-                "snapshot_steps": 4,
-                "save_steps": 4,
-            },
-            "gpu-12gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
-            "gpu-24gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
-        },
-    )
+    cpu = {"max_completion_length": 128, "max_steps": 16, "snapshot_steps": 4, "save_steps": 4}
+    under = {
+        **_LARGE_ON_PAPER_MACHINE,
+        "smoke": _EMBEDDED_CODE | {"snapshot_steps": 1},
+        "cpu": _EMBEDDED_CODE | cpu,
+        "gpu-12gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
+        "gpu-24gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
+    }
+    return NamedRecipe(name, reproduces, _TABLE_7_CODE | settings, under)
 
+
+_SUMS = _EMBEDDED_MATH | {
+    "dataset": GENERATOR_PREFIX + "chain_sum",
+    "eval_problems": 64,
+    "max_problems": 128,
+}
+_SUMS_CPU = {
+    "max_prompt_length": 64,
+    "max_completion_length": 48,
+    "per_device_train_batch_size": 32,
+    "max_steps": 14,  # six minutes on two cores without AVX-512
+    "preflight_problems": 8,
+}
+# The embedded model's sums are too easy for a 1.5B model.
+_HARDER_SUMS = {
+    "dataset_kwargs": {"min_terms": 4, "max_terms": 6, "min_digits": 2, "max_digits": 4},
+    "max_completion_length": 512,
+    "max_problems": 2048,
+    "system_prompt": None,
+}
 
 RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
     {
@@ -143,36 +150,11 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
             NamedRecipe(
                 "quickstart",
                 "the method of section 3 on procedural sums, small enough to watch",
-                _EMBEDDED_MATH
-                | {
-                    "dataset": GENERATOR_PREFIX + "chain_sum",
-                    "eval_problems": 64,
-                    "max_problems": 128,
-                },
+                _SUMS,
                 {
                     "smoke": {"eval_problems": 8},
-                    "cpu": {
-                        "max_prompt_length": 64,
-                        "max_completion_length": 48,
-                        "per_device_train_batch_size": 32,
-                        "max_steps": 14,  # six minutes on two cores without AVX-512
-                        "preflight_problems": 8,
-                    },
-                    # The embedded model's sums are too easy for a 1.5B model.
-                    **{
-                        gpu: {
-                            "dataset_kwargs": {
-                                "min_terms": 4,
-                                "max_terms": 6,
-                                "min_digits": 2,
-                                "max_digits": 4,
-                            },
-                            "max_completion_length": 512,
-                            "max_problems": 2048,
-                            "system_prompt": None,
-                        }
-                        for gpu in ("gpu-12gb", "gpu-24gb", "paper")
-                    },
+                    "cpu": _SUMS_CPU,
+                    **dict.fromkeys(("gpu-12gb", "gpu-24gb", "paper"), _HARDER_SUMS),
                 },
             ),
             _math("intuitor", "Table 1, Table 2, Figures 3, 4, 8: INTUITOR on MATH"),
@@ -188,20 +170,14 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
                 "the control beside INTUITOR-Code: unit tests as the reward",
                 rewards=("unit_tests",),
             ),
-            _math(
+            NamedRecipe(
                 "offline",
                 "Figure 7: the frozen base model annotates (224 responses, 175 steps)",
+                _FIGURE_7 | {"annotator": "offline"},
                 _LONG,
-                annotator="offline",
-                max_steps=175,
-                gradient_accumulation_steps=32,
             ),
-            _math(
-                "online",
-                "Figure 7: the current policy annotates, same length",
-                _LONG,
-                max_steps=175,
-                gradient_accumulation_steps=32,
+            NamedRecipe(
+                "online", "Figure 7: the current policy annotates, same length", _FIGURE_7, _LONG
             ),
             _math("kl-0", "Table 3: no KL penalty", beta=0.0),
             _math("kl-0.0001", "Table 3", beta=0.0001),
@@ -219,11 +195,11 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
             ),
             _math("em", "Figure 12: entropy minimization", rewards=("negative_entropy",)),
             _math("random", "Figure 12: a random reward", rewards=("random",)),
-            _math(
+            NamedRecipe(
                 "unquantized",
                 "ours: INTUITOR with LoRA on weights that are not in 4 bits",
+                {"quantization": "none"},
                 {name: more | {"quantization": "none"} for name, more in _EMBEDDED.items()},
-                quantization="none",
             ),
             _math(
                 "mixed",

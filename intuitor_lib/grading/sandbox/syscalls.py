@@ -47,7 +47,7 @@ def protect(target: str, flags: int, scope: int = AT_RECURSIVE) -> None:
     call("syscall", MOUNT_SETATTR, AT_FDCWD, path, scope, attributes, ctypes.sizeof(attributes))
 
 
-# Numbers of calls, on x86_64 and aarch64, that reach other processes or rare parts of the kernel, or
+# Numbers, on x86_64 and aarch64, of calls that reach other processes or rare parts of the kernel or
 # that hold memory which no limit counts.
 DENIED = {
     "x86_64": (
