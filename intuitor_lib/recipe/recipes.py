@@ -128,7 +128,7 @@ _SUMS = _EMBEDDED_MATH | {
     "eval_problems": 64,
     "max_problems": 128,
 }
-_SUMS_CPU = {
+_SUMS_CPU: dict[str, Any] = {
     "max_prompt_length": 64,
     "max_completion_length": 48,
     "per_device_train_batch_size": 32,
@@ -136,7 +136,7 @@ _SUMS_CPU = {
     "preflight_problems": 8,
 }
 # The embedded model's sums are too easy for a 1.5B model.
-_HARDER_SUMS = {
+_HARDER_SUMS: dict[str, Any] = {
     "dataset_kwargs": {"min_terms": 4, "max_terms": 6, "min_digits": 2, "max_digits": 4},
     "max_completion_length": 512,
     "max_problems": 2048,

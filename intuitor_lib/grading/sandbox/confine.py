@@ -16,14 +16,14 @@ import selectors
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .layout import layout
 
 __all__ = ["STATUSES", "Completed", "Protections", "SandboxError", "protections", "run_python"]
 
@@ -33,13 +33,6 @@ MODES = ("bubblewrap", "namespaces")
 FILES_MB = 64  # limit of a program's folder, apart from its memory
 START_SECONDS = 60.0  # more than the supervisor itself allows for the start
 END_SECONDS = 30.0  # to end every process on a busy machine
-SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store")
-LIBRARIES = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store")
-SYSTEM_FILES = (
-    "/etc/ld.so.cache",
-    "/etc/alternatives",
-)  # for the loader of shared libraries
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 KEPT_APART = ("own files", "no network", "own processes", "no privileges")
 WATCHED = (
@@ -188,73 +181,9 @@ def _probe_mode(mode: str) -> Protections:
         raise SandboxError(f"{mode}: a trial program ended wrongly: {reason[-500:]}")
     if mode == "bubblewrap":
         missing += [FILE_COUNT]
-    missing += [f"hiding {path}" for path in _layout()["visible"]]
+    missing += [f"hiding {path}" for path in layout()["visible"]]
     on = [name for name in (*KEPT_APART, *WATCHED, FILE_COUNT, FILTER) if name not in missing]
     return Protections(mode, tuple(on), tuple(missing))
-
-
-# --- File system of a program -----------------------------------------------------------------
-
-
-def _layout() -> dict[str, Any]:
-    """Folders to show read-only, links to make, folders to hide, secrets that stay visible."""
-    paths = sysconfig.get_paths()
-    needed = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
-    needed += [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    needed += [os.path.dirname(os.path.realpath(sys.executable))]
-    wanted = [path for path in (*SYSTEM, *SYSTEM_FILES, *needed) if os.path.exists(path)]
-    real = {path: os.path.realpath(path) for path in wanted}
-    binds: list[str] = []
-    for path in sorted(set(real.values()) - {"/"}, key=len):
-        if not _is_inside(path, binds):
-            binds.append(path)
-    # A link for each name that leads elsewhere, outermost first: the rest follows from it.
-    links: dict[str, str] = {}
-    for path in sorted(real, key=len):
-        if path != real[path] and not _is_inside(path, [*binds, *links]):
-            links[path] = real[path]
-    shortcuts = [
-        path
-        for path in ("/tmp", "/dev/shm")
-        if not any(_is_inside(known, [path]) for known in (*binds, *links))
-    ]
-
-    hidden: list[str] = []
-    visible: list[str] = []
-    for secret in sorted(_secrets() - {paths["purelib"], paths["platlib"]}, key=len):
-        if _is_inside(secret, [*LIBRARIES, *hidden]) or not _is_inside(secret, binds):
-            continue
-        if not any(_is_inside(path, [secret]) for path in real.values()):
-            hidden.append(secret)
-        elif secret not in SYSTEM:
-            visible.append(secret)
-    return {
-        "binds": binds,
-        "links": links,
-        "hidden": hidden,
-        "visible": visible,
-        "shortcuts": shortcuts,
-        "devices": [path for path in DEVICES if os.path.exists(path)],
-    }
-
-
-def _secrets() -> set[str]:
-    """Folders of the user that may lie inside those that Python needs."""
-    project = Path(__file__).resolve().parents[3]
-    found = {str(project), str(project / "runs")}
-    for variable in ("INTUITOR_RUNS", "INTUITOR_CACHE"):
-        if os.environ.get(variable):
-            found.add(os.path.expanduser(os.environ[variable]))
-    with contextlib.suppress(RuntimeError):  # a user without a home
-        found.add(str(Path.home()))
-    with contextlib.suppress(FileNotFoundError):  # a working directory that was deleted
-        found.add(os.getcwd())
-    return {path for path in map(os.path.realpath, found) if os.path.isdir(path)}
-
-
-def _is_inside(path: str, folders: Sequence[str]) -> bool:
-    """Whether the path is one of the folders or lies in one."""
-    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 # --- One run ----------------------------------------------------------------------------------
@@ -272,7 +201,7 @@ def _request(mode: str, folder: str, limits: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         **limits,
-        **(_layout() if mode != "none" else {}),
+        **(layout() if mode != "none" else {}),
         "mode": mode,
         "parent": os.getpid(),
         "own_id": 0,
