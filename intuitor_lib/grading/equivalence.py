@@ -215,7 +215,7 @@ class _Worker:
             self.close()
             raise
 
-    def ask(self, pair: Pair, timeout_s: float) -> object:
+    def verdict(self, pair: Pair, timeout_s: float) -> object:
         """The worker's verdict, or None if it died or did not reply in time."""
         try:
             self.pipe.send_bytes(json.dumps([*pair, timeout_s]).encode())
@@ -251,7 +251,7 @@ class _Pool:
             worker = self._take() or _Worker()
             verdict = None
             try:
-                verdict = worker.ask(pair, timeout_s)
+                verdict = worker.verdict(pair, timeout_s)
             finally:
                 # After an interrupt or a timeout, a late reply would be taken for the next pair's.
                 if verdict is None:

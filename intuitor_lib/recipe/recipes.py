@@ -113,7 +113,7 @@ def _math(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
 def _code(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
     """A training on programming problems; small profiles use those of this package."""
     cpu = {"max_completion_length": 128, "max_steps": 16, "snapshot_steps": 4, "save_steps": 4}
-    under = {
+    under: dict[str, Mapping[str, Any]] = {
         **_LARGE_ON_PAPER_MACHINE,
         "smoke": _EMBEDDED_CODE | {"snapshot_steps": 1},
         "cpu": _EMBEDDED_CODE | cpu,

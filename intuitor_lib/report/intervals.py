@@ -74,7 +74,7 @@ def mean_over_problems(
 
     Args:
         problems: the problem of each value.
-        values: what is averaged.
+        values: numbers to average.
         seed: of the bootstrap.
 
     Raises:

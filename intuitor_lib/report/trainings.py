@@ -1,4 +1,4 @@
-"""A table of what training did, for several runs."""
+"""A table of training metrics, one row per run."""
 
 from __future__ import annotations
 

@@ -46,12 +46,12 @@ class Run(Stored):
         adapter/           the trained LoRA weights (model/ when all weights were trained)
         snapshots/         the weights after some steps, where the recipe asks for them
         checkpoints/       to resume from; removed when the run is finished
-        SHA256SUMS         checksums of what is finished
+        SHA256SUMS         checksums of the finished files
     """
 
     @property
     def recipe(self) -> Recipe:
-        """What was trained."""
+        """The recipe that is trained."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the recipe warned when it was made
             return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
