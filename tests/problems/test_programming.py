@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 import pytest
 
-from intuitor_lib.problems.stand_ins import program_items, programming
+from intuitor_lib.problems.stand_ins import programming
 from intuitor_lib.problems.stand_ins.program_outputs import OutputQuestion, output_questions
 from intuitor_lib.problems.stand_ins.programming import ProgrammingProblem, programming_problems
 
@@ -228,7 +228,7 @@ def test_parts_by_hand(table):
     head, _, family = table.rpartition("_")
     source = {"NUMBERS": NUMBERS, "WORDS": WORDS, "CHARACTERS": list(TEXT), "DIGITS": DIGITS}
     results = []
-    for _, _, code in programming._rows(getattr(program_items, table)):
+    for _, _, code in programming._rows(table):
         names = {"numbers": NUMBERS, "words": WORDS, "text": TEXT, "line": VALUES, "math": math}
         names["values"] = {"WORDS": WORDS, "CHARACTERS": list(TEXT)}.get(family, VALUES)
         if head == "KEPT":

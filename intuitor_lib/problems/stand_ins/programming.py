@@ -12,9 +12,8 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
-
-from . import program_items as items
 
 __all__ = [
     "START_FROM",
@@ -222,9 +221,17 @@ def programming_problems(split: str, n: int | None = None) -> list[ProgrammingPr
     return list(problems[:n])
 
 
-def _rows(table: str) -> list[list[str]]:
-    """Cells of a table of `program_items`; continuation lines are joined."""
-    lines = re.sub(r"\n {4}", " ", table.strip()).split("\n")
+@functools.cache
+def _tables() -> dict[str, str]:
+    """The tables of `program_items.txt`, by name."""
+    text = Path(__file__).with_name("program_items.txt").read_text(encoding="utf-8")
+    parts = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _rows(name: str) -> list[list[str]]:
+    """Cells of a table of `program_items.txt`; continuation lines are joined."""
+    lines = re.sub(r"\n {4}", " ", _tables()[name].strip()).split("\n")
     return [
         [re.sub(r" *\\n", "\n", c.strip()) for c in re.split(r"(?<!\S)::(?!\S)", x)] for x in lines
     ]
@@ -238,9 +245,7 @@ def _tasks() -> Iterator[_Task]:
         ("text", "characters", "text", "CHARACTERS"),
         ("number", "digits", "[int(c) for c in str(number)]", "DIGITS"),
     ):
-        kept, done, made = (
-            _rows(getattr(items, f"{part}_{tables}")) for part in ("KEPT", "DONE_TO", "FROM")
-        )
+        kept, done, made = (_rows(f"{part}_{tables}") for part in ("KEPT", "DONE_TO", "FROM"))
         for k in kept:
             for d in done:
                 for m in made:
@@ -248,13 +253,13 @@ def _tasks() -> Iterator[_Task]:
                         continue
                     yield _pipeline(shape, noun, source, k, d, m)
     for line, lines in (("row", "grid"), ("column", "zip(*grid)")):
-        for name, value, code in _rows(items.PER_LINE):
-            for way, request, end in _rows(items.FROM_LINES):
+        for name, value, code in _rows("PER_LINE"):
+            for way, request, end in _rows("FROM_LINES"):
                 order = "from top to bottom" if line == "row" else "from left to right"
                 steps = f"For each {line} of the grid, {order}, find {value}. "
                 body = f"values = [{code} for line in {lines}]\nreturn {end}"
                 yield _Task(f"{way}_of_{line}_{name}", "grid", steps, request, body)
-    for cells in _rows(items.WHOLE):
+    for cells in _rows("WHOLE"):
         for variant in cells[2].split():
             filled = [cell.format(k=variant) for cell in cells]
             yield _Task(filled[0], filled[1], "", filled[3], filled[4])
