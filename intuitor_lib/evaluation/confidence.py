@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -18,16 +18,6 @@ from .evaluation import encode_items
 from .subjects import Subject
 
 __all__ = ["measure_confidence"]
-
-
-class _Answer(NamedTuple):
-    """A graded completion of an item; equal answers of an item share a `cluster`."""
-
-    item: Item
-    sample: int
-    ids: list[int]
-    correct: bool | None
-    cluster: int | None
 
 
 def measure_confidence(
@@ -78,12 +68,30 @@ def measure_confidence(
             label=f"{label} answers",
         )
         ids = [completion.ids for completion in completions]
-        answers = _graded(policy, benchmark, asked, ids, num_samples)
+        graded = _graded(policy, benchmark, asked, ids, num_samples)
         names = list(graders[label])
         for name in track(names, total=len(names), label=f"{label}'s answers are scored"):
-            rows, examples = _scored(loaded[name].model, policy.tokenizer, prompts, answers, shown)
+            arguments = (loaded[name].model, prompts, ids)
+            scores = {
+                "self_certainty": token_self_certainty(*arguments),
+                "entropy": token_entropy(*arguments),
+                "log_prob": completion_log_probs(*arguments),
+            }
+            rows = [
+                row | {column: _mean(values[i]) for column, values in scores.items()}
+                for i, row in enumerate(graded)
+            ]
             found["rows"][f"{label} → {name}"] = rows
-            found["tokens"][f"{label} → {name}"] = examples
+            found["tokens"][f"{label} → {name}"] = [
+                {
+                    "prompt": asked[i].question,
+                    "correct": bool(rows[i]["correct"]),
+                    "text": [policy.tokenizer.decode([token]) for token in ids[i]],
+                    "self_certainty": [round(x, 3) for x in scores["self_certainty"][i].tolist()],
+                    "entropy": [round(x, 3) for x in scores["entropy"][i].tolist()],
+                }
+                for i in _examples(rows, shown)
+            ]
     return found
 
 
@@ -93,54 +101,23 @@ def _graded(
     asked: Sequence[Item],
     ids: Sequence[list[int]],
     num_samples: int,
-) -> list[_Answer]:
+) -> list[dict[str, Any]]:
+    """A row per completion; equal answers to an item share a `cluster`."""
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
     verdicts = benchmark.grader.grade(asked, texts)
     answers = [verdict.answer for verdict in verdicts]
     starts = range(0, len(answers), num_samples)
     of_item = [cluster for i in starts for cluster in clusters(answers[i : i + num_samples])]
     return [
-        _Answer(item, i % num_samples, ids[i], verdicts[i].correct, of_item[i])
+        {
+            "id": item.id,
+            "sample": i % num_samples,
+            "correct": verdicts[i].correct,
+            "cluster": of_item[i],
+            "tokens": len(ids[i]),
+        }
         for i, item in enumerate(asked)
     ]
-
-
-def _scored(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[_Answer],
-    shown: int,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows with the confidence of `model` in each answer, and examples token by token."""
-    ids = [answer.ids for answer in answers]
-    certainty = token_self_certainty(model, prompts, ids)
-    entropy = token_entropy(model, prompts, ids)
-    log_probs = completion_log_probs(model, prompts, ids)
-    rows = [
-        {
-            "id": answer.item.id,
-            "sample": answer.sample,
-            "correct": answer.correct,
-            "cluster": answer.cluster,
-            "tokens": len(answer.ids),
-            "self_certainty": _mean(certainty[i]),
-            "entropy": _mean(entropy[i]),
-            "log_prob": _mean(log_probs[i]),
-        }
-        for i, answer in enumerate(answers)
-    ]
-    examples = [
-        {
-            "prompt": answers[i].item.question,
-            "correct": bool(answers[i].correct),
-            "text": [tokenizer.decode([token]) for token in ids[i]],
-            "self_certainty": [round(x, 3) for x in certainty[i].tolist()],
-            "entropy": [round(x, 3) for x in entropy[i].tolist()],
-        }
-        for i in _examples(rows, shown)
-    ]
-    return rows, examples
 
 
 def _mean(values: torch.Tensor) -> float | None:

@@ -14,6 +14,7 @@ import importlib.resources
 import json
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,19 +165,25 @@ def output_rows(n: int, seed: int) -> list[Row]:
 # --- Programs -------------------------------------------------------------------------------
 
 
+def _program(
+    tests: Mapping[str, Any],
+    defines: str | None,
+    head: str = "",
+    stub: str | None = None,
+    **published: str,
+) -> dict[str, Any]:
+    """The reference of a `CodeGrader` item; the order of its keys counts in fingerprints."""
+    return {"tests": tests, "defines": defines, "head": head, "stub": stub, **published}
+
+
 def humaneval_item(row: Row) -> Item:
     """A HumanEval function to complete, as a chat; graded by its `check`."""
     prompt, name = row["prompt"], row["entry_point"]
     # The text before the function: imports, and helpers it may call.
     head = prompt[: re.search(rf"^def {name}\b", prompt, re.MULTILINE).start()]  # type: ignore[union-attr]
     tests = {"kind": "check", "setup": "", "test": row["test"], "entry_point": name}
-    reference = {
-        "tests": tests,
-        "defines": name,
-        "head": head,
-        "stub": prompt,
-        "solution": prompt + row["canonical_solution"],
-    }
+    solution = prompt + row["canonical_solution"]
+    reference = _program(tests, name, head=head, stub=prompt, solution=solution)
     ask = f"Complete this Python function.\n\n```python\n{prompt.strip()}\n```\n\n{WRITE_FUNCTION}"
     return Item(row["task_id"], prompt, ask, reference)
 
@@ -191,13 +198,7 @@ def humaneval_rows(n: int, seed: int) -> list[Row]:
 def programming_item(row: Row) -> Item:
     """A small programming problem: a function or a program."""
     problem = ProgrammingProblem(**row)
-    reference = {
-        "tests": problem.unit_tests,
-        "defines": problem.entry_point,
-        "head": "",
-        "stub": None,
-        "solution": problem.solution,
-    }
+    reference = _program(problem.unit_tests, problem.entry_point, solution=problem.solution)
     return Item(problem.id, problem.request, problem.request, reference)
 
 
@@ -218,12 +219,8 @@ def livecodebench_item(row: Row) -> Item:
         raise ValueError("a problem that asks for a method has no starter_code")
     start = f"\n\n{START_FROM}```python\n{starter}\n```" if method else ""
     how = "Reply with the whole class in a Python code block." if method else WRITE_PROGRAM
-    reference = {
-        "tests": {"file": row["file"], "offset": row["offset"]},
-        "defines": method and method.partition(".")[0],
-        "head": "",
-        "stub": None,
-    }
+    tests = {"file": row["file"], "offset": row["offset"]}
+    reference = _program(tests, method and method.partition(".")[0])
     return Item(row["question_id"], question, f"{question}{start}\n\n{how}", reference)
 
 
