@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from .intervals import Estimate
 from .style import clean_axes, style_of
 
-__all__ = ["estimates_over", "moving_average", "seed_curves", "training_curves"]
+__all__ = ["estimates_over", "first_alarms", "moving_average", "seed_curves", "training_curves"]
 
 _PANELS = (
     ("rewards/self_certainty/mean", "self-certainty (nats)"),
@@ -48,19 +48,24 @@ def training_curves(
     )
 
 
+def first_alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The first step of each collapse alarm (`monitor`) in metrics rows, in order of step."""
+    first: dict[str, int] = {}
+    for row in rows:
+        for name in row.get("collapse", []):
+            first.setdefault(name, row["step"])
+    return first
+
+
 def _collapse_marks(
     ax: Axes, label: str, rows: Sequence[Mapping[str, Any]], index: int, *, named: bool
 ) -> None:
-    """A line at the step where each alarm of a collapse rang first, named in one panel."""
-    first: dict[int, list[str]] = {}
-    seen: set[str] = set()
-    for row in rows:
-        new = [name for name in row.get("collapse", []) if name not in seen]
-        if new:
-            first[row["step"]] = new
-            seen |= set(new)
+    """Mark the first step of each collapse alarm with a line, named in one panel."""
+    names_at: dict[int, list[str]] = {}
+    for name, step in first_alarms(rows).items():
+        names_at.setdefault(step, []).append(name)
     color = style_of(label, index)["color"]
-    for step, names in first.items():
+    for step, names in names_at.items():
         ax.axvline(step, color=color, linestyle=":", linewidth=1.2)
         if named:
             ax.text(
