@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from ..evaluation.benchmarks.sources import benchmarks_folder
 from ..recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
@@ -86,7 +85,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluation.evaluation import BENCHMARKS_OWN, evaluate
     from ..evaluation.scoreboard import evaluation_table
 
-    policy = _run(options).recipe if options.base else options.model
+    policy = options.model
+    if options.base:
+        try:
+            policy = RunStore(options.runs)[options.model].recipe
+        except KeyError as error:
+            raise InputError(f"--base needs a run: {error.args[0]}") from error
     prompt = options.system_prompt
     prompt = BENCHMARKS_OWN if prompt is None else SYSTEM_PROMPTS.get(prompt, prompt)
     records = []
@@ -118,13 +122,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     for record in records:
         print(record.path.resolve())
     return 0
-
-
-def _run(options: argparse.Namespace) -> Any:
-    try:
-        return RunStore(options.runs)[options.model]
-    except KeyError as error:
-        raise InputError(f"--base needs a run: {error.args[0]}") from error
 
 
 def _evaluations(options: argparse.Namespace) -> int:

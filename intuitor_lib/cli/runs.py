@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_verbs"]
 
-_LARGE = ("model/", "checkpoints/")
-
 
 def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands; `new(name, command, text)` makes the parser of one."""
@@ -36,7 +34,7 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
         "action",
         nargs="?",
         default="list",
-        choices=["list", *_ACTIONS],
+        choices=[*_ACTIONS],
         help="list (default); show: settings, state, alarms; verify: checksums of all or some, "
         "exit status 1 if one is damaged; export: a zip of the small records; delete",
     )
@@ -61,13 +59,10 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    store = RunStore(options.runs)
-    if options.action == "list":
-        return _list(store, as_json=options.json)
-    return _ACTIONS[options.action](store, options)
+    return _ACTIONS[options.action](RunStore(options.runs), options)
 
 
-def _list(store: RunStore, *, as_json: bool) -> int:
+def _list(store: RunStore, options: argparse.Namespace) -> int:
     rows = []
     for run in store:
         try:
@@ -75,7 +70,7 @@ def _list(store: RunStore, *, as_json: bool) -> int:
         except (OSError, ValueError, KeyError) as error:
             rows.append({"id": run.id, "state": "damaged", "path": str(run.path.resolve())})
             print(f"{run.id}: {error}", file=sys.stderr)
-    if as_json:
+    if options.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
@@ -105,33 +100,23 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _named(store: RunStore, ids: list[str]) -> list[Run | EvaluationRecord]:
+def _named(store: RunStore, options: argparse.Namespace) -> dict[str, Run | EvaluationRecord]:
     """Find the named runs and evaluations; all without names."""
-    every: list[Run | EvaluationRecord] = [*store, *store.evaluations()]
-    if not ids:
-        return every
-    known = {_name(stored): stored for stored in every}
-    unknown = [name for name in ids if name not in known]
+    known: dict[str, Run | EvaluationRecord] = {run.id: run for run in store}
+    known |= {f"evaluations/{record.id}": record for record in store.evaluations()}
+    unknown = [name for name in options.ids if name not in known]
     if unknown:
         raise InputError(
             f"no run {unknown[0]!r} in {store.root}; it holds: {', '.join(known) or 'none'}"
         )
-    return [known[name] for name in ids]
-
-
-def _name(stored: Run | EvaluationRecord) -> str:
-    return stored.id if isinstance(stored, Run) else f"evaluations/{stored.id}"
-
-
-def _require_names(options: argparse.Namespace) -> None:
-    if not options.ids:
+    if not options.ids and options.action in ("show", "delete"):
         raise InputError(f"name the runs to {options.action}; `intuitor runs` lists them")
+    return {name: known[name] for name in options.ids or known}
 
 
 def _show(store: RunStore, options: argparse.Namespace) -> int:
-    _require_names(options)
-    for stored in _named(store, options.ids):
-        print(_name(stored))
+    for name, stored in _named(store, options).items():
+        print(name)
         if isinstance(stored, EvaluationRecord):
             print(json.dumps(stored.spec, indent=2))
             continue
@@ -157,13 +142,13 @@ def _show(store: RunStore, options: argparse.Namespace) -> int:
 
 def _verify(store: RunStore, options: argparse.Namespace) -> int:
     damaged = 0
-    for stored in _named(store, options.ids):
+    for name, stored in _named(store, options).items():
         found = stored.verify()
         damaged += bool(found)
         state = stored.status["state"] if isinstance(stored, Run) else ""
-        print(f"{_name(stored)}  {'DAMAGED' if found else 'whole'}  {state}".rstrip())
-        for name, fault in found.items():
-            print(f"  {name}: {fault}")
+        print(f"{name}  {'DAMAGED' if found else 'whole'}  {state}".rstrip())
+        for file, fault in found.items():
+            print(f"  {file}: {fault}")
     return int(damaged > 0)
 
 
@@ -172,12 +157,14 @@ def _export(store: RunStore, options: argparse.Namespace) -> int:
     target = Path(options.output).resolve()
     if target.exists():
         raise InputError(f"{target} exists: name another file with --output, or remove it")
+    left_out = ("model/", "checkpoints/", *([] if options.adapters else ["adapter/"]))
     scratch = target.with_name(f".{target.name}.part")
     try:
         with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as archive:
-            for stored in _named(store, options.ids):
-                for name in _small(stored.path, adapters=options.adapters):
-                    archive.write(stored.path / name, f"{_name(stored)}/{name}")
+            for name, stored in _named(store, options).items():
+                for file in files(stored.path):
+                    if not file.startswith(left_out):
+                        archive.write(stored.path / file, f"{name}/{file}")
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
@@ -185,33 +172,28 @@ def _export(store: RunStore, options: argparse.Namespace) -> int:
     return 0
 
 
-def _small(folder: Path, *, adapters: bool) -> Iterator[str]:
-    left_out = _LARGE if adapters else (*_LARGE, "adapter/")
-    return (name for name in files(folder) if not name.startswith(left_out))
-
-
 def _delete(store: RunStore, options: argparse.Namespace) -> int:
-    _require_names(options)
-    chosen = _named(store, options.ids)
-    for stored in chosen:
+    chosen = _named(store, options)
+    for name, stored in chosen.items():
         holder = owner(stored.path)
         if holder is not None and holder.alive:
-            raise InputError(f"{_name(stored)} is in use by {holder}: end that first")
-    for stored in chosen:
-        size = sum((stored.path / name).stat().st_size for name in files(stored.path))
-        question = f"delete {stored.path} ({size / 2**20:.1f} MiB)? [y/N] "
+            raise InputError(f"{name} is in use by {holder}: end that first")
+    for name, stored in chosen.items():
         if not options.yes:
             if not sys.stdin.isatty():
                 raise InputError("no terminal to ask on: give --yes to delete without a question")
-            if input(question).strip().lower() not in ("y", "yes"):
-                print(f"kept {_name(stored)}")
+            size = sum((stored.path / file).stat().st_size for file in files(stored.path))
+            answer = input(f"delete {stored.path} ({size / 2**20:.1f} MiB)? [y/N] ")
+            if answer.strip().lower() not in ("y", "yes"):
+                print(f"kept {name}")
                 continue
         shutil.rmtree(stored.path)
-        print(f"deleted {_name(stored)}")
+        print(f"deleted {name}")
     return 0
 
 
 _ACTIONS: dict[str, Callable[[RunStore, argparse.Namespace], int]] = {
+    "list": _list,
     "show": _show,
     "verify": _verify,
     "export": _export,
@@ -265,15 +247,14 @@ def _signals(recipes: list[Recipe], found: list[Preflight]) -> Table:
     rows = []
     for recipe, one in zip(recipes, found, strict=True):
         numbers = one.numbers
-        auc = numbers.get("auc")
         accuracy = numbers.get("accuracy", numbers.get("plurality"))
         kwargs = json.dumps(dict(recipe.dataset_kwargs), sort_keys=True)
         rows.append(
             [
-                recipe.dataset + (f" {kwargs}" if recipe.dataset_kwargs else ""),
+                f"{recipe.dataset} {kwargs}" if recipe.dataset_kwargs else recipe.dataset,
                 numbers.get("against", "-"),
                 "-" if accuracy is None else f"{accuracy:.3f}",
-                "-" if auc is None else Estimate(**auc).text(),
+                Estimate(**numbers["auc"]).text() if numbers.get("auc") else "-",
                 numbers.get("mixed_groups", 0),
                 numbers.get("problems", 0),
                 f"{numbers['clipped_ratio']:.2f}" if numbers else "-",

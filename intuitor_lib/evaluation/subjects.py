@@ -28,17 +28,11 @@ _WEIGHTS = (".safetensors", ".json", ".bin", ".jinja", ".model")
 
 @dataclass(frozen=True)
 class Subject:
-    """A policy to evaluate.
+    """A policy to evaluate."""
 
-    Args:
-        spec: JSON-ready; what identifies it, and `_name` for tables.
-        load: loads it.
-        trained_on: prompts of its training problems; None if unknown.
-    """
-
-    spec: dict[str, Any]
+    spec: dict[str, Any]  # JSON-ready; what identifies it, and `_name` for tables
     load: Callable[[], Policy]
-    trained_on: frozenset[str] | None = None
+    trained_on: frozenset[str] | None = None  # prompts of its training problems; None if unknown
 
 
 def find_subject(

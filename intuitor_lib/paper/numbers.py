@@ -219,35 +219,20 @@ FIGURES: Mapping[str, PaperFigure] = types.MappingProxyType(
 )
 """Figures 3 to 12 by id; 1 and 2 draw the method."""
 
+_SETTINGS = (
+    *("learning_rate", "problems_per_step", "num_generations", "beta", "max_steps"),
+    *("max_prompt_length", "max_completion_length"),
+)
+
 TRAINING: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
-        "MATH 1.5B/3B": {
-            "learning_rate": 3e-6,
-            "problems_per_step": 128,
-            "num_generations": 7,
-            "beta": 0.0005,  # the text and the public configuration: 0.005
-            "max_steps": 58,
-            "max_prompt_length": 512,
-            "max_completion_length": 3072,
-        },
-        "MATH 7B/14B": {
-            "learning_rate": 1e-6,
-            "problems_per_step": 64,
-            "num_generations": 14,
-            "beta": 0.01,
-            "max_steps": 117,
-            "max_prompt_length": 512,
-            "max_completion_length": 3072,
-        },
-        "Codeforces 3B": {
-            "learning_rate": 1e-6,
-            "problems_per_step": 64,
-            "num_generations": 14,
-            "beta": 0.01,
-            "max_steps": 50,
-            "max_prompt_length": 1024,
-            "max_completion_length": 2048,
-        },
+        column: dict(zip(_SETTINGS, values, strict=True))
+        for column, values in {
+            # beta is 0.005 in the text and the public configuration
+            "MATH 1.5B/3B": (3e-6, 128, 7, 0.0005, 58, 512, 3072),
+            "MATH 7B/14B": (1e-6, 64, 14, 0.01, 117, 512, 3072),
+            "Codeforces 3B": (1e-6, 64, 14, 0.01, 50, 1024, 2048),
+        }.items()
     }
 )
 """Table 7, by column, under the names of `Recipe`'s settings."""

@@ -79,31 +79,19 @@ PLAN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
 
 @dataclass(frozen=True)
 class Test:
-    """A benchmark and the decoding with which a policy is evaluated.
-
-    Args:
-        name: its name in the suite.
-        benchmark: a name of `BENCHMARKS`, or `HELD_OUT`.
-        title: its name in tables.
-        n: number of items; None for all.
-        temperature: sampling temperature; 0 is greedy.
-        num_samples: completions per item.
-        max_new_tokens: token limit of a completion; None for the benchmark's.
-        column: the column of the paper's tables that it measures; None for a stand-in.
-        prompt_template: replaces the recipe's for `HELD_OUT`.
-    """
+    """A benchmark and the decoding with which a policy is evaluated."""
 
     __test__ = False  # for pytest
 
-    name: str
-    benchmark: str
-    title: str
-    n: int | None = None
+    name: str  # in the suite
+    benchmark: str  # a name of `BENCHMARKS`, or `HELD_OUT`
+    title: str  # in tables
+    n: int | None = None  # None: all items
     temperature: float = 0.0
     num_samples: int = 1
-    max_new_tokens: int | None = None
-    column: str | None = None
-    prompt_template: str | None = None
+    max_new_tokens: int | None = None  # None: the benchmark's
+    column: str | None = None  # of the paper's tables; None for a stand-in
+    prompt_template: str | None = None  # replaces the recipe's for `HELD_OUT`
 
 
 def _suite(*tests: Test) -> Mapping[str, Test]:

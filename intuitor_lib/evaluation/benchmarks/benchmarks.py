@@ -47,39 +47,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as data.
+    """A benchmark as data."""
 
-    Args:
-        name: name on the command line and in the run store.
-        title: name in tables.
-        source: source of its rows.
-        to_item: makes an `Item` from a row.
-        grader: grades its completions.
-        licence: licence of the items.
-        max_new_tokens: token limit of a completion.
-        metric: name of the score.
-        column: its column in the paper's Table 1.
-        stands_in_for: title of the benchmark that it replaces where that is not available.
-        system_prompt: None for none.
-        chat: whether prompts go through the chat template.
-        stop: texts that end a completion.
-        shots: worked examples for the prompts, added to each row as `shots`.
-    """
-
-    name: str
-    title: str
+    name: str  # on the command line and in the run store
+    title: str  # in tables
     source: Source
     to_item: Callable[[Row], Item]
     grader: Grader
-    licence: str
+    licence: str  # of the items
     max_new_tokens: int
-    metric: str = "accuracy"
-    column: str | None = None
-    stands_in_for: str | None = None
+    metric: str = "accuracy"  # name of the score
+    column: str | None = None  # of the paper's Table 1
+    stands_in_for: str | None = None  # title of the benchmark that it replaces
     system_prompt: str | None = None
-    chat: bool = True
-    stop: tuple[str, ...] = ()
-    shots: HubTable | None = None
+    chat: bool = True  # whether prompts go through the chat template
+    stop: tuple[str, ...] = ()  # texts that end a completion
+    shots: HubTable | None = None  # worked examples, added to each row as `shots`
 
     @property
     def embedded(self) -> bool:

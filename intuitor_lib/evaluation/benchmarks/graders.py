@@ -33,19 +33,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a benchmark.
+    """One item of a benchmark."""
 
-    Args:
-        id: unique within the benchmark.
-        question: the bare problem.
-        prompt: the user's message, or the whole text without a chat.
-        reference: the grader's reference, JSON-ready: an answer, a solution or tests.
-    """
-
-    id: str
-    question: str
-    prompt: str
-    reference: Any
+    id: str  # unique within the benchmark
+    question: str  # the bare problem
+    prompt: str  # the user's message, or the whole text without a chat
+    reference: Any  # JSON-ready: an answer, a solution or tests
 
 
 class Verdict(NamedTuple):
