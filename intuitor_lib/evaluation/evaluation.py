@@ -99,7 +99,9 @@ def evaluate(
         SandboxError: the benchmark runs programs and this machine cannot confine them.
     """
     benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
-    _check_decoding(num_samples, temperature, max_new_tokens)
+    decoding = _decoding(
+        benchmark, num_samples, temperature, max_new_tokens, system_prompt, batch_size
+    )
     store = RunStore(runs)
     subject = find_subject(
         policy,
@@ -111,18 +113,9 @@ def evaluate(
         step=step,
     )
     items = load_items(benchmark, n, seed=seed, folder=benchmarks)
-    prompt = benchmark.system_prompt if system_prompt == BENCHMARKS_OWN else system_prompt
-    decoding = {
-        "temperature": float(temperature),
-        "num_samples": num_samples,
-        "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
-        "system_prompt": prompt if benchmark.chat else None,
-        "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
-    }
     asked = _benchmark_spec(benchmark, items, seed)
-    record = store.open_evaluation(
-        {"policy": subject.spec, "benchmark": asked, "decoding": decoding}
-    )
+    spec = {"policy": subject.spec, "benchmark": asked, "decoding": decoding}
+    record = store.open_evaluation(spec)
     if not record.finished:
         with record.lock():
             # Another process may have finished it while this one waited.
@@ -133,7 +126,14 @@ def evaluate(
     return record
 
 
-def _check_decoding(num_samples: int, temperature: float, max_new_tokens: int | None) -> None:
+def _decoding(
+    benchmark: Benchmark,
+    num_samples: int,
+    temperature: float,
+    max_new_tokens: int | None,
+    system_prompt: str | None,
+    batch_size: int | None,
+) -> dict[str, Any]:
     if num_samples < 1 or temperature < 0 or (num_samples > 1 and temperature == 0):
         raise InputError(
             f"num_samples={num_samples} at temperature={temperature}: use at least 1, and "
@@ -141,6 +141,14 @@ def _check_decoding(num_samples: int, temperature: float, max_new_tokens: int | 
         )
     if max_new_tokens is not None and max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens}: use at least 1")
+    prompt = benchmark.system_prompt if system_prompt == BENCHMARKS_OWN else system_prompt
+    return {
+        "temperature": float(temperature),
+        "num_samples": num_samples,
+        "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
+        "system_prompt": prompt if benchmark.chat else None,
+        "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
+    }
 
 
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
@@ -252,7 +260,7 @@ def _batch_rows(
 def _derive(
     record: EvaluationRecord, benchmark: Benchmark, subject: Subject, items: Sequence[Item]
 ) -> None:
-    """Write what follows from a finished record: majority votes, outputs for an outside judge."""
+    """Add majority votes to a finished record, and outputs for an outside judge."""
     if record.spec["decoding"]["num_samples"] > 1 and not record.has_table("majority"):
         record.table("majority", lambda: _votes(record.rows, benchmark))
     if isinstance(benchmark.grader, JudgedGrader):

@@ -70,8 +70,8 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>INTUITOR: what the notebooks found</title><style>{_STYLE}</style></head><body>
-<h1>INTUITOR: what the notebooks found</h1>
+<title>INTUITOR: results of the notebooks</title><style>{_STYLE}</style></head><body>
+<h1>INTUITOR: results of the notebooks</h1>
 <p>Learning to Reason without External Rewards (arXiv 2505.19590), profile
 <b>{html.escape(profile)}</b>. Every number stands in its notebook with n, seeds and interval.</p>
 <nav>{"".join(links)}</nav>

@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 import torch
+from damage import flip
 
 from intuitor_lib.evaluation.subjects import find_subject
 from intuitor_lib.policy.loading import load_model, load_policy
 from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
 from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.store.stored import DamagedError
 from intuitor_lib.training.training import train
 
 
@@ -80,6 +82,14 @@ def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
     config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
     settings = {"adapter": run.adapter, "quantization": "nf4", "dtype": "float32"}
     assert kept(find_subject(model, store, **settings)) != kept(adapted)
+
+
+def test_a_damaged_run_is_not_loaded(tiny_recipe, tmp_path):
+    run = train(tiny_recipe, runs=tmp_path)
+    subject = find_subject(run, RunStore(tmp_path))
+    flip(run.adapter / "adapter_model.safetensors")
+    with pytest.raises(DamagedError, match="adapter_model"):
+        subject.load()
 
 
 def test_a_loaded_policy_is_known_by_its_weights(tiny_model, store):
