@@ -1,4 +1,4 @@
-"""The benchmarks: items from every source, prompts, golds graded right, spoiled ones wrong."""
+"""The benchmarks: items from every source, prompts, references graded right, corrupted ones wrong."""
 
 import csv
 import json
@@ -160,7 +160,7 @@ def test_embedded_items_are_drawn_by_their_seed(name):
     assert len({item.id for item in first}) == len({item.prompt for item in first}) == 20
 
 
-def test_a_changed_gold_changes_the_fingerprint():
+def test_a_changed_reference_changes_the_fingerprint():
     items = [Item("a", "q", "q", "1"), Item("b", "q", "q", "2")]
     prints = {
         fingerprint(items),
@@ -215,11 +215,11 @@ def test_the_embedded_programs_train_and_their_benchmark_are_apart():
     assert len(ends) == 2
 
 
-# --- Grading by the golds -------------------------------------------------------------------
+# --- Grading by the references --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [n for n in BENCHMARKS if n in EMBEDDED])
-def test_golds_of_embedded_benchmarks_are_right_and_spoiled_ones_wrong(name):
+def test_references_of_embedded_benchmarks_are_right_and_corrupted_ones_wrong(name):
     benchmark = get_benchmark(name)
     if benchmark.grader.runs_code and protections().mode == "none":
         pytest.skip("programs cannot be confined on this machine")
@@ -231,7 +231,7 @@ def test_golds_of_embedded_benchmarks_are_right_and_spoiled_ones_wrong(name):
 
 
 @pytest.mark.parametrize(("name", "n"), [("gsm8k", 1319), ("math500", 500), ("cruxeval", 800)])
-def test_golds_of_the_real_benchmarks_are_right_and_spoiled_ones_wrong(name, n):
+def test_references_of_the_real_benchmarks_are_right_and_corrupted_ones_wrong(name, n):
     if not DATA.is_dir():
         pytest.skip(f"needs the benchmark files in {DATA}")
     benchmark = get_benchmark(name)
@@ -245,7 +245,7 @@ def test_check_sees_a_grader_that_is_wrong(monkeypatch):
     items = load_items(benchmark, 5)
     monkeypatch.setattr(
         "intuitor_lib.evaluation.benchmarks.graders.grade",
-        lambda texts, golds, **_: [True] * len(texts),
+        lambda texts, references, **_: [True] * len(texts),
     )
     found = check_grading(benchmark, items)
     assert (found["right"], found["wrong"]) == (5, 5)
