@@ -1,4 +1,4 @@
-"""The benchmarks: items from every source, prompts, references graded right, corrupted ones wrong."""
+"""The benchmarks: items and prompts; references graded right, corrupted ones wrong."""
 
 import csv
 import json
