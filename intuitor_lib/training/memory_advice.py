@@ -1,12 +1,11 @@
-"""Whether a training fits the memory there is, and what to lower where it does not."""
+"""Whether a training fits the memory there is, and which settings to lower where it does not."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,11 @@ from ..problems.prompts import conversation, prompt_token_ids
 from ..recipe.constants import EMBEDDED_MODEL, InputError, RecipeError
 from ..recipe.recipe import Recipe
 from ..store.processes import share_batch
-from .memory import MemoryEstimate, estimate_memory, gib
-from .memory_configs import ARCHITECTURES, model_config
+from .memory import ARCHITECTURES, SKIP, MemoryEstimate, estimate_memory, gib, model_shape
 
-__all__ = ["SKIP", "Advice", "advice", "available_memory", "require_memory"]
+__all__ = ["Advice", "advice", "available_memory", "longest_prompt", "require_memory"]
 
 logger = logging.getLogger(__name__)
-
-SKIP = "INTUITOR_MEMORY_CHECK"
-"""`INTUITOR_MEMORY_CHECK=0` in the environment lets `require_memory` pass everything."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Advice:
 
     def __str__(self) -> str:
         settings = " ".join(
-            f"{key}={str(value).lower()}" if isinstance(value, bool) else f"{key}={value}"
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
             for key, value in self.changes.items()
         )
         verdict = "fits" if self.fits else "not enough"
@@ -53,215 +48,112 @@ class Advice:
 def advice(
     recipe: Recipe, budget: int, *, device: str | None = None, prompt_tokens: int | None = None
 ) -> list[Advice]:
-    """What to lower for a training to fit, each estimated anew; empty if it fits as it is.
+    """What to lower for a training to fit `budget` bytes; empty if it fits as it is.
 
-    One for each setting that saves something: its mildest value that fits, else its lowest. Those
-    that leave the training the same come first, the ones that change it follow. Where no single
-    setting is enough, the last one is several together.
-
-    Args:
-        recipe: what is trained.
-        budget: bytes that it may take.
-        device: as for `estimate_memory`.
-        prompt_tokens: as for `estimate_memory`.
+    One for each setting that saves something: its mildest value that fits, else the one that comes
+    nearest. Those that leave the training the same up to rounding come first. Where none of these
+    fits, the last one is several together. Other arguments as for `estimate_memory`.
     """
 
     def estimate(changed: Recipe) -> MemoryEstimate:
         return estimate_memory(changed, device=device, prompt_tokens=prompt_tokens)
 
-    before = estimate(recipe)
-    if before.total <= budget:
-        return []
+    def excess(changed: Recipe) -> int:
+        made = estimate(changed)
+        return sum(max(0, made.phase_total(phase) - budget) for phase in made.phases)
 
     def advise(changed: Recipe) -> Advice:
-        total = estimate(changed).total
-        changes = {
-            key: value for key, value in changed.to_dict().items() if value != recipe.to_dict()[key]
-        }
-        return Advice(changes, total, before.total - total, total <= budget)
+        old, new, total = recipe.to_dict(), changed.to_dict(), estimate(changed).total
+        changes = {key: value for key, value in new.items() if value != old[key]}
+        return Advice(changes, total, before - total, total <= budget)
 
-    found = []
-    for lever in _LEVERS:
-        alone = _mildest(lever, recipe, estimate, budget)
-        made = None if alone is None else advise(alone)
-        if made is not None and made.saves > 0:
-            found.append((lever, made))
-    if any(made.fits and lever.harmless for lever, made in found):
-        return [made for _, made in found]
+    before = estimate(recipe).total
+    if before <= budget:
+        return []
+    alone = [min(changed, key=excess, default=recipe) for changed in _lowered(recipe)]
+    found = [advise(changed) for changed in alone]
     together = recipe
-    for lever in _LEVERS:
-        lowered = _mildest(lever, together, estimate, budget)
-        if lowered is None or not _lowers(lever, estimate(together), estimate(lowered), budget):
-            continue
-        together = lowered
-        if estimate(together).total <= budget:
-            break
-    last = advise(together)
-    several = last.saves > 0 and len(last.changes) > 1
-    return [made for _, made in found] + ([last] if several else [])
+    for number in range(len(alone)):
+        lowered = min(_lowered(together)[number], key=excess, default=together)
+        if 0 < excess(together) > excess(lowered):
+            together = lowered
+    several = advise(together)
+    singles = [made for made in found if made.saves > 0]
+    enough = any(made.fits for made in found[:_HARMLESS])
+    return singles + [several] * (not enough and several.saves > 0 and len(several.changes) > 1)
 
 
-def _lowers(lever: _Lever, before: MemoryEstimate, after: MemoryEstimate, budget: int) -> bool:
-    """Whether a lever lowers a phase that does not fit."""
-    return any(
-        before.phase_total(phase) > budget and after.phase_total(phase) < before.phase_total(phase)
-        for phase in lever.phases
-        if phase in before.phases
-    )
+_HARMLESS = 3  # of the settings of `_lowered` that leave the training the same
 
 
-@dataclass(frozen=True)
-class _Lever:
-    """Ever lower values of a setting, the phases whose peak they lower.
-
-    A harmless one leaves the training the same up to rounding.
-    """
-
-    values: Callable[[Recipe], Iterator[dict[str, Any]]]
-    phases: tuple[str, ...]
-    harmless: bool = False
-
-
-def _rollout_batches(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    size = min(
-        recipe.rollout_batch_size or recipe.completions_per_step, recipe.completions_per_step
-    )
-    group = recipe.num_generations
-    while recipe.rollout in ("auto", "grouped") and size > 1:
-        size = size // 2 // group * group if size >= 2 * group else size // 2
-        yield {"rollout_batch_size": size}
-
-
-def _train_batches(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Smaller micro-batches of the same update."""
-    number = recipe.completions_per_step
-    for size in range(recipe.per_device_train_batch_size - 1, 0, -1):
-        if number % size == 0:
-            steps = number // size
-            yield {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
-
-
-def _checkpointing(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    if not recipe.gradient_checkpointing:
-        yield {"gradient_checkpointing": True}
-
-
-def _quantized(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    if not recipe.use_lora:
-        yield {"use_lora": True}
-    if recipe.quantization == "none":
-        yield {"use_lora": True, "quantization": "nf4"}
-
-
-def _lengths(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    length = recipe.max_completion_length
-    while length > 64:
-        length = max(64, length // 2)
-        yield {"max_completion_length": length}
-
-
-def _smaller_models(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    if recipe.adapter is not None:  # made for this model
-        return
-    size = _parameters(recipe.model, recipe.model_revision)
-    names = sorted((*ARCHITECTURES, EMBEDDED_MODEL), key=lambda m: -_parameters(m, None))
-    for name in names:
-        if _parameters(name, None) < size:
-            yield {"model": name, "model_revision": None}
-
-
-@functools.cache
-def _parameters(model: str, revision: str | None) -> int:
-    config = model_config(model, revision)
-    with torch.device("meta"):
-        built = transformers.AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in built.parameters())
-
-
-_LEVERS = (
-    _Lever(_rollout_batches, ("rollout",), harmless=True),
-    _Lever(_train_batches, ("reference", "update"), harmless=True),
-    _Lever(_checkpointing, ("update",), harmless=True),
-    _Lever(_quantized, ("loading", "rollout", "reference", "update")),
-    _Lever(_lengths, ("rollout", "reference", "update")),
-    _Lever(_smaller_models, ("loading", "rollout", "reference", "update")),
-)
-
-
-def _mildest(
-    lever: _Lever, recipe: Recipe, estimate: Callable[[Recipe], MemoryEstimate], budget: int
-) -> Recipe | None:
-    """The recipe with the first value at which the lever's phases fit, else the last value."""
-    changed = [*_valid(recipe, lever.values(recipe))]
-    low, high = 0, len(changed)
-    while low < high:  # values fall, and so does what they take
-        middle = (low + high) // 2
-        made = estimate(changed[middle])
-        if all(made.phase_total(p) <= budget for p in lever.phases if p in made.phases):
-            high = middle
-        else:
-            low = middle + 1
-    return changed[min(low, len(changed) - 1)] if changed else None
-
-
-def _valid(recipe: Recipe, values: Iterator[dict[str, Any]]) -> Iterator[Recipe]:
-    for changes in values:
-        try:
-            yield recipe.replace(**changes)
-        except RecipeError:
-            continue
+def _lowered(recipe: Recipe) -> list[list[Recipe]]:
+    """For each setting that can be lowered, recipes with ever lower values."""
+    number, group = recipe.completions_per_step, recipe.num_generations
+    rollouts = [min(recipe.rollout_batch_size or number, number)]
+    while rollouts[-1] > 1 and recipe.rollout in ("auto", "grouped"):  # whole groups where it can
+        rollouts.append(rollouts[-1] // 2 // group * group or rollouts[-1] // 2)
+    batches = [n for n in range(recipe.per_device_train_batch_size - 1, 0, -1) if number % n == 0]
+    lengths = [recipe.max_completion_length]
+    while lengths[-1] > 64:
+        lengths.append(max(64, lengths[-1] // 2))
+    models: list[str] = []
+    if recipe.adapter is None:  # which is made for its model
+        size = sum(model_shape(recipe.model, recipe.model_revision).parameters)
+        sizes = {name: sum(shape.parameters) for name, shape in ARCHITECTURES.items()}
+        models = sorted((n for n in sizes if sizes[n] < size), key=lambda name: -sizes[name])
+    lora = [{"use_lora": True}] * (not recipe.use_lora)
+    packed = [{"use_lora": True, "quantization": "nf4"}] * (recipe.quantization == "none")
+    settings: list[list[dict[str, Any]]] = [
+        [{"rollout_batch_size": n} for n in rollouts[1:]],
+        [
+            {"per_device_train_batch_size": n, "gradient_accumulation_steps": number // n}
+            for n in batches
+        ],
+        [{"gradient_checkpointing": True}] * (not recipe.gradient_checkpointing),
+        [*lora, *packed],
+        [{"max_completion_length": n} for n in lengths[1:]],
+        [{"model": name, "model_revision": None} for name in models],
+    ]
+    recipes: list[list[Recipe]] = []
+    for values in settings:
+        recipes.append([])
+        for changes in values:
+            with contextlib.suppress(RecipeError):
+                recipes[-1].append(recipe.replace(**changes))
+    return recipes
 
 
 def available_memory(device: str) -> int:
-    """Bytes that this process can still get: of the current GPU, or of RAM within its cgroup."""
+    """Bytes that this process can still get: of the current GPU, or of RAM within its cgroups."""
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return torch.cuda.mem_get_info()[0] + cached
     return min([psutil.virtual_memory().available, *_cgroup_room()])
 
 
-def _groups() -> list[tuple[str, str]]:
-    """Controllers ("" for cgroup v2) and path of the cgroups of this process."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return [(controllers, path) for _, controllers, path in (line.split(":", 2) for line in lines)]
-
-
-def _cgroup_room(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """What is left below the memory limits of this process's cgroup and those around it."""
-    for controllers, path in _groups():
-        if controllers and "memory" not in controllers.split(","):
-            continue
+def _cgroup_room(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """What is left below the limits of this process's memory cgroup and of those around it."""
+    lines = groups.read_text(encoding="utf-8").splitlines() if groups.exists() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
         base, names = root, ("memory.max", "memory.current")
-        if controllers:
+        if controllers:  # cgroup v1
             base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            if "memory" not in controllers.split(","):
+                continue
         folder = base / path.strip("/")
-        # In a container the path may be one of the host's, and the limit at the top.
         for group in (folder, *folder.parents):
-            if group != base and base not in group.parents:
+            if not group.is_relative_to(base):
                 break
-            limit, used = (_number(group / name) for name in names)
-            if limit is not None and used is not None and limit < 2**60:
-                yield max(0, limit - used + _reclaimable(group))
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # "max"
-        return None
-
-
-def _reclaimable(group: Path) -> int:
-    """File pages that the kernel gives up before it runs out."""
-    try:
-        lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    values = dict(line.split() for line in lines)
-    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+            # A limit may be "max". In a container the path may be the host's, and only `base` here.
+            with contextlib.suppress(OSError, ValueError):
+                limit, used = (int((group / name).read_text(encoding="utf-8")) for name in names)
+                stat = (group / "memory.stat").read_text(encoding="utf-8").split()
+                pages = dict(zip(stat[::2], map(int, stat[1::2]), strict=True))
+                # File pages are given up before memory runs out.
+                freed = pages.get("total_inactive_file", pages.get("inactive_file", 0))
+                yield max(0, limit - used + freed)
 
 
 def require_memory(
@@ -275,8 +167,7 @@ def require_memory(
     """Check that a training fits, before anything of it is loaded.
 
     What the process takes already is not asked for again. If the longest prompt that the recipe
-    allows does not fit, the longest one of the problems counts. What cannot be estimated passes:
-    a model of unknown architecture, or one that loading will refuse.
+    allows does not fit, the longest one of the problems counts. What cannot be estimated passes.
 
     Args:
         recipe: what is trained.
@@ -289,8 +180,7 @@ def require_memory(
         The estimate; None where there is none, or `INTUITOR_MEMORY_CHECK=0` is set.
 
     Raises:
-        InputError: it does not fit; the message says what was needed, what there is and what to
-            lower.
+        InputError: it does not fit; with what is needed, what there is and what to lower.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get(SKIP) == "0" or device not in ("cuda", "cpu"):
@@ -299,27 +189,25 @@ def require_memory(
         available = available_memory(device) // (processes if device == "cpu" else 1)
     if processes > 1:
         batch, steps = share_batch(recipe, processes)
+        shared = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
         with contextlib.suppress(RecipeError):
-            recipe = recipe.replace(
-                per_device_train_batch_size=batch, gradient_accumulation_steps=steps
-            )
+            recipe = recipe.replace(**shared)
     try:
         estimate = estimate_memory(recipe, device=device)
-    except Exception as error:  # of models that do not compute without contents
+    except (InputError, OSError, ValueError) as error:  # some of which loading will refuse
         logger.warning("memory was not estimated: %s: %s", type(error).__name__, error)
         return None
-    if _asked(estimate) <= available:
-        return estimate
-    tokens = None if problems is None else _longest_prompt(recipe, problems)
-    if tokens is not None:
+    own = estimate.parts["runtime"] if device == "cpu" else 0
+    tokens = None
+    if estimate.total - own > available and problems is not None:
+        tokens = longest_prompt(recipe, problems)
         estimate = estimate_memory(recipe, device=device, prompt_tokens=tokens)
-        if _asked(estimate) <= available:
-            return estimate
-    runtime = estimate.total - _asked(estimate)
-    found = advice(recipe, available + runtime, device=device, prompt_tokens=tokens)
-    remedies = [*filter(lambda a: a.fits, found)] or found
+    if estimate.total - own <= available:
+        return estimate
+    found = advice(recipe, available + own, device=device, prompt_tokens=tokens)
+    remedies = [made for made in found if made.fits] or found
     raise InputError(
-        f"training {recipe.model} would take {gib(_asked(estimate))} more at its peak "
+        f"training {recipe.model} would take {gib(estimate.total - own)} more at its peak "
         f"({estimate.phase}), and {gib(available)} are free on {device}. "
         + ("Lower one of: " if remedies else "No setting lowers it enough. ")
         + "; ".join(map(str, remedies))
@@ -327,13 +215,7 @@ def require_memory(
     )
 
 
-def _asked(estimate: MemoryEstimate) -> int:
-    """What a training needs beyond what its process has."""
-    own = estimate.parts.get("runtime", 0) if estimate.device == "cpu" else 0
-    return estimate.total - own
-
-
-def _longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int | None:
+def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int | None:
     """Tokens of the longest prompt that is not dropped; None without a tokenizer at hand."""
     source = embedded_model_folder() if recipe.model == EMBEDDED_MODEL else recipe.model
     try:
@@ -343,5 +225,4 @@ def _longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int | None:
         ids = prompt_token_ids(tokenizer, [conversation(p.prompt, recipe) for p in problems])
     except (OSError, ValueError):  # told when the policy is loaded
         return None
-    lengths = [len(row) for row in ids if len(row) <= recipe.max_prompt_length]
-    return max(lengths, default=None)
+    return max((len(row) for row in ids if len(row) <= recipe.max_prompt_length), default=None)

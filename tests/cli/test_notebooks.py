@@ -1,6 +1,8 @@
 """Notebooks: their form, their execution under `smoke`, their failures."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -183,6 +185,51 @@ def test_a_batch_goes_on_after_a_failure_and_a_rerun_does_what_is_missing(tmp_pa
     assert run(force=True) == [("bad", False, False), ("good", False, False)]
     counts = {name: len(log.read_text().splitlines()) for name, log in logs.items()}
     assert counts == {"bad": 4, "good": 3}
+
+
+def test_several_at_a_time_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    meet = (  # with the other one, or time out
+        "import os, pathlib, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "(folder / f'{name}.here').touch()\n"
+        "end = time.monotonic() + 120\n"
+        "while not (folder / f'{other}.here').exists():\n"
+        "    assert time.monotonic() < end\n"
+        "    time.sleep(0.1)\n"
+        "print('threads', os.environ['OMP_NUM_THREADS'])"
+    )
+    batch = [
+        write(tmp_path / f"{a}.ipynb", f"profile = 'cpu'\nname, other = {a!r}, {b!r}", meet)
+        for a, b in ("ab", "ba")
+    ]
+    batch.append(write(tmp_path / "bad.ipynb", "profile = 'cpu'", "1 / 0"))
+    done = list(reproduce(batch, "smoke", runs=tmp_path / "runs", jobs=2))
+    assert {d.name: bool(d.error) for d in done} == {"a": False, "b": False, "bad": True}
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    written = next(d.notebook for d in done if d.name == "a").read_text(encoding="utf-8")
+    assert f"threads {threads}" in written
+    again = reproduce(batch[:2], "smoke", runs=tmp_path / "runs", jobs=2)
+    assert [d.kept for d in again] == [True] * 2
+
+
+def test_each_stage_of_a_notebook_is_a_line(tmp_path, capfd):
+    code = (
+        "from intuitor_lib.report.progress import LiveTraining, track\n"
+        "list(track(range(3), total=3, label='base, greedy'))\n"
+        "live = LiveTraining('train x', 14)\n"
+        "for step in (9, 10):\n"
+        "    live.update([{'step': step, 'step_time': 3000.0, 'kl': 0.25}])"
+    )
+    done = execute(write(tmp_path / "x.ipynb", "profile = 'cpu'", code), "smoke", runs=tmp_path)
+    assert done.error == ""
+    shown = capfd.readouterr().err
+    lines = [line.strip() for line in shown.replace("\r", "\n").splitlines() if line.strip()]
+    assert any(re.match(r"base, greedy +3 of 3 in 00:\d\d", line) for line in lines), shown
+    # Two of 14 steps were made here, in 50 minutes: four are left, at 25 minutes each.
+    last = [line for line in lines if line.startswith("train x")][-1]
+    assert re.match(r"train x +10 of 14 in 50:\d\d, 1:4\d:\d\d left, kl 0.25", last), shown
+    assert "WARNING" not in shown
 
 
 def test_other_parameters_are_another_execution(tmp_path):

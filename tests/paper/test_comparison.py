@@ -124,10 +124,11 @@ def test_every_table_and_figure_of_the_paper_has_a_committed_record():
     assert missing(records.values()) == []
 
 
-def test_the_readme_holds_the_summary_of_the_committed_records():
-    readme = (project_root() / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_holds_the_summary_of_the_committed_records():
+    page = (project_root() / "docs" / "replication.md").read_text(encoding="utf-8")
     summary = replication_summary(load_records(runs="nowhere").values()).to_markdown()
-    assert summary in readme, "write it there: intuitor report --markdown"
+    block = f"<!-- replication -->\n{summary}\n<!-- /replication -->"
+    assert block in page, "write it there: intuitor report --markdown"
 
 
 def test_a_stand_in_never_has_a_benchmarks_name():

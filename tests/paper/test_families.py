@@ -8,7 +8,7 @@ from intuitor_lib.paper.families import ARCHITECTURES, tiny_recipe
 from intuitor_lib.policy.embedded import is_cached
 from intuitor_lib.policy.tiny import make_tiny_model
 from intuitor_lib.recipe.recipes import get_recipe
-from intuitor_lib.training.memory_configs import model_config
+from intuitor_lib.training.memory import model_shape
 
 needs_tokenizer = pytest.mark.skipif(
     not is_cached(), reason="the embedded model, whose tokenizer they use, is not fetched yet"
@@ -41,5 +41,5 @@ def test_an_unknown_family_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_architecture_is_that_of_the_recipes_model(name):
-    config = model_config(get_recipe(name, "gpu-24gb").model)
-    assert type(config).__name__ == f"{ARCHITECTURES[name]}Config"
+    shape = model_shape(get_recipe(name, "gpu-24gb").model)
+    assert shape.kind == ARCHITECTURES[name].lower()

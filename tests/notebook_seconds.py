@@ -1,0 +1,49 @@
+"""How long each notebook takes at `smoke`, held against what was measured.
+
+    python tests/notebook_seconds.py RUNS
+
+reads the run store in which `intuitor reproduce --profile smoke --jobs 2` executed all of them.
+Whoever adds a notebook adds its seconds. Exit status 1: a notebook takes more than `CAP` times its
+seconds, or has none here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+SECONDS = {
+    "00_quickstart": 60,
+    "01_self_certainty": 60,
+    "02_main_results": 90,
+    "03_early_learning": 30,
+    "04_transfer": 10,
+    "05_emergent_reasoning": 60,
+    "06_online_vs_offline": 60,
+    "07_kl_penalty": 60,
+    "08_model_families": 45,
+    "09_reward_controls": 60,
+}
+"""On two cores of an AMD EPYC with AVX512-BF16, two notebooks at a time, one thread each."""
+
+CAP = 4.0
+"""Other machines are slower, and two notebooks wait for a training that they share."""
+
+
+def main(runs: Path) -> int:
+    """Print the table; 1 if a notebook is over its cap or has no entry."""
+    folder = runs / "notebooks" / "smoke"
+    failed = 0
+    for name in sorted({*SECONDS, *(path.stem for path in folder.glob("*.ipynb"))}):
+        file = folder / f".{name}" / "done.json"
+        taken = json.loads(file.read_text())["seconds"] if file.is_file() else float("inf")
+        cap = CAP * SECONDS.get(name, 0)
+        failed += taken > cap
+        verdict = "" if taken <= cap else "  over its cap"
+        print(f"{name:<24} {taken:6.0f} s, cap {cap:4.0f} s{verdict}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

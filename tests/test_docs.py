@@ -1,0 +1,239 @@
+"""README and docs/ agree with the project: links, commands, imports, numbers."""
+
+import ast
+import base64
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import intuitor_lib
+from intuitor_lib.cli import main
+from intuitor_lib.paper import load_records, replication_summary
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+MANUAL = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, *MANUAL, ROOT / "data" / "README.md"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LIBRARY = Path(intuitor_lib.__file__).parent
+MOST_BYTES = 12_000
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def notebook_cells(path: Path, kind: str) -> list[str]:
+    cells = json.loads(read(path))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
+
+
+def test_the_readme_is_a_front_page():
+    assert len(README.read_bytes()) <= MOST_BYTES
+
+
+def test_the_readme_links_every_page():
+    linked = {(ROOT / link.split("#")[0]).resolve() for link in links(read(README))}
+    assert {page.resolve() for page in [*MANUAL, *NOTEBOOKS]} <= linked
+
+
+# Links
+
+
+def links(text: str) -> list[str]:
+    """Targets of links and images in this project, code left out."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(text: str, folder: Path) -> list[str]:
+    found = []
+    for link in links(text):
+        name, _, anchor = link.partition("#")
+        target = folder / name
+        missing = bool(name) and not target.exists()
+        if missing or (anchor and anchor not in anchors(read(target) if name else text)):
+            found.append(link)
+    return found
+
+
+@every_page
+def test_every_relative_link_exists(page):
+    assert not broken(read(page), page.parent)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_relative_link_of_a_notebook_exists(path):
+    assert not broken("\n".join(notebook_cells(path, "markdown")), path.parent)
+
+
+def test_a_broken_link_is_found():
+    text = "# One two\n[a](README.md) [b](gone.md) [c](https://x.org) [d](#one-two) [e](#three)"
+    assert broken(text, ROOT) == ["gone.md", "#three"]
+
+
+# Imports
+
+
+def not_public(source: str) -> list[str]:
+    """What a snippet imports that is neither a package of the library nor a public name of one."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found += [name for name in names if is_ours(name) and not is_package(name)]
+        elif isinstance(node, ast.ImportFrom) and is_ours(node.module or ""):
+            if not is_package(node.module):
+                found.append(node.module)
+                continue
+            public = __import__(node.module, fromlist=["x"]).__all__
+            names = [alias.name for alias in node.names if alias.name not in public]
+            names = [f"{node.module}.{name}" for name in names]
+            found += [name for name in names if not is_package(name)]
+    return found
+
+
+def is_ours(module: str) -> bool:
+    return module.split(".")[0] == "intuitor_lib"
+
+
+def is_package(module: str) -> bool:
+    return (LIBRARY.parent.joinpath(*module.split(".")) / "__init__.py").exists()
+
+
+@every_page
+def test_snippets_import_from_packages_only(page):
+    for snippet in blocks(read(page), "python"):
+        assert not not_public(snippet)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_import_from_packages_only(path):
+    for cell in notebook_cells(path, "code"):
+        magic_left_out = re.sub(r"^%.*$", "", cell, flags=re.MULTILINE)
+        assert not not_public(magic_left_out)
+
+
+@pytest.mark.parametrize(
+    ("source", "refused"),
+    [
+        ("import intuitor_lib as intuitor", []),
+        ("from intuitor_lib import paper, train", []),
+        ("from intuitor_lib.report import Table", []),
+        ("import torch", []),
+        ("from intuitor_lib.report.tables import Table", ["intuitor_lib.report.tables"]),
+        ("import intuitor_lib.training.memory", ["intuitor_lib.training.memory"]),
+        ("from intuitor_lib.report import tables", ["intuitor_lib.report.tables"]),
+        ("from intuitor_lib.store import write_text", ["intuitor_lib.store.write_text"]),
+    ],
+)
+def test_a_module_below_a_package_is_refused(source, refused):
+    assert not_public(source) == refused
+
+
+# Commands
+
+
+def commands(text: str) -> list[str]:
+    """Commands of the shell blocks and of the code in the running text, continued lines joined."""
+    shell = "".join(blocks(text, "sh")).replace("\\\n", " ")
+    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    lines = [*shell.splitlines(), *(" ".join(code.split()) for code in inline)]
+    parts = [part.strip() for line in lines for part in line.split("  #")[0].split(" && ")]
+    return [re.sub(r"^.* -m intuitor_lib ", "intuitor ", part) for part in parts if part]
+
+
+def faults(command: str, capsys) -> list[str]:
+    """Verbs, options, targets and files of a command that do not exist."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        targets = [word for word in words[1:] if "=" not in word]
+        return [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)]
+    if words[0] == "python" and len(words) > 1 and words[1].endswith(".py"):
+        return [] if (ROOT / words[1]).exists() else [words[1]]
+    if words[0] != "intuitor" or len(words) == 1 or words[1] == "COMMAND":
+        return []
+    with pytest.raises(SystemExit) as ended:
+        main([words[1], "--help"])
+    shown = capsys.readouterr().out
+    options = [word for word in words[2:] if word.startswith("-")]
+    unknown = [word for word in options if not re.search(rf"(?<![\w-]){word}(?![\w-])", shown)]
+    return [words[1]] if ended.value.code else unknown
+
+
+@every_page
+def test_every_command_exists(page, capsys):
+    known = ("intuitor", "make", "python")
+    found = [c for c in commands(read(page)) if c.split()[0] in known]
+    assert found
+    assert not [(c, wrong) for c in found if (wrong := faults(c, capsys))]
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("intuitor train quickstart --seed 7", []),
+        ("intuitor train quickstart --sed 7", ["--sed"]),
+        ("intuitor benchmark", ["benchmark"]),
+        ("make lint tests", ["tests"]),
+        ("make reproduce PROFILE=smoke", []),
+        ("python tests/gone.py", ["tests/gone.py"]),
+    ],
+)
+def test_a_command_that_is_gone_is_found(command, wrong, capsys):
+    assert faults(command, capsys) == wrong
+
+
+# Numbers
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = re.findall(r"^\| (.+) \|$", text, flags=re.MULTILINE)
+    return {cells[0].split(" (")[0]: cells[1:] for cells in (line.split(" | ") for line in lines)}
+
+
+def test_the_readme_holds_the_main_results_of_the_records():
+    stored = load_records(runs="nowhere")["02_main_results"]
+    header = stored["table"]["header"]
+    columns = [header.index(f"ours: products, held out{way}") for way in ("", ", sampled")]
+    shown = rows(read(README))
+    for policy in ("base", "GRPO", "GRPO-PV", "INTUITOR", "random"):
+        (row,) = (row for row in stored["table"]["rows"] if row[0] == policy)
+        assert shown[policy] == [row[column] for column in columns]
+
+
+def test_the_readme_counts_the_verdicts():
+    summary = replication_summary(load_records(runs="nowhere").values())
+    text = " ".join(read(README).split())
+    assert f"{len(summary.rows)} claims" in text
+    assert f"({summary.caption.partition('.')[0]})" in text
+
+
+def test_the_figure_is_the_notebooks():
+    path = ROOT / "docs" / "figures" / "02_main_results.png"
+    assert path.stat().st_size <= 150_000
+    cells = json.loads(read(ROOT / "notebooks" / "02_main_results.ipynb"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    drawn = next(o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {}))
+    image = Image.open(io.BytesIO(base64.b64decode(drawn))).convert("RGB")
+    expected = image.quantize(64).convert("RGB")  # a palette of 64 colours saves bytes
+    shown = Image.open(path).convert("RGB")
+    assert shown.tobytes() == expected.tobytes(), "docs/developing.md has the command to store it"
