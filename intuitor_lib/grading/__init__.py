@@ -1,4 +1,4 @@
-"""Is it right? Answers, their equivalence, other forms of answer, unit tests.
+"""Is it correct? Answers, their equivalence, other forms of answer, unit tests.
 
 In: the text of a completion and a reference answer or tests. Out: the extracted answer and a
 verdict. math-verify compares mathematics in workers that can be ended; programs run in `sandbox`.

@@ -6,10 +6,10 @@ from .answers import (
     is_correct as is_correct,
     plurality as plurality,
 )
+from .choices import extract_choice as extract_choice
 from .equivalence import equivalent as equivalent
 from .forms import (
     code_answer_type as code_answer_type,
-    extract_choice as extract_choice,
     extract_code as extract_code,
     extract_field as extract_field,
     reasons_before_json as reasons_before_json,

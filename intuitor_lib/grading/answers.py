@@ -1,4 +1,4 @@
-r"""Extract the final answer of a completion, grade it against a gold answer, or vote on it."""
+"""Extract the final answer of a completion, grade it, or vote on several."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACES = re.compile(r"\\.|\{+|\}+", re.DOTALL)
-# What `\boxed 5` may hold without braces: a number, a command with its arguments, a letter.
+# A box without braces, as in `\boxed 5`: a number, a command with its arguments, or a letter.
 # Anything else is prose about the box ("write it in \boxed format").
 _BARE_BOX = re.compile(
     r"[-+]?(?:(?:\\?\$)?[0-9.][0-9.,/]*(?:\\?%)?|\\[A-Za-z]+(?:\{[^{}]*\}|[0-9])*"
@@ -38,13 +38,13 @@ _LAST_NUMBER = re.compile(
 
 
 def extract_answer(text: str, *, last_number: bool = False) -> str | None:
-    r"""Return the answer that a completion ends with, or None when it gives none.
+    r"""Return the final answer of a completion, or None if it gives none.
 
-    The answer is what the last complete ``\boxed{...}`` or ``\fbox{...}`` holds, stripped; of a
-    box within a box, what the inner one holds. ``\boxed 5`` counts, an empty box or one that the
-    end of the text cuts off does not. Without a box and with ``last_number``, it is the last
-    number of the text: ``-3``, ``1,234``, ``0.5``, ``3/4``, ``\frac{3}{4}``. The time is linear
-    in the length of the text, and no string makes it raise.
+    The answer is the stripped content of the last complete ``\boxed{...}`` or ``\fbox{...}``; of
+    nested boxes, of the inner one. ``\boxed 5`` counts; an empty box and one that the text cuts off
+    do not. Without a box and with ``last_number``, it is the last number of the text: ``-3``,
+    ``1,234``, ``0.5``, ``3/4``, ``\frac{3}{4}``. Takes time linear in the length of the text and
+    raises for no text.
     """
     limit = len(text)
     for box in reversed(list(_BOX.finditer(text))):
@@ -52,8 +52,8 @@ def extract_answer(text: str, *, last_number: bool = False) -> str | None:
         if text.startswith("{", start):
             end = _closing_brace(text, start, limit)
             if end is None:
-                # A box that opens earlier and holds this one cannot be closed either, so nothing
-                # from here on is read twice: that keeps the whole search linear.
+                # An earlier box around this one cannot be closed either. Reading nothing from here
+                # on twice keeps the search linear.
                 limit = box.start()
                 continue
             answer = text[start + 1 : end].strip()
@@ -66,7 +66,7 @@ def extract_answer(text: str, *, last_number: bool = False) -> str | None:
 
 
 def _closing_brace(text: str, start: int, limit: int) -> int | None:
-    """Position of the brace that closes the one at `start`, if it lies before `limit`."""
+    """Position of the brace that closes the one at `start`, if it is before `limit`."""
     depth = 0
     for token in _BRACES.finditer(text, start, limit):
         run = len(token.group())
@@ -88,8 +88,8 @@ def _last_number(text: str) -> str | None:
 
 
 def _ends_in_sign(line: str) -> bool:
-    """Whether the minus that ends `line` is the next number's sign, no operator or hyphen."""
-    line = line.rstrip("\\$")  # the sign of -$3 stands before the currency
+    """Whether the minus that ends `line` is the next number's sign, not an operator or hyphen."""
+    line = line.rstrip("\\$")  # the sign of -$3 is before the currency
     bare = line.rstrip(" ")
     if not bare.endswith(("-", "\N{MINUS SIGN}")):
         return False
@@ -105,67 +105,79 @@ def _ends_in_sign(line: str) -> bool:
 # --- Grading --------------------------------------------------------------------------------
 
 
-def is_correct(text: str, gold: str, *, last_number: bool = False, timeout_s: float = 0.8) -> bool:
-    r"""Whether the answer of the completion `text` is equivalent to the gold answer.
+def is_correct(
+    text: str, reference: str, *, last_number: bool = False, timeout_s: float = 0.8
+) -> bool:
+    r"""Whether the answer of the completion `text` is equivalent to the reference answer.
 
-    Equivalent is what math-verify takes for equal (``\frac12`` and 0.5, ``x=5`` and 5), but for
-    four rules: two plain numbers are compared exactly, unless one is a fraction, the other a
-    decimal, the gold no integer and their difference at most one millionth of their size; a word
-    of four letters or more, or several words, are compared as words and not as products of
-    letters; numbers in different bases (``12_8``, ``12_9``) differ; ``2(3)`` is a product and
-    ``5 7`` a list, neither a sum. Units do not count. Wrong is a text without an answer, an answer
-    of over 2,000 characters that is not identical to the gold, and one that takes over `timeout_s`
-    CPU seconds (ten times that on the clock) or 2 GiB.
+    math-verify decides (``\frac12`` equals 0.5, ``x=5`` equals 5; units do not count), except that
 
-    `gold` is a bare answer or a solution that boxes it. Raises ValueError when it is empty or
-    `timeout_s` is out of range, RuntimeError when math-verify cannot be started; never because
-    of what `text` says.
+    - two plain numbers are compared exactly, unless one is a fraction, the other a decimal, the
+      reference no integer and their difference at most one millionth of their size;
+    - a word of four letters or more, or several words, are compared as words, not as products of
+      letters;
+    - numbers in different bases (``12_8``, ``12_9``) differ;
+    - ``2(3)`` is a product and ``5 7`` a list, not sums.
+
+    A completion is wrong without an answer, with an answer of over 2,000 characters that is not
+    identical to the reference, and where comparing takes over `timeout_s` CPU seconds (ten times
+    that of wall time) or 2 GiB.
+
+    Args:
+        text: the completion.
+        reference: the reference answer, or a solution that boxes it.
+        last_number: see `extract_answer`.
+        timeout_s: CPU seconds for math-verify, above 0 and up to 3600.
+
+    Raises:
+        ValueError: an empty `reference`, or `timeout_s` out of range; no `text` makes it raise.
+        RuntimeError: math-verify cannot be started.
     """
-    return grade([text], [gold], last_number=last_number, timeout_s=timeout_s, workers=1)[0]
+    return grade([text], [reference], last_number=last_number, timeout_s=timeout_s, workers=1)[0]
 
 
 def grade(
     texts: Sequence[str],
-    golds: Sequence[str],
+    references: Sequence[str],
     *,
     last_number: bool = False,
     timeout_s: float = 0.8,
     workers: int | None = None,
 ) -> list[bool]:
-    """Grade each completion against the gold of the same index, as `is_correct` does.
+    """Grade each completion against the reference answer of the same index, as `is_correct` does.
 
-    `workers` is the most processes to use at once, never more than the machine has cores; by
-    default one for every 64 pairs that need math-verify. They stay for the next call and end
-    with this process. Raises as `is_correct` does, and ValueError for unequal lengths or fewer
-    than one worker.
+    `workers` limits the processes used at once (at most one per core; by default one for every 64
+    pairs that need math-verify). They stay for the next call and end with this process.
+
+    Raises:
+        ValueError: as `is_correct`; sequences of unequal length; fewer than one worker.
+        RuntimeError: math-verify cannot be started.
     """
-    if len(texts) != len(golds):
-        raise ValueError(f"{len(texts)} texts and {len(golds)} golds; pass one gold for each text")
+    if len(texts) != len(references):
+        raise ValueError(
+            f"{len(texts)} texts and {len(references)} reference answers; pass one for each text"
+        )
     answers = [extract_answer(text, last_number=last_number) for text in texts]
-    pairs = list(zip(answers, map(_gold_answer, golds, range(len(golds))), strict=True))
-    return equivalent(pairs, timeout_s=timeout_s, workers=workers)
+    expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
+    return equivalent([*zip(answers, expected, strict=True)], timeout_s=timeout_s, workers=workers)
 
 
 def grade_labelled(
-    texts: Sequence[str], golds: Sequence[str | None], *, last_number: bool = False
+    texts: Sequence[str], references: Sequence[str | None], *, last_number: bool = False
 ) -> list[bool | None]:
-    """`grade`, with None for every completion whose gold is None."""
-    rows = [i for i, gold in enumerate(golds) if gold is not None]
-    known = [gold for gold in golds if gold is not None]
-    verdicts: list[bool | None] = [None] * len(texts)
-    graded = grade([texts[i] for i in rows], known, last_number=last_number)
-    for i, verdict in zip(rows, graded, strict=True):
-        verdicts[i] = verdict
-    return verdicts
+    """`grade`, with None for every completion whose reference answer is None."""
+    pairs = [(t, r) for t, r in zip(texts, references, strict=True) if r is not None]
+    graded = iter(grade([t for t, _ in pairs], [r for _, r in pairs], last_number=last_number))
+    return [None if reference is None else next(graded) for reference in references]
 
 
-def _gold_answer(gold: str, row: int) -> str:
-    if not isinstance(gold, str) or not gold.strip():
+def _reference_answer(reference: str, row: int) -> str:
+    if not isinstance(reference, str) or not reference.strip():
         raise ValueError(
-            f"gold of row {row} is {gold!r}; expected the answer as a non-empty string: "
-            "leave rows without one out of grading"
+            f"reference answer of row {row} is {reference!r}; expected a non-empty string: leave "
+            "rows without one out of grading"
         )
-    return extract_answer(gold) or gold.strip()
+    return extract_answer(reference) or reference.strip()
 
 
 # --- Voting ---------------------------------------------------------------------------------
@@ -174,12 +186,12 @@ def _gold_answer(gold: str, row: int) -> str:
 def clusters(
     answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
 ) -> list[int | None]:
-    """Give each answer its cluster: the index of the first answer that it is equivalent to.
+    """The cluster of each answer: the index of the first answer that it is equivalent to.
 
-    `answers` are extracted ones. None stands for those that cannot vote: None, what math-verify
-    cannot read within its limits, and over 2,000 characters. Each answer is compared with the
-    first of every cluster before it, as the gold, by the rules of `is_correct`. Raises ValueError
-    and RuntimeError as `grade` does for its settings; never because of what an answer says.
+    `answers` are extracted ones. None is the cluster of those that cannot vote: None, answers of
+    over 2,000 characters and those that math-verify cannot read within its limits. Each answer is
+    compared with the first of every cluster before it, as the reference, by the rules of
+    `is_correct`. Raises for its settings as `grade` does, and for no answer.
     """
     distinct = [answer for answer in dict.fromkeys(answers) if answer is not None]
     can_vote = readable(distinct, timeout_s=timeout_s, workers=workers)
@@ -200,15 +212,14 @@ def plurality(
 ) -> list[bool]:
     """Whether each answer is in the plurality, the largest of the `clusters`.
 
-    Of equally large ones it is that whose first member comes first; when nothing votes, all are
-    False. The answer that the vote elects is the first one in the plurality. Raises as
-    `clusters` does.
+    Of equally large clusters the first wins; if nothing votes, all are False. Raises as `clusters`
+    does.
     """
     return most_frequent(clusters(answers, timeout_s=timeout_s, workers=workers))
 
 
 def most_frequent(votes: Sequence[Hashable | None]) -> list[bool]:
-    """Which votes are for the most frequent one, of equals the first; None votes for nothing."""
+    """Which votes are for the most frequent one, of equals the first; None is no vote."""
     counts = Counter(vote for vote in votes if vote is not None)
     elected = max(counts, key=counts.__getitem__, default=None)  # the first of the largest
     return [vote is not None and vote == elected for vote in votes]

@@ -1,9 +1,8 @@
-r"""Decide whether two mathematical answers are equivalent.
+"""Decide whether two mathematical answers are equivalent.
 
-math-verify decides, in worker processes, because an answer such as ``9^{9^{9^9}}`` keeps it busy
-for ever inside one call that its own time limit, a signal in the main thread, cannot interrupt.
-Plain numbers, words and identical strings are compared here, without a worker. The workers need a
-POSIX system (Linux or macOS).
+math-verify decides, in worker processes: an answer such as ``9^{9^{9^9}}`` keeps it busy for ever
+in one call, which its own time limit, a signal in the main thread, cannot interrupt. Plain numbers,
+words and identical strings are compared without a worker. Workers need POSIX (Linux or macOS).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -28,15 +28,15 @@ from typing import Any
 
 __all__ = ["equivalent", "readable"]
 
-MAX_ANSWER_CHARS = 2_000  # a longer answer is no answer to a problem with a short gold
+MAX_ANSWER_CHARS = 2_000  # longer ones are no answer to a problem with a short reference answer
 MAX_NUMBER_CHARS = 40
 START_SECONDS = 120.0  # importing sympy from a cold network disk can take most of a minute
 WALL_FACTOR = 10  # wall seconds allowed per CPU second of timeout_s
 MEMORY_BYTES = 2 << 30
 PAIRS_PER_WORKER = 64  # starting a worker costs about as much as grading this many pairs
 
-
-Pair = tuple[str | None, str | None]  # an answer and its gold; no gold asks whether it can be read
+# An answer and its reference; without a reference, whether the answer can be read.
+Pair = tuple[str | None, str | None]
 
 
 def equivalent(
@@ -45,15 +45,15 @@ def equivalent(
     timeout_s: float = 0.8,
     workers: int | None = None,
 ) -> list[bool]:
-    """Whether the answer of each pair ``(answer, gold)`` is equivalent to its gold answer.
+    """Whether the answer of each pair ``(answer, reference)`` is equivalent to its reference.
 
-    `answers.is_correct` tells the rules. No answer, None, is equivalent to nothing, as is one that
-    takes math-verify over `timeout_s` CPU seconds, ten times that on the clock or 2 GiB.
+    The rules are those of `answers.is_correct`, `workers` that of `answers.grade`. The answer None
+    is equivalent to nothing, nor is one that takes math-verify over `timeout_s` CPU seconds, ten
+    times that of wall time or 2 GiB.
 
-    `workers` is the most processes to use at once, never more than the machine has cores; by
-    default one for every 64 pairs that need math-verify. They stay for the next call and end
-    with this process. Raises ValueError for a `timeout_s` out of range or fewer than one worker,
-    RuntimeError when math-verify cannot be started; never because of what an answer says.
+    Raises:
+        ValueError: `timeout_s` out of range, or fewer than one worker; no answer makes it raise.
+        RuntimeError: math-verify cannot be started.
     """
     return _decide(pairs, _compare, timeout_s, workers)
 
@@ -63,7 +63,7 @@ def readable(
 ) -> list[bool]:
     """Whether each answer is a number, words or LaTeX that math-verify reads within its limits.
 
-    None, an empty answer and one of over 2,000 characters are not. Raises as `equivalent` does.
+    False for None, an empty answer and one of over 2,000 characters. Raises as `equivalent` does.
     """
     pairs = [(answer, None) for answer in answers]
     return _decide(pairs, lambda answer, _: _is_plain(answer), timeout_s, workers)
@@ -75,7 +75,7 @@ def _decide(
     timeout_s: float,
     workers: int | None,
 ) -> list[bool]:
-    """Ask `at_once` about each pair, and math-verify where that answers None."""
+    """Decide each pair by `at_once`, and by math-verify where that returns None."""
     if not 0 < timeout_s <= 3600:
         raise ValueError(f"timeout_s is {timeout_s!r}; pass seconds above 0 and up to 3600")
     if workers is not None and workers < 1:
@@ -110,30 +110,32 @@ _WORDS = re.compile(r"[^\W\d_]{4,}|[^\W\d_]{2,}(?: [^\W\d_]{2,})+")
 _BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
 
 
-def _compare(answer: str | None, gold: str) -> bool | None:
-    """Grade the pair where that takes no mathematics; None asks for math-verify."""
-    if answer is None or answer == gold:
-        return answer == gold
-    if max(len(answer), len(gold)) > MAX_ANSWER_CHARS:
+def _compare(answer: str | None, reference: str) -> bool | None:
+    """Grade a pair if that needs no mathematics, else return None."""
+    if answer is None or answer == reference:
+        return answer == reference
+    if max(len(answer), len(reference)) > MAX_ANSWER_CHARS:
         return False
-    answer, gold = _cleaned(answer), _cleaned(gold)
-    text, gold_text = (_TEXT.sub(r"\1", side).strip().casefold() for side in (answer, gold))
-    if answer == gold or (text == gold_text and _TEXT.fullmatch(gold)):
+    answer, reference = _cleaned(answer), _cleaned(reference)
+    text, reference_text = (
+        _TEXT.sub(r"\1", side).strip().casefold() for side in (answer, reference)
+    )
+    if answer == reference or (text == reference_text and _TEXT.fullmatch(reference)):
         return True
-    if _WORDS.fullmatch(gold_text) and text.replace(" ", "").isalpha():
-        return text == gold_text
-    if _is_number(answer) and _is_number(gold):
-        return _same_number(answer, gold)
-    given, expected = _coordinates(answer), _coordinates(gold)
+    if _WORDS.fullmatch(reference_text) and text.replace(" ", "").isalpha():
+        return text == reference_text
+    if _is_number(answer) and _is_number(reference):
+        return _same_number(answer, reference)
+    given, expected = _coordinates(answer), _coordinates(reference)
     if given and expected:
         return len(given) == len(expected) and all(map(_same_number, given, expected))
-    bases = {base.group(1) for base in map(_BASED.fullmatch, (answer, gold)) if base}
+    bases = {base.group(1) for base in map(_BASED.fullmatch, (answer, reference)) if base}
     return False if len(bases) == 2 else None
 
 
-def _same_number(answer: str, gold: str) -> bool:
-    given, expected = (Fraction(side.replace(",", "")) for side in (answer, gold))
-    if expected.denominator == 1 or ("/" in answer) == ("/" in gold):
+def _same_number(answer: str, reference: str) -> bool:
+    given, expected = (Fraction(side.replace(",", "")) for side in (answer, reference))
+    if expected.denominator == 1 or ("/" in answer) == ("/" in reference):
         return given == expected
     return abs(given - expected) * 10**6 <= max(abs(given), abs(expected))
 
@@ -148,7 +150,7 @@ def _coordinates(answer: str) -> list[str] | None:
 
 
 def _is_plain(answer: str | None) -> bool | None:
-    """Whether the answer needs no reading; None asks for math-verify."""
+    """True or False for an answer that need not be parsed, else None."""
     if answer is None or not answer.strip() or len(answer) > MAX_ANSWER_CHARS:
         return False
     answer = _cleaned(answer)
@@ -158,7 +160,7 @@ def _is_plain(answer: str | None) -> bool | None:
 
 
 def _cleaned(answer: str) -> str:
-    """Undo what carries no meaning: $, a full stop, TeX's digit spacing and its plain fractions."""
+    """Remove $, a final full stop and TeX's digit spacing; write its plain fractions as a/b."""
     answer = answer.replace("\\$", "").replace("$", "").replace("\N{MINUS SIGN}", "-")
     answer = _THOUSANDS.sub("", answer.strip().removesuffix(".").strip())
     fraction = _FRACTION.fullmatch(answer)
@@ -213,8 +215,8 @@ class _Worker:
             self.close()
             raise
 
-    def ask(self, pair: Pair, timeout_s: float) -> object:
-        """The worker's verdict, or None when it died or did not answer in time."""
+    def verdict(self, pair: Pair, timeout_s: float) -> object:
+        """The worker's verdict, or None if it died or did not reply in time."""
         try:
             self.pipe.send_bytes(json.dumps([*pair, timeout_s]).encode())
         except OSError:
@@ -234,30 +236,28 @@ class _Worker:
 
 
 class _Pool:
-    """The workers of this process: as many as threads ask for at once, up to one per core."""
+    """The workers of this process: as many as threads use at once, up to one per core."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """In a forked child: leave the workers, and what they reply, to the parent."""
+        """In a forked child: leave the workers and their replies to the parent."""
         self._slots = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
+        self._idle: deque[_Worker] = deque()  # appending and popping are atomic
 
     def verify(self, pair: Pair, timeout_s: float) -> bool:
         with self._slots:
             worker = self._take() or _Worker()
             verdict = None
             try:
-                verdict = worker.ask(pair, timeout_s)
+                verdict = worker.verdict(pair, timeout_s)
             finally:
-                # After an interrupt as after a timeout, a late reply would answer the next pair.
+                # After an interrupt or a timeout, a late reply would be taken for the next pair's.
                 if verdict is None:
                     worker.close()
                 else:
-                    with self._lock:
-                        self._idle.append(worker)
+                    self._idle.append(worker)
         return verdict is True
 
     def close(self) -> None:
@@ -265,15 +265,14 @@ class _Pool:
             worker.close()
 
     def _take(self) -> _Worker | None:
-        """An idle worker that still lives, or None."""
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
+        """An idle worker that is alive, or None."""
+        with contextlib.suppress(IndexError):
+            while True:
                 worker = self._idle.pop()
-            if worker.process.poll() is None:
-                return worker
-            worker.close()
+                if worker.process.poll() is None:
+                    return worker
+                worker.close()
+        return None
 
 
 _POOL = _Pool()
@@ -282,7 +281,7 @@ os.register_at_fork(after_in_child=_POOL.forget)
 
 
 def _serve(descriptor: int) -> None:
-    """In a worker: grade what the pipe brings until it closes, which it does with the parent."""
+    """In a worker: grade pairs from the pipe until it closes with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     pipe = Connection(descriptor)
@@ -291,7 +290,7 @@ def _serve(descriptor: int) -> None:
         import resource
 
         logging.disable(logging.CRITICAL)
-        ready: object = _equivalent("(x+1)^2", "x^2+2x+1")  # loads what a first pair would wait for
+        ready: object = _equivalent("(x+1)^2", "x^2+2x+1")  # a slow first call
         with contextlib.suppress(ValueError, OSError):  # macOS refuses this limit
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     except Exception as error:
@@ -299,45 +298,43 @@ def _serve(descriptor: int) -> None:
     pipe.send_bytes(json.dumps(ready).encode())
     with contextlib.suppress(EOFError, OSError):
         while True:
-            answer, gold, timeout_s = json.loads(pipe.recv_bytes())
-            # The kernel ends the process once its CPU time is spent, be it inside C code or after
-            # the parent is gone. Clock time would depend on what else the machine does.
+            answer, reference, timeout_s = json.loads(pipe.recv_bytes())
+            # The kernel ends the process once its CPU time is spent, also in C code or after the
+            # parent has ended. Wall time would depend on the load of the machine.
             signal.setitimer(signal.ITIMER_PROF, timeout_s)
-            verdict = _readable(answer) if gold is None else _equivalent(answer, gold)
+            verdict = _readable(answer) if reference is None else _equivalent(answer, reference)
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.send_bytes(json.dumps(verdict).encode())
 
 
-def _equivalent(answer: str, gold: str) -> bool:
+def _equivalent(answer: str, reference: str) -> bool:
     """math-verify's verdict, without its own time limit."""
     from math_verify import verify
 
-    return bool(verify(_parsed(gold), _parsed(answer), timeout_seconds=None))
+    return bool(verify(_parsed(reference), _parsed(answer), timeout_seconds=None))
 
 
 def _readable(answer: str) -> bool:
     from math_verify import verify
 
     parsed = _parsed(answer)
-    # The comparison has the answer evaluated: one that takes for ever to compare is found out here,
-    # not at each comparison to come.
+    # Comparing evaluates the answer, so one that takes for ever fails here, not at each comparison.
     verify(_parsed("0"), parsed, timeout_seconds=None)
     return any(not isinstance(expression, str) for expression in parsed)
 
 
-@lru_cache(maxsize=512)  # reading takes most of the time, and golds come again
+@lru_cache(maxsize=512)  # parsing takes most of the time, and references repeat
 def _parsed(answer: str) -> list[Any]:
-    """math-verify's expression, if it can read the answer, and the answer as it spells it."""
+    """math-verify's expression, if it can parse the answer, and the answer's text."""
     from math_verify import LatexExtractionConfig, parse
 
-    # Only LaTeX, and only as a whole: the other ways would pick a number or a fraction out of what
-    # cannot be read.
+    # Only LaTeX, and only as a whole: other settings would pick a number out of unreadable text.
     config = LatexExtractionConfig(try_extract_without_anchor=False)
     return list(parse(f"\\boxed{{{_unmixed(answer)}}}", [config], parsing_timeout=None))
 
 
-# math-verify takes any whole number next to a number for a mixed one, that is for a sum: 2(3) for
-# 5, "5 7" for 12; but "3 1/2" for (3 + 1)/2.
+# math-verify reads a whole number next to a number as a mixed number, that is as a sum: 2(3) as 5,
+# "5 7" as 12; but "3 1/2" as (3 + 1)/2.
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\s+([0-9]+)/([0-9]+)(?![0-9.])")
 _PRODUCT = re.compile(r"((?<![0-9._^])[0-9]+|\))\s*(?=(?:\\left\s*)?\()|(\))\s*(?=[0-9])")
 _LISTED = re.compile(

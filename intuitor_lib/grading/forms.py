@@ -1,8 +1,7 @@
-r"""Find an answer that is no boxed mathematics: a letter, a JSON field, a program.
+"""Answers in JSON, as Python values or as programs, and whether reasoning precedes them.
 
-Beside these stand the grading of a predicted Python value, and the two classifiers that say
-whether a completion reasons before it answers (the paper's Figures 5 and 6). No text makes any of
-them raise, and the time of each is near linear in its length.
+The last are the two classifiers of the paper's Figures 5 and 6. No text makes any of these raise,
+and each takes near linear time.
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ import re
 import textwrap
 import warnings
 from collections import deque
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 __all__ = [
     "FieldAnswer",
     "code_answer_type",
-    "extract_choice",
     "extract_code",
     "extract_field",
     "reasons_before_json",
@@ -30,70 +28,9 @@ __all__ = [
 MAX_LITERAL_CHARS = 20_000
 MAX_CODE_CHARS = 50_000
 MAX_DEPTH = 100  # of brackets in a literal
-MAX_OBJECTS = 300  # opening braces looked at, the last ones of the text
+MAX_OBJECTS = 300  # opening braces that are tried, the last ones of the text
 MAX_BLOCKS = 20  # fenced blocks that are compiled, the last ones
 REASONING_WORDS = 10  # fewer words of prose are an introduction
-
-# --- A letter -------------------------------------------------------------------------------
-
-_TAIL_CHARS = 300  # of the last line
-
-
-def extract_choice(text: str, letters: str = "ABCDEFGHIJ") -> str | None:
-    r"""Return the letter that a multiple-choice answer states last, or None when it states none.
-
-    A statement is "the answer is (C)", "Answer: C", "(C) is the correct answer" or ``\boxed{C}``;
-    without any, a bold ``**C**``; without that, a last line that is a letter, "C. Nucleus", or
-    ends in one, as in "so it must be (C)". Two letters ("A or B"), the article A and the pronoun I
-    state nothing, and nothing is guessed. Raises ValueError for letters other than A to Z.
-    """
-    if not re.fullmatch("[A-Z]+", letters):
-        raise ValueError(f"letters is {letters!r}; pass capital letters such as 'ABCD'")
-    stated, bold, last_line, listed = _choice_patterns(letters)
-    for pattern in (stated, bold):
-        last = deque(pattern.finditer(text), maxlen=1)
-        if last:
-            return next(letter for letter in last[0].groups() if letter).upper()
-    lines = [line.strip() for line in text[-10 * _TAIL_CHARS :].splitlines() if line.strip()]
-    if not lines:
-        return None
-    line = lines[-1].strip("*_$` ")[-_TAIL_CHARS:]
-    # A letter and its text end an answer, but not a copy of the whole list of options.
-    alone = len(lines) == 1 or not listed.match(lines[-2].strip("*_$` "))
-    found = last_line.fullmatch(line) or (alone and listed.match(line))
-    return found[1] if found else None
-
-
-@cache
-def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
-    either = rf"[{letters}{letters.lower()}]"
-    # After a bare letter few words go on: not "the answer is A vector", nor "I think".
-    go_on = r"(?:is|because|since|as|which|due|given|for|with|by)\b"
-    bare = rf"([{letters}])(?![\w'’+=^/\\-])(?!\*{{0,2}}[ \t]{{1,4}}(?!{go_on})[a-z])"
-    gap = r"\s{0,4}\*{0,2}"
-    one = (
-        rf"(?!\)?{gap}(?:or\b|and\b|,|/|&){gap}\s{{0,4}}\(?[{letters}]\b(?!\s[a-z]))"  # no "A or B"
-    )
-    says = (
-        r"(?i:\b(?:answer|(?:correct|right|best) (?:option|choice|letter))\**(?: choice| option)?"
-        r"(?:\s{1,4}(?:is|would be|should be|must be)(?: (?:therefore|thus|clearly|indeed))?\b"
-        r"|\s{0,4}[:=])(?:\s{1,4}(?:the )?(?:option|choice|letter)\b)?)"
-    )
-    stated = rf"{says}[\s*_$:{{]{{0,8}}(?:\\text\w*\{{\s{{0,4}})?(?:\(({either})\)|{bare}){one}"
-    boxed = (
-        r"\\(?:boxed|fbox)\s{0,4}\{\s{0,4}(?:\\(?:text|math)\w*\s{0,4}\{\s{0,4})?"
-        rf"(?:\(({either})\)|([{letters}])\s{{0,4}}[}}.:)]){one}"
-    )
-    right = r"is the (?:correct|right|best) (?:answer|option|choice)"
-    reverse = rf"(?:\(({either})\)|\b([{letters}]))\*{{0,2}} {right}"
-    bold = rf"\*\*\s?(?:[Oo]ption |[Cc]hoice )?\(?([{letters}])\)?\.?\*\*(?!\s?[:)\w-])"
-    ending = (
-        r"(?:.*\b(?:is|be|choose|select|pick|say|[Oo]ption|choice|answer|[Tt]hus|[Tt]herefore"
-        rf"|[Ss]o|[Hh]ence)[,:]?\s\**)?\(?([{letters}])\)?[.*]{{0,4}}"
-    )
-    listed = rf"\(?([{letters}])[).:]\s"
-    return tuple(map(re.compile, (f"{stated}|{boxed}|{reverse}", bold, ending, listed)))
-
 
 # --- A field of a JSON object ---------------------------------------------------------------
 
@@ -101,7 +38,7 @@ def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
 class FieldAnswer(NamedTuple):
     """The value of a field, and the position in the text where its object begins.
 
-    An object that is not `well_formed` could not be read as JSON; its value was found by pattern.
+    The value of an object that is not `well_formed` JSON was found by pattern.
     """
 
     value: Any
@@ -118,9 +55,10 @@ _DECODER = json.JSONDecoder(strict=False)  # models write line breaks into strin
 def extract_field(text: str, field: str = "answer") -> FieldAnswer | None:
     """Return the value of `field` in the last JSON object of the text that has it, or None.
 
-    Prose and code fences may stand around the object, raw line breaks in its strings; of a field
-    given twice the last counts. Only when no object can be read is the value of a malformed or
-    cut-off one taken, if it is itself complete. A JSON null is a FieldAnswer of value None.
+    Prose and code fences may surround the object, and its strings may have raw line breaks; of a
+    repeated field the last counts. Only if no object can be parsed, the value is taken from a
+    malformed or cut-off one, provided that the value is complete. A JSON null is a FieldAnswer of
+    value None.
     """
     objects, failed = _json_objects(text, field)
     for start, _, value in reversed(objects):
@@ -137,13 +75,13 @@ def extract_field(text: str, field: str = "answer") -> FieldAnswer | None:
 
 
 def _json_objects(text: str, field: str) -> tuple[list[tuple[int, int, dict[str, Any]]], list[int]]:
-    """The objects of the text as (start, end, value), and where others fail to begin.
+    """The objects of the text as (start, end, value), and the starts of unreadable ones.
 
-    An object without the field is also searched for the objects it holds.
+    An object without the field is also searched for objects within it.
     """
     objects: list[tuple[int, int, dict[str, Any]]] = []
     failed: list[int] = []
-    work = 4 * len(text) + MAX_LITERAL_CHARS  # bounds the rereading of nested objects
+    work = 4 * len(text) + MAX_LITERAL_CHARS  # limits the rereading of nested objects
     read = 0
     for match in deque(_OBJECT.finditer(text), maxlen=MAX_OBJECTS):
         start = match.start()
@@ -165,7 +103,7 @@ def _json_objects(text: str, field: str) -> tuple[list[tuple[int, int, dict[str,
 
 
 def _loose_value(window: str) -> tuple[bool, Any]:
-    """Whether the text begins with a whole value, and the value."""
+    """Whether the text begins with a complete value, and the value."""
     if not window.startswith('"'):
         try:
             value, end = _DECODER.raw_decode(window)
@@ -192,23 +130,28 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _KNOWN = re.compile(
     r"True|False|None|set|[eE][0-9_]*[jJ]?|[jJ]|[xX][0-9a-fA-F_]*|[oO][0-7_]*|[bB][01_]*"
 )
-# What nests a syntax tree without brackets: operators, a call or an index, signs in a row.
+# Nests a syntax tree without brackets: operators, a call or an index, repeated signs.
 _NESTS = re.compile(
     r"[^\w\s',.:()\[\]{}+-]|(?<!\bset)(?<=[\w'\])}])\s*[(\[{]|'{4}|(?:[-+][^-+,:()\[\]{}]*){5}"
 )
 
 
-def same_value(answer: Any, gold: str) -> bool:
-    """Whether the answer, a JSON value, is the Python value that `gold` writes as a literal.
+def same_value(answer: Any, reference: str) -> bool:
+    """Whether the answer, a JSON value, equals the Python value that `reference` is a literal of.
 
-    A string is right when it is a literal of an equal value or, for a gold that is a string, that
-    string itself. Equal is Python's ``==``, as in CRUXEval's own check: a list is no tuple, a
-    string no number, but 1 equals 1.0 and True. Literals of over 20,000 characters or 100 nested
-    brackets are wrong. Raises ValueError when `gold` is no literal; never because of the answer.
+    A string is right if it is a literal of an equal value or, for a reference that is a string,
+    that string itself. Equality is Python's ``==``, as in CRUXEval's own check: a list is no tuple
+    and a string no number, but 1 equals 1.0 and True. Literals of over 20,000 characters or 100
+    nested brackets are wrong.
+
+    Raises:
+        ValueError: `reference` is no literal; no answer makes it raise.
     """
-    readable, expected = _literal(gold)
+    readable, expected = _literal(reference)
     if not readable:
-        raise ValueError(f"gold is {gold!r}; expected a Python literal, as repr() writes it")
+        raise ValueError(
+            f"reference answer is {reference!r}; expected a Python literal, as repr() writes it"
+        )
     if not isinstance(answer, str):
         return bool(answer == expected)
     readable, value = _literal(answer)
@@ -218,18 +161,15 @@ def same_value(answer: Any, gold: str) -> bool:
 def _literal(text: str) -> tuple[bool, Any]:
     """Whether the text is a literal that is safe to parse, and its value.
 
-    The checks come first because Python's parser recurses in C: some texts could crash it.
+    Checked first, because Python's parser recurses in C and some texts can crash it.
     """
     text = text.strip()
     if len(text) > MAX_LITERAL_CHARS:
         return False, None
     bare = _STRING.sub(lambda string: "!" if string[1] else "''", text)
-    depth = deepest = 0
-    for character in bare:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
+    depths = accumulate((char in "([{") - (char in ")]}") for char in bare)
     known = all(map(_KNOWN.fullmatch, set(_NAME.findall(bare))))
-    if deepest > MAX_DEPTH or not known or _NESTS.search(bare):
+    if max(depths, default=0) > MAX_DEPTH or not known or _NESTS.search(bare):
         return False, None
     try:
         with warnings.catch_warnings():
@@ -255,10 +195,10 @@ class _Block(NamedTuple):
 def extract_code(text: str, defines: str | None = None) -> str | None:
     """Return the last Python block of the text, or None.
 
-    A block stands between fences (three or more backticks or tildes) that name Python or nothing;
+    A block is between fences (three or more backticks or tildes) that name Python or no language;
     the end of the text closes the last one. With `defines` it is the last block that defines that
-    function, method or class, if any does. A text without fences is code itself when it parses as
-    Python and is more than expressions.
+    function, method or class, if any does. A text without fences is code if it parses as Python
+    and has more than expressions.
     """
     blocks = list(_blocks(text))
     if not blocks:
@@ -299,7 +239,7 @@ def _syntax_tree(code: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Compiling tells of nesting that is too deep for the tree.
+            # Compiling fails for nesting that is too deep for the tree.
             compile(code, "<answer>", "exec", dont_inherit=True)
             return ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError):
@@ -313,30 +253,26 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]{2,}")  # a Chinese ch
 
 
 def reasons_before_json(text: str, field: str = "answer") -> bool:
-    """Whether at least ten words of prose stand before the JSON object with the answer (Figure 5).
+    """Whether ten words of prose or more precede the JSON object with the answer (Figure 5).
 
-    Prose is what remains without fenced blocks, other JSON objects, and headings: lines that
-    begin with ``#``, are all bold, or are at most twelve words that end in a colon ("Here is the
-    JSON:"). A word has two letters or more. Without such an object the answer is False.
+    Prose excludes fenced blocks, other JSON objects, and headings: lines that begin with ``#``,
+    are all bold, or have at most twelve words and end in a colon ("Here is the JSON:"). A word has
+    two letters or more. False without such an object.
     """
     answer = extract_field(text, field)
     if answer is None:
         return False
-    objects, _ = _json_objects(text[: answer.start], field)
-    pieces, read = [], 0
-    for start, end, _ in objects:
-        if start >= read:
-            pieces.append(text[read:start])
-            read = end
-    return _is_reasoning("".join((*pieces, text[read : answer.start])))
+    before = text[: answer.start]
+    objects, _ = _json_objects(before, field)
+    return _is_reasoning(_without(before, ((start, end) for start, end, _ in objects)))
 
 
 def code_answer_type(text: str) -> str:
     """Return "no answer", "no reasoning" or "reasoning" for a coding completion (Figure 6).
 
-    "No answer" holds no Python that compiles, be it fenced or the text as a whole. Of others, the
-    last block that compiles is the answer, and ten words of prose before it, counted as
-    `reasons_before_json` does, are reasoning; comments in code are not.
+    "No answer" has no Python that compiles, in a fenced block or as the whole text. Otherwise the
+    last block that compiles is the answer, and ten words of prose before it, counted as in
+    `reasons_before_json`, are reasoning; comments in code are not.
     """
     blocks = list(_blocks(text))
     if not blocks:
@@ -349,13 +285,19 @@ def code_answer_type(text: str) -> str:
 
 
 def _is_reasoning(text: str) -> bool:
+    prose = _without(text, ((block.start, block.end) for block in _blocks(text)))
+    lines = [line for line in prose.splitlines() if not _is_heading(line)]
+    return sum(len(_WORD.findall(line)) for line in lines) >= REASONING_WORDS
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """The text without spans (start, end), of which one may lie in another before it."""
     pieces, read = [], 0
-    for block in _blocks(text):
-        pieces.append(text[read : block.start])
-        read = block.end
-    pieces.append(text[read:])
-    lines = "\n".join(pieces).splitlines()
-    return sum(len(_WORD.findall(x)) for x in lines if not _is_heading(x)) >= REASONING_WORDS
+    for start, end in spans:
+        if start >= read:
+            pieces.append(text[read:start])
+            read = end
+    return "".join((*pieces, text[read:]))
 
 
 def _is_heading(line: str) -> bool:

@@ -1,4 +1,4 @@
-"""Model-written programs against their unit tests, each run in the sandbox.
+"""Unit tests of programs that a model wrote, each run in the sandbox.
 
 Three kinds of tests, as plain mappings:
 
@@ -6,13 +6,12 @@ Three kinds of tests, as plain mappings:
         HumanEval: `test` defines check(candidate), which raises where the candidate is wrong
     {"kind": "function", "entry_point": "name" or "Class.method", "form": "literal" or "json",
      "tests": [[arguments, expected], ...]}
-        a call for each pair; literals as `1, [2]`, or JSON values one a line (LiveCodeBench)
+        a call for each pair; literals as `1, [2]`, or JSON values one per line (LiveCodeBench)
     {"kind": "stdin", "tests": [[input, expected output], ...]}
         a run of the whole program for each pair
 
-Of the last two kinds the expected values never enter the sandbox: the program's results are
-compared outside of it. A check has to run beside the program, which must come through it to the
-end; one that ends the process early has not passed.
+For the last two kinds the expected values never enter the sandbox: results are compared outside. A
+check runs beside the program and must reach its end; a program that ends the process early fails.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from .sandbox.confine import Completed, run_python
 __all__ = ["IMPORTS", "SECONDS_PER_TEST", "in_threads", "run_tests"]
 
 SECONDS_PER_TEST = 6.0
-"""Limit of each test, as in LiveCodeBench."""
+"""Seconds for each test, as in LiveCodeBench."""
 
 IMPORTS = """\
 import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string
@@ -44,14 +43,14 @@ from itertools import *
 from math import *
 from typing import *
 """
-"""What competitive programming sites import before a solution."""
+"""Imports that competitive programming sites make before a solution."""
 
-_MAX_COMPARED = 10_000_000  # characters of a result; a longer one is not what was asked for
+_MAX_COMPARED = 10_000_000  # bytes of output; no right result is longer
 _STARTUP_SECONDS = 5.0
 _First = TypeVar("_First")
 _Result = TypeVar("_Result")
 
-# Both harnesses read their specification before the program runs, so it finds its input empty.
+# Both harnesses read their specification before the program runs, which then finds no input.
 _CALLS = """\
 import ast, json, os, signal, sys
 spec = json.loads(sys.stdin.readline())
@@ -84,8 +83,8 @@ for text in spec.get("arguments", ()):
     print(spec["mark"] + repr(result).replace("\\n", " "), file=emit, flush=True)
 """
 
-# A fork a test, out of an interpreter that has started: it costs a millisecond. The child has no
-# way to the harness's output, so it cannot speak for it.
+# One fork per test from a started interpreter takes a millisecond. The child has no access to the
+# harness's output, so it cannot fake a result.
 _RUNS = """\
 import json, os, sys, tempfile, time, traceback
 spec = json.loads(sys.stdin.readline())
@@ -142,10 +141,16 @@ for text in spec["inputs"]:
 def run_tests(
     code: str, tests: Mapping[str, Any], *, seconds: float = SECONDS_PER_TEST
 ) -> tuple[bool, str]:
-    """Whether a program passes all its tests, and why not: the first failure, in a few words.
+    """Whether a program passes all its tests, and its first failure in a few words.
 
-    `seconds` limits each test (for a check: all of it), ten times that all calls of a function.
-    Raises `SandboxError` where programs cannot be confined; never because of what `code` does.
+    Args:
+        code: the program.
+        tests: a mapping of one of the kinds above.
+        seconds: limit of each test; ten times that is the limit of all tests together.
+
+    Raises:
+        ValueError: tests of an unknown kind.
+        SandboxError: programs cannot be confined here; no `code` makes it raise.
     """
     kinds = {"check": _check, "function": _calls, "stdin": _runs}
     if tests["kind"] not in kinds:
@@ -154,7 +159,7 @@ def run_tests(
 
 
 def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> list[_Result]:
-    """`work` on every item, as many at once as there are cores; an interrupt waits for none."""
+    """`work` on every item in as many threads as cores; an interrupt does not wait for them."""
     executor = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         return list(executor.map(work, items))
@@ -178,16 +183,14 @@ def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, s
         "form": tests["form"],
         "arguments": [arguments for arguments, _ in pairs],
     }
-    # A loop inside C code outlives the limit of one call, and must not outlive that of all.
+    # A loop in C code is not stopped by the limit of one call, only by that of all.
     done = _harness(_CALLS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
-    results = _marked(done.stdout, mark)
     read = json.loads if tests["form"] == "json" else ast.literal_eval
-    for i, (_, expected) in enumerate(pairs):
-        if i >= len(results):
-            return False, f"test {i + 1} of {len(pairs)}: {_failure(done)}"
-        if not _same_result(results[i], expected, read):
-            return False, f"test {i + 1} of {len(pairs)}: wrong result"
-    return True, "passed"
+
+    def fault(result: str, expected: str) -> str | None:
+        return None if _same_result(result, expected, read) else "wrong result"
+
+    return _first_failure(pairs, _marked(done.stdout, mark), fault, done)
 
 
 def _runs(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
@@ -197,21 +200,31 @@ def _runs(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, st
         "most": max([1 << 20, *(4 * len(expected) for _, expected in pairs)]),
     }
     done = _harness(_RUNS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
-    results = [json.loads(line) for line in _marked(done.stdout, mark)]
-    for i, (_, expected) in enumerate(pairs):
-        place = f"test {i + 1} of {len(pairs)}"
-        if i >= len(results):
-            return False, f"{place}: {_failure(done)}"
-        result = results[i]
+
+    def fault(line: str, expected: str) -> str | None:
+        result = json.loads(line)
         if result["status"] != 0:
-            return False, f"{place}: {_ending(result)}"
-        if not _same_output(result["out"], expected):
-            return False, f"{place}: wrong output"
+            return _ending(result)
+        return None if _same_output(result["out"], expected) else "wrong output"
+
+    return _first_failure(pairs, _marked(done.stdout, mark), fault, done)
+
+
+def _first_failure(
+    pairs: Sequence[Sequence[str]],
+    results: Sequence[str],
+    fault: Callable[[str, str], str | None],
+    done: Completed,
+) -> tuple[bool, str]:
+    for i, (_, expected) in enumerate(pairs):
+        reason = fault(results[i], expected) if i < len(results) else _failure(done)
+        if reason is not None:
+            return False, f"test {i + 1} of {len(pairs)}: {reason}"
     return True, "passed"
 
 
 def _marked(stdout: str, mark: str) -> list[str]:
-    """What the harness said, among whatever the program printed."""
+    """Lines of the harness, among those that the program printed."""
     return [line[len(mark) :] for line in stdout.split("\n") if line.startswith(mark)]
 
 
@@ -249,13 +262,13 @@ def _same_result(result: str, expected: str, read: Callable[[str], Any]) -> bool
         return True
     try:
         return _same(ast.literal_eval(result), read(expected), tuples=read is ast.literal_eval)
-    # What a hostile result can make the parser raise.
+    # A hostile result can make the parser raise any of these.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return False
 
 
 def _same(given: Any, expected: Any, *, tuples: bool) -> bool:
-    """Python's ==, but floats agree to 1e-9 and, in JSON, a tuple is a list."""
+    """Python's ==, but floats agree to 1e-9 and a tuple is a list unless `tuples`."""
     if isinstance(given, tuple) and not tuples:
         given = list(given)
     if isinstance(given, list | tuple) and type(given) is type(expected):
@@ -270,7 +283,7 @@ def _same(given: Any, expected: Any, *, tuples: bool) -> bool:
 
 
 def _same_output(given: str, expected: str) -> bool:
-    """Line by line, but for space around them; numbers as numbers, as LiveCodeBench does."""
+    """Equal line by line, without surrounding space; numbers by value, as in LiveCodeBench."""
     ours, theirs = ([ln.strip() for ln in text.strip().split("\n")] for text in (given, expected))
     return len(ours) == len(theirs) and all(
         a == b or _same_numbers(a.split(), b.split()) for a, b in zip(ours, theirs, strict=True)

@@ -1,8 +1,4 @@
-"""The policy: a causal language model, in 4 bits or not, with LoRA adapters, and its reference.
-
-The reference policy is the same weights with the adapter off; a policy that starts from an
-existing adapter keeps a frozen copy of that adapter as its reference.
-"""
+"""The precision that a policy computes in."""
 
 from __future__ import annotations
 
@@ -30,10 +26,13 @@ def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
 
 
 def product_seconds(dtype: torch.dtype, device: torch.device, size: int = 256) -> float:
-    """Seconds of the product of two square matrices, the best of three."""
+    """Seconds of the product of two square matrices, the best of up to twenty.
+
+    The first ones start threads, and other work on the machine slows some: neither may decide.
+    """
     matrix = torch.ones(size, size, dtype=dtype, device=device)
     seconds = []
-    for _ in range(3):
+    while len(seconds) < 3 or (len(seconds) < 20 and sum(seconds) < 0.1):
         start = time.perf_counter()
         (matrix @ matrix)[0, 0].item()
         seconds.append(time.perf_counter() - start)

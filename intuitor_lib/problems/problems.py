@@ -1,7 +1,7 @@
 """Problems to train on: procedural generators, local files, Hugging Face data sets.
 
-Whatever the source, prompts are distinct, held-out problems are none of the training problems,
-and the same recipe gives the same problems in every process.
+From any source, prompts are distinct, held-out problems are not among the training problems, and
+the same recipe gives the same problems in every process.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .tables import TABLE_SUFFIXES, DataError, Fault, RawTable, is_unicode, read
 __all__ = ["DEFAULT_GENERATED", "DataError", "Problem", "Problems", "gold_answer", "load_problems"]
 
 DEFAULT_GENERATED = 1024
-"""Training problems of a generator when `max_problems` is None (fewer if it has no more)."""
+"""Training problems of a generator if `max_problems` is None (fewer if it has no more)."""
 
 ID_COLUMNS = ("id", "unique_id", "task_id")
 FAULTS_SHOWN = 20
 
-# reasoning-gym seeds item i with seed + i; blocks with unrelated seeds keep the problems of
-# dataset_seed 0 and 1 from being the same ones shifted by one.
+# reasoning-gym seeds item i with seed + i. With blocks of unrelated seeds, the problems of
+# dataset_seed 0 and 1 are not the same ones shifted by one.
 GENERATOR_BLOCK = 1000
 
-# Families of reasoning-gym 0.1.25 whose items follow the order of a set of strings.
+# Families of reasoning-gym 0.1.25 whose items depend on the order of a set of strings.
 HASH_ORDERED = frozenset(
     ("isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
 )
@@ -45,10 +45,9 @@ HASH_ORDERED = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the prompt as given, its gold answer if it has one, where it comes from.
+    """One problem: the prompt as given, its reference answer if it has one, its source.
 
-    `tests` are the unit tests of a programming problem, as JSON of what `unit_tests.run_tests`
-    takes.
+    `tests` are the unit tests of a programming problem, as JSON for `unit_tests.run_tests`.
     """
 
     prompt: str
@@ -62,7 +61,7 @@ class Problem:
 class Problems:
     """Training and held-out problems of one recipe.
 
-    `duplicates_dropped` counts rows (of a generator: draws) whose prompt had come before;
+    `duplicates_dropped` counts rows, or draws of a generator, that repeat a prompt;
     `unusable_dropped` counts rows of a hub data set without a usable prompt or answer.
     """
 
@@ -84,7 +83,7 @@ class Problems:
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """Source, counts and fingerprint as JSON-ready values, for a run's record."""
+        """Source, counts and fingerprint as JSON-ready values."""
         return {
             "source": self.source,
             "train": len(self.train),
@@ -101,14 +100,13 @@ def load_problems(recipe: Recipe) -> Problems:
 
     `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
     `embedded:programs` (programming problems, none of them in the benchmark `programs`), a file
-    (.jsonl, .json, .csv, .parquet) or else the name of a Hugging Face data set. Of problems with
-    the same prompt the first is kept. Held-out problems are drawn by a permutation seeded with
-    `dataset_seed`, then up to `max_problems` training problems from the rest; both keep the order
-    of their source.
+    (.jsonl, .json, .csv, .parquet) or the name of a Hugging Face data set. The first of problems
+    with the same prompt is kept. A permutation seeded with `dataset_seed` selects the held-out
+    problems and then up to `max_problems` training problems; both keep the order of their source.
 
     Raises:
-        DataError: a source that cannot be read; every malformed row of a file, by line; fewer
-            problems than the recipe needs.
+        DataError: the source cannot be read, has malformed rows (all are listed by line), or has
+            fewer problems than the recipe needs.
     """
     path, unusable = Path(recipe.dataset).expanduser(), 0
     named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
@@ -157,23 +155,22 @@ def load_problems(recipe: Recipe) -> Problems:
 
 
 def gold_answer(text: str) -> str:
-    """The answer to grade against: text as given, or what GSM8K writes after its last `####`.
+    """The reference answer in the last line of a GSM8K solution (`#### 18`).
 
-    GSM8K ends a worked solution with a line `#### 18`. Any other text is returned unchanged, so
-    that a MATH solution keeps its `\\boxed{}`.
+    Any other text is returned unchanged, so that a MATH solution keeps its `\\boxed{}`.
     """
     final = re.search(r"(?:\A|\n)####[ \t]*(\S[^\n]*)\s*\Z", text)
     return final.group(1).strip() if final else text
 
 
 def _programs(source: str) -> list[Problem]:
-    # Their unit tests are no answers to compare with, so these problems have none.
+    # They are graded by unit tests and have no answer.
     problems = programming_problems("train")
     return [Problem(p.request, None, p.id, source, json.dumps(p.unit_tests)) for p in problems]
 
 
 def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
-    """Distinct problems of a generator, as many as the recipe needs, and the repeats drawn."""
+    """Distinct problems of a generator, as many as the recipe needs, and the number of repeats."""
     wanted = (recipe.max_problems or DEFAULT_GENERATED) + recipe.eval_problems
     needed = (recipe.max_problems or 1) + recipe.eval_problems
     first: dict[str, Problem] = {}
@@ -184,7 +181,7 @@ def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
                 since_new = 0
             else:
                 since_new, repeats = since_new + 1, repeats + 1
-            # Equally likely items: so many draws miss the last one once in 20,000 times.
+            # If items are equally likely, this misses the last one once in 20,000 times.
             if len(first) == wanted or since_new > 10 * len(first) + 500:
                 break
     if len(first) < needed:
@@ -198,7 +195,7 @@ def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
 
 
 def _draw(recipe: Recipe) -> Iterator[Problem]:
-    """Items of a reasoning-gym family without end."""
+    """An endless stream of items of a reasoning-gym family."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -217,7 +214,7 @@ def _draw(recipe: Recipe) -> Iterator[Problem]:
         if key in kwargs:
             raise DataError(f"dataset_kwargs[{key!r}]={kwargs[key]!r}: set {instead} instead")
     seeds, index = random.Random(recipe.dataset_seed), 0
-    # Generators check their settings each in its own way, some only when drawn from.
+    # Each generator checks its settings in its own way, some only when drawn from.
     try:
         while True:
             settings = kwargs | {"size": GENERATOR_BLOCK, "seed": seeds.getrandbits(32)}
@@ -235,7 +232,7 @@ def _draw(recipe: Recipe) -> Iterator[Problem]:
 
 @contextlib.contextmanager
 def _seeded_globals(seed: int) -> Iterator[None]:
-    """Seed the global generators, which some families draw from, and restore them after."""
+    """Seed the global generators, from which some families draw, and restore them after."""
     import numpy
 
     before = random.getstate(), numpy.random.get_state()
@@ -251,10 +248,10 @@ def _seeded_globals(seed: int) -> Iterator[None]:
 def _problems_of(
     table: RawTable, recipe: Recipe, source: str, stem: str, *, drop_faults: bool = False
 ) -> tuple[list[Problem], int]:
-    """Problems of the rows, and the count of faulty rows dropped.
+    """Problems of the rows, and the number of faulty rows dropped.
 
     Raises:
-        DataError: every fault at once; with `drop_faults`, those of rows only if no row is left.
+        DataError: lists every fault; with `drop_faults`, those of rows only if no row is left.
     """
     if not table.records:
         raise DataError(f"{source} holds no problems: one a row is expected")
@@ -310,10 +307,10 @@ def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) ->
 
 
 def _unit_tests(value: Any) -> str | None:
-    """Unit tests of a row as JSON of what `unit_tests.run_tests` takes; None where it has none.
+    """Unit tests of a row as JSON for `unit_tests.run_tests`, or None.
 
-    The value is that already, as a mapping or JSON, or code_contests' mapping of inputs and
-    outputs of a whole program.
+    The value is already that, as a mapping or as JSON, or it is code_contests' mapping of inputs
+    and outputs of a program.
     """
     if value is None or value == "":
         return None

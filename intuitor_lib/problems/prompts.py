@@ -25,9 +25,9 @@ __all__ = [
 def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:
     """The messages of one problem: the system prompt, if any, and the filled template.
 
-    An empty system prompt is a message too: it keeps a chat template from adding its own.
+    An empty system prompt is a message too, so that a chat template does not add its own.
     """
-    # str.format would trip over the braces of a problem.
+    # str.format would fail at the braces of a problem.
     filled = recipe.prompt_template.replace("{prompt}", problem_prompt, 1)
     user = {"role": "user", "content": filled}
     if recipe.system_prompt is None:
@@ -36,10 +36,10 @@ def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that conversations can be written out for this tokenizer's model.
+    """Check that the tokenizer can format conversations.
 
     Raises:
-        InputError: the tokenizer has no chat template.
+        InputError: it has no chat template.
     """
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -95,7 +95,7 @@ def fit_prompts(
 ) -> tuple[list[Problem], list[Problem]]:
     """Problems whose prompt fits in `max_prompt_length` tokens, and those that are dropped.
 
-    A prompt's length is that of its whole conversation with the chat template.
+    The length of a prompt is that of its whole conversation with the chat template.
 
     Raises:
         InputError: some prompts are too long and `over_long_prompts` is "refuse", or all are.
@@ -128,21 +128,12 @@ def to_dataset(problems: Sequence[Problem], recipe: Recipe) -> Dataset:
     """
     from datasets import Dataset, Features, Value
 
-    text = Value("string")
-    columns = {
-        "prompt": [conversation(problem.prompt, recipe) for problem in problems],
-        "answer": [problem.answer for problem in problems],
-        "id": [problem.id for problem in problems],
-        "source": [problem.source for problem in problems],
-    }
-    # Declared types: a column of None alone would else be no text column.
-    types = {
-        "prompt": [{"role": text, "content": text}],
-        "answer": text,
-        "id": text,
-        "source": text,
-    }
+    texts = ["answer", "id", "source"]
     if any(problem.tests is not None for problem in problems):
-        columns["tests"] = [problem.tests for problem in problems]
-        types["tests"] = text
-    return Dataset.from_dict(columns, features=Features(types))
+        texts.append("tests")
+    columns = {name: [getattr(problem, name) for problem in problems] for name in texts}
+    conversations = [conversation(problem.prompt, recipe) for problem in problems]
+    # Types are declared, because a column with only None would be no text column.
+    text = Value("string")
+    types = {"prompt": [{"role": text, "content": text}], **dict.fromkeys(texts, text)}
+    return Dataset.from_dict({"prompt": conversations, **columns}, features=Features(types))

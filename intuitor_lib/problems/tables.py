@@ -1,6 +1,6 @@
-"""Tables of a user's own: rows of .jsonl, .json, .csv and .parquet files, faults by line.
+"""Rows of .jsonl, .json, .csv and .parquet files and of hub data sets, with faults by line.
 
-A row that cannot be read becomes a `Fault` in its place, so that all of them can be told at once.
+A row that cannot be read becomes a `Fault` in its place, so that all faults are reported at once.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class DataError(InputError):
-    """Problems that cannot be loaded. The message names the source, the faults and a remedy."""
+    """Problems that cannot be loaded. The message has the source, the faults and a remedy."""
 
 
 class Fault(str):
-    """What makes a row unusable."""
+    """The reason why a row is unusable."""
 
 
 class RawTable(NamedTuple):
-    """Rows as read: each with its number, and its cells or a fault."""
+    """Rows of a source, each as its number and its cells or a fault."""
 
     columns: list[str]
     records: list[tuple[int, Mapping[str, Any] | Fault]]
@@ -44,10 +44,10 @@ class RawTable(NamedTuple):
 
 
 def read_table(path: Path, columns: Collection[str] | None = None) -> RawTable:
-    """The rows of a file; of a parquet file only `columns` where they are given.
+    """The rows of a file; if `columns` are given, a parquet file is read only for them.
 
     Raises:
-        DataError: a file that cannot be opened, of another kind, or no parquet file.
+        DataError: the file cannot be opened, has another suffix, or is no parquet file.
     """
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
@@ -72,7 +72,7 @@ def _read_json(content: bytes, *, array: bool = False) -> RawTable:
         rows = _parse_json(content)
         pairs = [(1, rows)] if isinstance(rows, Fault) else list(enumerate(rows, 1))
     else:
-        # JSON text may hold U+2028 and other marks at which str.splitlines would cut it.
+        # JSON may have U+2028 and other characters at which str.splitlines would cut it.
         lines = enumerate(content.split(b"\n"), 1)
         pairs = [(number, _parse_json(line)) for number, line in lines if line.strip()]
     records: list[tuple[int, Any]] = [
@@ -95,7 +95,7 @@ def _parse_json(text: bytes) -> Any:
 
 
 def _read_csv(content: bytes) -> RawTable:
-    # Invalid bytes become surrogates, so that the lines beside them can still be read.
+    # Invalid bytes become surrogates, so that other lines can still be read.
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
     columns: list[str] = []
@@ -148,7 +148,7 @@ def read_hub(
     columns: Collection[str] | None = None,
     instead: str,
 ) -> RawTable:
-    """The rows of a Hugging Face data set; `instead` says what to do without the hub.
+    """The rows of a Hugging Face data set; `instead` is the remedy where there is no hub.
 
     Raises:
         DataError: it cannot be loaded.
@@ -169,12 +169,12 @@ def read_hub(
 
 
 def _wanted(names: Collection[str], columns: Collection[str] | None) -> list[str]:
-    """The columns needed of those there are: code data sets carry megabytes of tests in others."""
+    """The columns to read: other columns of code data sets hold megabytes of tests."""
     return [name for name in names if columns is None or name in columns]
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text holds only characters, no lone surrogate."""
+    """Whether a text has no lone surrogate."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,9 +1,9 @@
-"""What to train, and on what machine.
+"""Settings of a training and of the machine it runs on.
 
-`Recipe` holds every setting of a training with the source of its default; `RECIPES` names one or
-more for each experiment of the paper and `PROFILES` scale them to a machine. In: names, files and
-single settings. Out: a validated, immutable `Recipe`, or a `RecipeError` that names every fault.
-Uses: nothing of the library.
+`Recipe` holds every setting with the source of its default. `RECIPES` has one or more for each
+experiment of the paper, and `PROFILES` scale them to a machine. In: names, files and single
+settings. Out: a validated, immutable `Recipe`, or a `RecipeError` that lists every fault. Uses:
+nothing of the library.
 """
 
 import lazy_loader

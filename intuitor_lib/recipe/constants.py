@@ -1,8 +1,4 @@
-"""What to train and how: typed, validated settings, each with the source of its default.
-
-A `Recipe` holds every setting that changes a training's result. Setting names are TRL's, PEFT's
-and transformers' wherever they have one. Named recipes and profiles are in `recipes`.
-"""
+"""Names and texts that recipes share, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -20,13 +16,13 @@ __all__ = [
 ]
 
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
-"""The model that comes from the package registry; needs no model hub."""
+"""The model that comes from the package registry, without a model hub."""
 
 EMBEDDED_CONTEXT = 8192
 """Context of the embedded model (tokens): `max_position_embeddings` of SmolLM2-135M."""
 
 EMBEDDED_PROGRAMS = "embedded:programs"
-"""`dataset=EMBEDDED_PROGRAMS` are small programming problems made by this package."""
+"""`dataset` of the small programming problems made by this package."""
 
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
@@ -64,7 +60,7 @@ SYSTEM_PROMPTS: Mapping[str, str] = types.MappingProxyType(
 
 
 class InputError(ValueError):
-    """Bad input of the user's. The message says what was given, what is expected, what to do."""
+    """Bad input of the user. The message has the value, what is expected and the remedy."""
 
 
 class RecipeError(InputError):

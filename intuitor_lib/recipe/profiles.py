@@ -1,8 +1,4 @@
-"""Named recipes, one or more per experiment of the paper, and profiles that scale them.
-
-A recipe says what is trained, a profile on what machine: the same recipe under another profile
-keeps its question and changes model and sizes.
-"""
+"""Profiles: the model and sizes with which a recipe fits a machine."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ __all__ = ["PROFILES", "Profile"]
 class Profile:
     """A machine and the settings that fit a recipe to it.
 
-    `verified` says on what hardware the profile has really run; empty if on none.
+    `verified` names the hardware on which the profile has been run; empty for none.
     """
 
     name: str

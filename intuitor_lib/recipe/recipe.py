@@ -1,7 +1,7 @@
-"""What to train and how: typed, validated settings, each with the source of its default.
+"""`Recipe`: typed, validated settings of a training, each with the source of its default.
 
-A `Recipe` holds every setting that changes a training's result. Setting names are TRL's, PEFT's
-and transformers' wherever they have one. Named recipes and profiles are in `recipes`.
+It holds every setting that changes the result, under the names of TRL, PEFT and transformers
+wherever they have one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["Recipe", "require_known"]
 def _setting(default: Any, source: str, *, label: bool = False, later: bool = False) -> Any:
     """A dataclass field that carries the source of its default.
 
-    `label` marks a field that names the run or moves its files and changes no result. `later`
-    marks one that came after runs had been stored: at its default it is left out of the digest,
-    which is then that of a stored run.
+    `label` marks a field that does not change the result. `later` marks one that was added after
+    runs had been stored: at its default it is left out of the digest, so that stored runs are
+    still found.
     """
     metadata = {"source": source, "label": label, "later": later}
     if isinstance(default, dict):
@@ -42,13 +42,13 @@ class Recipe:
     """Settings of one training; immutable and validated.
 
     The defaults are the paper's MATH setting for Qwen2.5-1.5B and -3B (Table 7) with LoRA on a
-    4-bit model. `Recipe.source("beta")` tells where a default comes from.
+    4-bit model. `Recipe.source("beta")` is the source of a default.
 
     Raises:
-        RecipeError: with every value that cannot be trained and what to write instead.
+        RecipeError: lists every value that cannot be trained, with its remedy.
     """
 
-    # Labels: they name the run and change nothing of its result.
+    # Labels: they do not change the result.
     name: str = _setting("custom", "ours: label", label=True)
     profile: str = _setting("none", "ours: label of the machine setting", label=True)
 
@@ -137,7 +137,7 @@ class Recipe:
     vllm_gpu_memory_utilization: float = _setting(0.3, "TRL's default, for vllm_mode='colocate'")
     seed: int = _setting(7, "public configs")
 
-    # What is done about it on the way
+    # During training
     on_collapse: str = _setting(
         "warn", "ours: 'stop' there, or 'restore' the last checkpoint before it and stop"
     )
@@ -194,7 +194,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over every setting that changes the result (labels left out)."""
+        """12 hex digits over every setting that changes the result (labels are left out)."""
         left_out = {
             f.name
             for f in dataclasses.fields(self)
@@ -205,7 +205,7 @@ class Recipe:
 
     @classmethod
     def source(cls, key: str) -> str:
-        """Where the default of a setting comes from."""
+        """The source of a setting's default."""
         require_known([key])
         return next(f.metadata["source"] for f in dataclasses.fields(cls) if f.name == key)
 
@@ -273,7 +273,7 @@ class Recipe:
 
 
 def require_known(keys: typing.Iterable[str]) -> None:
-    """Raise `RecipeError` for every key that is no setting of `Recipe`, naming the nearest one."""
+    """Raise a `RecipeError` that lists every unknown key with the nearest setting."""
     known = [f.name for f in dataclasses.fields(Recipe)]
     faults = []
     for key in keys:

@@ -1,8 +1,4 @@
-"""Named recipes, one or more per experiment of the paper, and profiles that scale them.
-
-A recipe says what is trained, a profile on what machine: the same recipe under another profile
-keeps its question and changes model and sizes.
-"""
+"""Named recipes, one or more per experiment of the paper."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ __all__ = ["OWN_PROBLEMS", "RECIPES", "NamedRecipe", "get_recipe"]
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe by name: what it reproduces, its settings, and what a profile changes in it."""
+    """Settings under a name, the result they reproduce, and changes `under` single profiles."""
 
     name: str
     reproduces: str
@@ -61,7 +57,7 @@ _LARGE_ON_PAPER_MACHINE = {"paper": {"learning_rate": 1e-6}}
 
 
 def _large(name: str, reproduces: str, model: str, **settings: Any) -> NamedRecipe:
-    """A model of Tables 4 to 6; the GPU profiles keep it, since the model is the question."""
+    """A model of Tables 4 to 6; the GPU profiles keep it, since the model is the variable."""
     return NamedRecipe(
         name,
         reproduces,
@@ -71,9 +67,9 @@ def _large(name: str, reproduces: str, model: str, **settings: Any) -> NamedReci
     )
 
 
-# What stands in for MATH where there is no hub: the family and the wording on which, of ten, the
-# preflight found the clearest signal (data/preflight_signal.csv), half of its 100 problems held
-# out. Its learning rate is the larger of two at which GRPO did not collapse (LOG.md).
+# Stands in for MATH where there is no hub: of ten families and wordings, the one with the clearest
+# signal in the preflight (data/preflight_signal.csv), half of its 100 problems held out. Its
+# learning rate is the larger of two at which GRPO did not collapse (LOG.md).
 _EMBEDDED_MATH = {
     "dataset": GENERATOR_PREFIX + "products",
     "dataset_kwargs": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
@@ -86,7 +82,7 @@ _EMBEDDED_MATH = {
     "eval_problems": 50,
 }
 OWN_PROBLEMS = (*_EMBEDDED_MATH, "max_prompt_length")
-"""Settings that belong to a recipe's problems, and mean nothing for others."""
+"""Settings that belong to a recipe's own problems and do not apply to others."""
 
 _EMBEDDED = {
     "smoke": _EMBEDDED_MATH | {"eval_problems": 8, "max_problems": 16, "snapshot_steps": 1},
@@ -101,6 +97,7 @@ _EMBEDDED = {
         "save_steps": 4,
     },
 }
+_FIGURE_7 = {"max_steps": 175, "gradient_accumulation_steps": 32}
 _LONG = {
     "smoke": _EMBEDDED["smoke"] | {"max_steps": 4},
     "cpu": _EMBEDDED["cpu"] | {"max_steps": 48},
@@ -108,37 +105,43 @@ _LONG = {
 _EMBEDDED_CODE = {"dataset": EMBEDDED_PROGRAMS, "tests_column": None}
 
 
-def _math(
-    name: str,
-    reproduces: str,
-    under: Mapping[str, Mapping[str, Any]] = _EMBEDDED,
-    **settings: Any,
-) -> NamedRecipe:
-    """A variant of the paper's 3B MATH training; without a hub, of the products in its place."""
-    return NamedRecipe(name, reproduces, settings, under)
+def _math(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
+    """A variant of the paper's 3B MATH training; small profiles train on products instead."""
+    return NamedRecipe(name, reproduces, settings, _EMBEDDED)
 
 
 def _code(name: str, reproduces: str, **settings: Any) -> NamedRecipe:
-    """A training on programming problems; without a hub, on those of this package."""
-    return NamedRecipe(
-        name,
-        reproduces,
-        _TABLE_7_CODE | settings,
-        {
-            **_LARGE_ON_PAPER_MACHINE,
-            "smoke": _EMBEDDED_CODE | {"snapshot_steps": 1},
-            "cpu": _EMBEDDED_CODE
-            | {
-                "max_completion_length": 128,
-                "max_steps": 16,
-                "snapshot_steps": 4,
-                "save_steps": 4,
-            },
-            "gpu-12gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
-            "gpu-24gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
-        },
-    )
+    """A training on programming problems; small profiles use those of this package."""
+    cpu = {"max_completion_length": 128, "max_steps": 16, "snapshot_steps": 4, "save_steps": 4}
+    under: dict[str, Mapping[str, Any]] = {
+        **_LARGE_ON_PAPER_MACHINE,
+        "smoke": _EMBEDDED_CODE | {"snapshot_steps": 1},
+        "cpu": _EMBEDDED_CODE | cpu,
+        "gpu-12gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
+        "gpu-24gb": {"system_prompt": SYSTEM_PROMPTS["code"]},
+    }
+    return NamedRecipe(name, reproduces, _TABLE_7_CODE | settings, under)
 
+
+_SUMS = _EMBEDDED_MATH | {
+    "dataset": GENERATOR_PREFIX + "chain_sum",
+    "eval_problems": 64,
+    "max_problems": 128,
+}
+_SUMS_CPU: dict[str, Any] = {
+    "max_prompt_length": 64,
+    "max_completion_length": 48,
+    "per_device_train_batch_size": 32,
+    "max_steps": 14,  # six minutes on two cores without AVX-512
+    "preflight_problems": 8,
+}
+# The embedded model's sums are too easy for a 1.5B model.
+_HARDER_SUMS: dict[str, Any] = {
+    "dataset_kwargs": {"min_terms": 4, "max_terms": 6, "min_digits": 2, "max_digits": 4},
+    "max_completion_length": 512,
+    "max_problems": 2048,
+    "system_prompt": None,
+}
 
 RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
     {
@@ -147,46 +150,11 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
             NamedRecipe(
                 "quickstart",
                 "the method of section 3 on procedural sums, small enough to watch",
-                {
-                    "dataset": GENERATOR_PREFIX + "chain_sum",
-                    "dataset_kwargs": {
-                        "min_terms": 2,
-                        "max_terms": 2,
-                        "min_digits": 1,
-                        "max_digits": 1,
-                    },
-                    "prompt_template": "{prompt} Answer briefly.",
-                    "prompt_column": "question",
-                    "answer_column": "answer",
-                    "last_number": True,
-                    "system_prompt": None,
-                    "eval_problems": 64,
-                    "max_problems": 128,
-                },
+                _SUMS,
                 {
                     "smoke": {"eval_problems": 8},
-                    "cpu": {
-                        "max_prompt_length": 64,
-                        "max_completion_length": 48,
-                        "per_device_train_batch_size": 32,
-                        "max_steps": 14,  # six minutes on two cores without AVX-512
-                        "preflight_problems": 8,
-                    },
-                    # The embedded model's sums are too easy for a 1.5B model.
-                    **{
-                        gpu: {
-                            "dataset_kwargs": {
-                                "min_terms": 4,
-                                "max_terms": 6,
-                                "min_digits": 2,
-                                "max_digits": 4,
-                            },
-                            "max_completion_length": 512,
-                            "max_problems": 2048,
-                            "system_prompt": None,
-                        }
-                        for gpu in ("gpu-12gb", "gpu-24gb", "paper")
-                    },
+                    "cpu": _SUMS_CPU,
+                    **dict.fromkeys(("gpu-12gb", "gpu-24gb", "paper"), _HARDER_SUMS),
                 },
             ),
             _math("intuitor", "Table 1, Table 2, Figures 3, 4, 8: INTUITOR on MATH"),
@@ -202,20 +170,14 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
                 "the control beside INTUITOR-Code: unit tests as the reward",
                 rewards=("unit_tests",),
             ),
-            _math(
+            NamedRecipe(
                 "offline",
                 "Figure 7: the frozen base model annotates (224 responses, 175 steps)",
+                _FIGURE_7 | {"annotator": "offline"},
                 _LONG,
-                annotator="offline",
-                max_steps=175,
-                gradient_accumulation_steps=32,
             ),
-            _math(
-                "online",
-                "Figure 7: the current policy annotates, same length",
-                _LONG,
-                max_steps=175,
-                gradient_accumulation_steps=32,
+            NamedRecipe(
+                "online", "Figure 7: the current policy annotates, same length", _FIGURE_7, _LONG
             ),
             _math("kl-0", "Table 3: no KL penalty", beta=0.0),
             _math("kl-0.0001", "Table 3", beta=0.0001),
@@ -232,12 +194,12 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
                 rewards=("plurality",),
             ),
             _math("em", "Figure 12: entropy minimization", rewards=("negative_entropy",)),
-            _math("random", "Figure 12: a coin as the reward", rewards=("random",)),
-            _math(
+            _math("random", "Figure 12: a random reward", rewards=("random",)),
+            NamedRecipe(
                 "unquantized",
                 "ours: INTUITOR with LoRA on weights that are not in 4 bits",
+                {"quantization": "none"},
                 {name: more | {"quantization": "none"} for name, more in _EMBEDDED.items()},
-                quantization="none",
             ),
             _math(
                 "mixed",
@@ -253,9 +215,9 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
 def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
     """A named recipe under a profile, with some settings changed.
 
-    Later ones win: defaults, the recipe's settings, the profile's, what the recipe changes under
-    that profile, `changes`. With a `dataset` among the changes, what the recipe changes under the
-    profile for problems of its own (`OWN_PROBLEMS`) is left out.
+    Later values win: defaults, the recipe's settings, the profile's, the recipe's changes under
+    that profile, `changes`. If `changes` names another `dataset`, the recipe's settings for its
+    own problems under that profile (`OWN_PROBLEMS`) are left out.
 
     Raises:
         RecipeError: an unknown name, profile or setting, or a value that cannot be trained.

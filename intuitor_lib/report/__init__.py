@@ -1,7 +1,7 @@
 """Numbers to look at: intervals, tables, figures, progress.
 
-Pure functions of stored rows. In: metrics and per-item results. Out: estimates with 95 %
-intervals, `Table`s, matplotlib figures, notebook records. Uses: store.
+Pure functions of stored rows, except for progress. In: metrics and results with one row each. Out:
+estimates with 95 % intervals, `Table`s, matplotlib figures, records of notebooks. Uses: store.
 """
 
 import lazy_loader

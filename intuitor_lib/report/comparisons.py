@@ -1,30 +1,25 @@
-"""Figures as pure functions of stored tables; each returns a matplotlib `Figure`.
-
-One colour and line style per method everywhere, so figures read in greyscale too. Raw values are
-faint under their moving average, 95 % intervals are bars or bands.
-"""
+"""Figures that set methods, policies or completions side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from .intervals import Estimate
-from .style import METHODS, clean_axes, interval_bar, style_of
+from .style import METHODS, clean_axes, interval_bar, panel_grid, style_of
 
 __all__ = ["before_after", "compare_methods", "confidence_histograms", "shares", "token_text"]
 
 
-def before_after(
-    panels: Mapping[str, Mapping[str, Estimate]], *, reference_label: str = "before"
-) -> Figure:
-    """Estimates side by side, one panel per quantity, with their 95 % intervals.
+def before_after(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """Estimates with 95 % intervals before and after a training, one panel per quantity.
 
     Args:
-        panels: for each panel's title, the estimates by label, drawn left to right.
-        reference_label: the label whose value runs through the panel as a dashed line.
+        panels: for each panel's title, the estimates by label, from left to right. The value of
+            the label "before" continues as a dashed line.
     """
     widths = [max(len(estimates), 2) for estimates in panels.values()]
     figure = Figure(figsize=(1.15 * sum(widths) + 1.0, 3.4), layout="constrained")
@@ -40,8 +35,8 @@ def before_after(
                 textcoords="offset points",
                 fontsize=9,
             )
-        if reference_label in estimates:
-            ax.axhline(estimates[reference_label].value, color="0.6", linestyle="--", linewidth=1)
+        if "before" in estimates:
+            ax.axhline(estimates["before"].value, color="0.6", linestyle="--", linewidth=1)
         ax.set_xticks(range(len(estimates)), [label.replace(", ", "\n") for label in estimates])
         ax.set_xlim(-0.5, max(len(estimates), 2) - 0.3)
         clean_axes(ax, title, axis="y")
@@ -49,9 +44,9 @@ def before_after(
 
 
 def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Estimates of methods side by side with 95 % intervals, one panel per quantity.
+    """Estimates of methods with 95 % intervals, one panel per quantity.
 
-    The first label's value, that of the base, runs through its panel as a dashed line.
+    The value of the first label, the base, continues as a dashed line.
     """
     figure = Figure(figsize=(max(3.0 * len(panels), 4.0), 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -70,17 +65,15 @@ def confidence_histograms(
     *,
     xlabel: str = "self-certainty (nats)",
 ) -> Figure:
-    """Histograms of right and wrong completions, a panel for each (Figure 8).
+    """Histograms of the values of right and wrong completions (Figure 8).
 
     Args:
-        panels: for each title the values of right ones, of wrong ones, and a line under the title.
-        xlabel: what the values are.
+        panels: for each title, the values of right completions, those of wrong ones, and a line
+            under the title.
+        xlabel: label of the values.
     """
-    columns = min(len(panels), 2)
-    figure = Figure(figsize=(4.4 * columns, 3.0 * -(-len(panels) // columns)))
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
-    for ax, (title, (right, wrong, text)) in zip(axes, panels.items(), strict=False):
+    figure, axes = panel_grid(len(panels), 4.4, 3.0)
+    for ax, (title, (right, wrong, text)) in zip(axes, panels.items(), strict=True):
         bins = np.histogram_bin_edges([*right, *wrong] or [0.0], bins=24)
         for values, label, color, hatch in (
             (wrong, "wrong", METHODS["GRPO"]["color"], "//"),
@@ -101,16 +94,14 @@ def confidence_histograms(
         ax.set_yticks([])
         ax.set_xlabel(xlabel)
         ax.legend(frameon=False, fontsize=8)
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
     return figure
 
 
 def shares(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
-    """Shares of kinds of answers as stacked bars, a panel for each policy.
+    """Shares of kinds of answers as stacked bars, one panel per policy.
 
     Args:
-        panels: for each title and each bar, the shares by kind.
+        panels: for each title and each bar, the share of each kind.
     """
     figure = Figure(figsize=(max(3.2 * len(panels), 4.0), 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -150,7 +141,7 @@ def token_text(
 
     Args:
         examples: heading, tokens and values of each completion.
-        label: what the values are.
+        label: label of the values.
         width: characters in a line.
     """
     from matplotlib import colormaps
@@ -160,46 +151,42 @@ def token_text(
     values = [v for _, _, own in examples for v in own]
     norm = Normalize(min(values, default=0.0), max(values, default=1.0) + 1e-9)
     colors = colormaps["cividis_r"]
-    lines: list[list[tuple[str, float | None]]] = []
-    for heading, tokens, own in examples:
-        lines.append([(heading, None)])
-        line: list[tuple[str, float | None]] = []
-        used = 0
-        for token, value in zip(tokens, own, strict=True):
-            shown = token.replace("\n", "↵") or "∅"
-            if used + len(shown) > width:
-                lines.append(line)
-                line, used = [], 0
-            line.append((shown, value))
-            used += len(shown)
-        lines += [line, []]
+    lines = [line for example in examples for line in _wrapped(*example, width)]
     figure = Figure(figsize=(9, 0.27 * len(lines) + 0.8))
     ax = figure.add_axes((0.02, 0.0, 0.86, 1.0))
     ax.set_xlim(0, width)
     ax.set_ylim(len(lines) + 0.5, -0.5)
     ax.set_axis_off()
+    plain: dict[str, Any] = {"va": "center", "parse_math": False}
+    centred = plain | {"family": "monospace", "ha": "center", "fontsize": 8.5}
     for y, line in enumerate(lines):
         x = 0
-        for text, known in line:
-            if known is None:
-                ax.text(0, y, text, fontsize=9, fontweight="bold", va="center", parse_math=False)
+        for text, value in line:
+            if value is None:
+                ax.text(0, y, text, fontsize=9, fontweight="bold", **plain)
                 continue
-            red, green, blue, _ = colors(norm(known))
+            red, green, blue, _ = colors(norm(value))
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
             ax.fill_between([x, x + len(text)], y - 0.45, y + 0.45, color=(red, green, blue), lw=0)
             for i, character in enumerate(text):
-                ax.text(
-                    x + i + 0.5,
-                    y,
-                    character,
-                    fontsize=8.5,
-                    family="monospace",
-                    ha="center",
-                    va="center",
-                    color="white" if dark else "black",
-                    parse_math=False,
-                )
+                ax.text(x + i + 0.5, y, character, color="white" if dark else "black", **centred)
             x += len(text)
     bar = figure.add_axes((0.9, 0.15, 0.015, 0.7))
     figure.colorbar(ScalarMappable(norm, colors), cax=bar, label=label)
     return figure
+
+
+def _wrapped(
+    heading: str, tokens: Sequence[str], values: Sequence[float], width: int
+) -> list[list[tuple[str, float | None]]]:
+    """Lines of tokens with their values: the heading, the completion, an empty line."""
+    lines: list[list[tuple[str, float | None]]] = [[(heading, None)], []]
+    used = 0
+    for token, value in zip(tokens, values, strict=True):
+        shown = token.replace("\n", "↵") or "∅"
+        if used + len(shown) > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((shown, value))
+        used += len(shown)
+    return [*lines, []]

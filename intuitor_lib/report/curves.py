@@ -1,20 +1,18 @@
-"""Figures as pure functions of stored tables; each returns a matplotlib `Figure`.
+"""Figures of metrics and estimates over training steps.
 
-One colour and line style per method everywhere, so figures read in greyscale too. Raw values are
-faint under their moving average, 95 % intervals are bars or bands.
+Raw values are faint under their moving average; 95 % intervals are bars.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .intervals import Estimate
-from .style import clean_axes, style_of
+from .intervals import Estimate, Rows
+from .style import clean_axes, error_lengths, panel_grid, style_of
 
 __all__ = ["estimates_over", "first_alarms", "moving_average", "seed_curves", "training_curves"]
 
@@ -34,22 +32,15 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def training_curves(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]], *, window: int | None = None
-) -> Figure:
-    """Self-certainty, accuracy, completion length and KL over the training steps of single runs.
-
-    Args:
-        runs: the metrics rows of each run by its label; a label of `METHODS` has its style.
-        window: as in `seed_curves`.
-    """
+def training_curves(runs: Mapping[str, Rows], *, window: int | None = None) -> Figure:
+    """Self-certainty, accuracy, completion length and KL of single runs; see `seed_curves`."""
     return seed_curves(
         {label: [rows] for label, rows in runs.items()}, dict(_PANELS), window=window
     )
 
 
-def first_alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The first step of each collapse alarm (`monitor`) in metrics rows, in order of step."""
+def first_alarms(rows: Rows) -> dict[str, int]:
+    """The first step of each collapse alarm in metrics rows, by name, in order of step."""
     first: dict[str, int] = {}
     for row in rows:
         for name in row.get("collapse", []):
@@ -57,21 +48,17 @@ def first_alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return first
 
 
-def _collapse_marks(
-    ax: Axes, label: str, rows: Sequence[Mapping[str, Any]], index: int, *, named: bool
-) -> None:
-    """Mark the first step of each collapse alarm with a line, named in one panel."""
-    names_at: dict[int, list[str]] = {}
-    for name, step in first_alarms(rows).items():
-        names_at.setdefault(step, []).append(name)
+def _collapse_marks(ax: Axes, label: str, rows: Rows, index: int, *, named: bool) -> None:
+    """Draw a line at the first step of each sign of collapse, with its name if `named`."""
+    first = first_alarms(rows)
     color = style_of(label, index)["color"]
-    for step, names in names_at.items():
+    for step in dict.fromkeys(first.values()):
         ax.axvline(step, color=color, linestyle=":", linewidth=1.2)
         if named:
             ax.text(
                 step,
                 0.03,  # away from the legend
-                ", ".join(names),
+                ", ".join(name for name, begun in first.items() if begun == step),
                 transform=ax.get_xaxis_transform(),
                 rotation=90,
                 va="bottom",
@@ -82,24 +69,22 @@ def _collapse_marks(
 
 
 def seed_curves(
-    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    runs: Mapping[str, Sequence[Rows]],
     columns: Mapping[str, str],
     *,
     window: int | None = None,
 ) -> Figure:
-    """Metrics over training steps, a panel for each: each seed faint, their mean bold.
+    """Metrics over training steps, one panel each: every seed faint, their mean bold.
 
-    A dotted line stands where an alarm of a collapse rang first (`monitor`).
+    A dotted line is at the first step of each sign of collapse (`monitor`).
 
     Args:
         runs: for each label, the metrics rows of each seed; a label of `METHODS` has its style.
-        columns: titles of the panels by metric.
+        columns: title of the panel of each metric.
         window: steps of the moving average of the mean; by default a tenth of the run, at least 3.
-            What is not measured at every step is not averaged.
+            A metric that is not measured at every step is not averaged.
     """
-    figure = Figure(figsize=(4.5 * min(len(columns), 2), 2.9 * -(-len(columns) // 2)))
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots(-(-len(columns) // 2), min(len(columns), 2), squeeze=False).ravel()
+    figure, axes = panel_grid(len(columns), 4.5, 2.9)
     for ax, (column, title) in zip(axes, columns.items(), strict=False):
         for i, (label, several) in enumerate(runs.items()):
             _curve(ax, label, several, column, window, i)
@@ -111,8 +96,6 @@ def seed_curves(
         clean_axes(ax, title)
         ax.set_xlabel("training step")
         ax.xaxis.get_major_locator().set_params(integer=True)
-    for ax in axes[len(columns) :]:
-        ax.set_axis_off()
     if len(runs) > 1 and axes[0].get_legend_handles_labels()[0]:
         axes[0].legend(frameon=False, fontsize=8)
     return figure
@@ -121,12 +104,12 @@ def seed_curves(
 def _curve(
     ax: Axes,
     label: str,
-    several: Sequence[Sequence[Mapping[str, Any]]],
+    several: Sequence[Rows],
     column: str,
     window: int | None,
     index: int,
 ) -> None:
-    """A metric of each seed, faint, and the moving average of their mean."""
+    """Draw a metric of each seed, faint, and the moving average of their mean."""
     series = [
         {row["step"]: row[column] for row in rows if row.get(column) is not None}
         for rows in several
@@ -135,14 +118,13 @@ def _curve(
     steps = sorted(set.intersection(*map(set, series)))
     dense = len(steps) > 1 and steps[1] - steps[0] == 1
     for points in filter(None, series):
-        dots = "." if dense and len(series) == 1 else None
         ax.plot(
             [*points],
             [*points.values()],
             color=style["color"],
             alpha=0.3,
             lw=1,
-            marker=dots,
+            marker="." if dense and len(series) == 1 else None,
             markersize=4,
         )
     if steps:
@@ -165,12 +147,12 @@ def estimates_over(
     xlabel: str = "training step",
     log: bool = False,
 ) -> Figure:
-    """Estimates with 95 % intervals over steps (or another number), a panel for each quantity.
+    """Estimates with 95 % intervals over steps or another number, one panel per quantity.
 
     Args:
         panels: for each panel's title and each label, the estimates by step.
-        xlabel: what the numbers are.
-        log: whether their axis is logarithmic, with a tick for each.
+        xlabel: label of the horizontal axis.
+        log: whether it is logarithmic.
     """
     figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -180,15 +162,11 @@ def estimates_over(
         for i, (label, points) in enumerate(lines.items()):
             style, xs = style_of(label, i), np.array([*points], dtype=float)
             values = [*points.values()]
-            error = [
-                [max(e.value - e.low, 0.0) for e in values],
-                [max(e.high - e.value, 0.0) for e in values],
-            ]
             shift = gap * (i - (len(lines) - 1) / 2)  # so that bars do not cover each other
             ax.errorbar(
                 xs + shift,
                 [e.value for e in values],
-                yerr=error,
+                yerr=error_lengths(values),
                 label=label,
                 capsize=2,
                 markersize=5,

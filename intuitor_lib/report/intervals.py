@@ -1,8 +1,12 @@
-"""Estimates with 95 % intervals, from per-item results."""
+"""Estimates with 95 % intervals, from rows with one result each.
+
+A row has the `id` of its problem and its measurements as columns.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,14 +26,15 @@ __all__ = [
 ]
 
 Values = Sequence[float] | np.ndarray
+Rows = Sequence[Mapping[str, Any]]
+
+RESAMPLES = 4000  # of a bootstrap
+PERCENTILES = [2.5, 97.5]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval.
-
-    `n` counts problems; `samples` all values, several of which may belong to one problem.
-    """
+    """A value with its 95 % interval, over `n` problems and `samples` values in all."""
 
     value: float
     low: float
@@ -47,7 +52,7 @@ class Estimate:
 
 
 def proportion(successes: int, n: int) -> Estimate:
-    """Share of successes with its Wilson score interval.
+    """Share of successes with Wilson's score interval.
 
     Raises:
         ValueError: n < 1, or successes outside of 0..n.
@@ -61,11 +66,16 @@ def proportion(successes: int, n: int) -> Estimate:
 
 
 def mean_over_problems(
-    problems: Sequence[Hashable], values: Sequence[float], *, resamples: int = 4000, seed: int = 0
+    problems: Sequence[Hashable], values: Sequence[float], *, seed: int = 0
 ) -> Estimate:
-    """Mean of values with a percentile bootstrap interval that resamples whole problems.
+    """Mean of values with a percentile bootstrap interval.
 
-    Samples of one problem resemble each other, so they are drawn together.
+    The bootstrap resamples problems, because the values of one problem resemble each other.
+
+    Args:
+        problems: the problem of each value.
+        values: numbers to average.
+        seed: of the bootstrap.
 
     Raises:
         ValueError: no values, or not one problem per value.
@@ -77,77 +87,53 @@ def mean_over_problems(
     numbers = np.asarray(values, dtype=float)
     _, index = np.unique(np.asarray([str(p) for p in problems]), return_inverse=True)
     sums, counts = np.bincount(index, numbers), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(resamples, len(counts)))
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(means, PERCENTILES)
     return Estimate(float(numbers.mean()), float(low), float(high), len(counts), len(numbers))
 
 
-def difference_over_problems(
-    before: Sequence[Mapping[str, Any]],
-    after: Sequence[Mapping[str, Any]],
-    column: str,
-    *,
-    resamples: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of a column in the rows `after` minus that in the rows `before`, on the same problems.
-
-    Each problem (`id`) is compared with itself, and the bootstrap resamples problems.
+def difference_over_problems(before: Rows, after: Rows, column: str) -> Estimate:
+    """Mean of a column in `after` minus its mean in `before`, paired by problem.
 
     Raises:
-        ValueError: the two hold different problems.
+        ValueError: the two have different problems.
     """
     means = [_mean_per_problem(rows, column) for rows in (before, after)]
     if means[0].keys() != means[1].keys():
         odd = sorted(means[0].keys() ^ means[1].keys(), key=str)[:5]
         raise ValueError(f"a paired difference needs the same problems; only one side has {odd}")
     ids = list(means[0])
-    changes = [means[1][i] - means[0][i] for i in ids]
-    return mean_over_problems(ids, changes, resamples=resamples, seed=seed)
+    return mean_over_problems(ids, [means[1][i] - means[0][i] for i in ids])
 
 
-def mean_over_seeds(
-    tables: Sequence[Sequence[Mapping[str, Any]]],
-    column: str,
-    *,
-    resamples: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of a column over several trainings measured on the same problems, a table for each.
+def mean_over_seeds(tables: Sequence[Rows], column: str) -> Estimate:
+    """Mean of a column over several trainings, each with a table of the same problems.
 
-    The bootstrap resamples trainings and problems (`id`), so the interval has both sources of
-    chance; that of three seeds is still optimistic, as three values hardly show their spread.
-    `n` counts problems, `samples` all values. One table gives the interval over problems. Where
-    every value is 0, or every one 1, no resampling can differ: then it is Wilson's, over problems.
+    The bootstrap resamples trainings and problems, so the interval covers both sources of chance.
+    With three seeds it is still too narrow, as three values hardly show their spread. If every
+    value is 0 or every value is 1, resampling has no effect and the interval is Wilson's over
+    problems.
 
     Raises:
-        ValueError: no table, or tables of different problems.
+        ValueError: no table, or tables with different problems.
     """
     matrix, ids = _per_seed(tables, column)
     values = sum(len(rows) for rows in tables)
     if matrix.min() == matrix.max() and matrix.flat[0] in (0, 1):
         share = proportion(int(matrix.flat[0]) * len(ids), len(ids))
         return Estimate(share.value, share.low, share.high, len(ids), values)
-    return _over_both(matrix, len(ids), values, resamples, seed)
+    return _over_both(matrix, values)
 
 
-def difference_over_seeds(
-    before: Sequence[Sequence[Mapping[str, Any]]],
-    after: Sequence[Sequence[Mapping[str, Any]]],
-    column: str,
-    *,
-    resamples: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of a column in the tables `after` minus that in `before`, on the same problems.
+def difference_over_seeds(before: Sequence[Rows], after: Sequence[Rows], column: str) -> Estimate:
+    """Mean of a column in `after` minus its mean in `before`, paired by seed and problem.
 
-    Tables pair up by their order, as seeds do; a single table on one side (the base) is paired
-    with every one of the other. Each problem is compared with itself. The interval is that of
-    `mean_over_seeds`.
+    Tables are paired by their order; a single table on one side (the base) is paired with every
+    table of the other. The interval is that of `mean_over_seeds`.
 
     Raises:
-        ValueError: numbers of tables that do not pair up, or different problems.
+        ValueError: numbers of tables that cannot be paired, or different problems.
     """
     matrices = [_per_seed(tables, column) for tables in (before, after)]
     (first, ids), (second, others) = matrices
@@ -157,12 +143,10 @@ def difference_over_seeds(
     if len(first) != len(second) and 1 not in (len(first), len(second)):
         raise ValueError(f"{len(first)} tables before and {len(second)} after do not pair up")
     values = sum(len(rows) for rows in (*before, *after))
-    return _over_both(second - first, len(ids), values, resamples, seed)
+    return _over_both(second - first, values)
 
 
-def _per_seed(
-    tables: Sequence[Sequence[Mapping[str, Any]]], column: str
-) -> tuple[np.ndarray, list[Hashable]]:
+def _per_seed(tables: Sequence[Rows], column: str) -> tuple[np.ndarray, list[Hashable]]:
     """Means (tables, problems) of a column, and the problems."""
     means = [
         _mean_per_problem([r for r in rows if r[column] is not None], column) for rows in tables
@@ -176,46 +160,41 @@ def _per_seed(
     return np.array([[m[i] for i in ids] for m in means]), ids
 
 
-def _over_both(
-    matrix: np.ndarray, problems: int, values: int, resamples: int, seed: int
-) -> Estimate:
-    draw = np.random.default_rng(seed)
+def _over_both(matrix: np.ndarray, values: int) -> Estimate:
+    """Mean of a matrix (trainings, problems), with an interval that resamples both."""
+    trainings, problems = matrix.shape
+    draw = np.random.default_rng(0)
     # How often each training and each problem is drawn.
-    rows = draw.multinomial(len(matrix), [1 / len(matrix)] * len(matrix), size=resamples)
-    columns = draw.multinomial(problems, [1 / problems] * problems, size=resamples)
-    means = ((rows @ matrix) * columns).sum(axis=1) / (len(matrix) * problems)
-    low, high = np.percentile(means, [2.5, 97.5])
+    rows = draw.multinomial(trainings, [1 / trainings] * trainings, size=RESAMPLES)
+    columns = draw.multinomial(problems, [1 / problems] * problems, size=RESAMPLES)
+    means = ((rows @ matrix) * columns).sum(axis=1) / (trainings * problems)
+    low, high = np.percentile(means, PERCENTILES)
     return Estimate(float(matrix.mean()), float(low), float(high), problems, values)
 
 
-def pass_at_k(rows: Sequence[Mapping[str, Any]], k: int) -> Estimate:
-    """Chance that at least one of `k` completions of a problem is right, from n >= k of each.
+def pass_at_k(rows: Rows, k: int) -> Estimate:
+    """Chance that at least one of `k` completions of a problem is correct, from n >= k of each.
 
-    The unbiased estimator 1 - C(n - c, k) / C(n, k) with c right ones (arXiv 2107.03374, eq. 1);
-    the bootstrap resamples problems.
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) with c correct completions (arXiv 2107.03374,
+    eq. 1); the bootstrap resamples problems.
 
     Raises:
         ValueError: a problem has fewer than `k` completions, or k < 1.
     """
-    counts: dict[Hashable, list[int]] = {}
-    for row in rows:
-        total = counts.setdefault(row["id"], [0, 0])
-        total[0] += 1
-        total[1] += bool(row["correct"])
-    fewest = min((n for n, _ in counts.values()), default=0)
+    total = Counter(row["id"] for row in rows)
+    correct = Counter(row["id"] for row in rows if row["correct"])
+    fewest = min(total.values(), default=0)
     if not 1 <= k <= fewest:
         raise ValueError(f"pass@{k} needs {k} completions of each problem, one has {fewest}")
-    chances = [1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts.values()]
-    return mean_over_problems(list(counts), chances)
+    chances = [1 - math.comb(n - correct[i], k) / math.comb(n, k) for i, n in total.items()]
+    return mean_over_problems(list(total), chances)
 
 
-def mcnemar(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Exact McNemar test on the same problems, one completion of each.
+def mcnemar(before: Rows, after: Rows) -> dict[str, Any]:
+    """Exact McNemar test on the same problems, with one completion of each.
 
     Returns:
-        `lost` (right before, wrong after), `won` (the reverse) and the two-sided p-value `p` of
+        `lost` (correct before, wrong after), `won` (the reverse) and the two-sided p-value `p` of
         the hypothesis that both are equally likely.
 
     Raises:
@@ -232,33 +211,28 @@ def mcnemar(
     return {"lost": lost, "won": won, "p": float(p)}
 
 
-def _mean_per_problem(rows: Sequence[Mapping[str, Any]], column: str) -> dict[Hashable, float]:
+def _mean_per_problem(rows: Rows, column: str) -> dict[Hashable, float]:
     values: dict[Hashable, list[float]] = {}
     for row in rows:
         values.setdefault(row["id"], []).append(float(row[column]))
     return {problem: float(np.mean(numbers)) for problem, numbers in values.items()}
 
 
-def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Estimates with 95 % intervals from the rows of `evaluation.measure`.
+def summarize(rows: Rows) -> dict[str, Estimate]:
+    """Estimates from the rows of `evaluation.measure`, for every measurement that they have.
 
-    Those of accuracy, self_certainty, tokens, clipped and kl that the rows hold. Accuracy of one
-    completion per problem has Wilson's interval, everything else a bootstrap over problems.
+    Accuracy with one completion per problem has Wilson's interval; all others are bootstrapped
+    over problems.
     """
-    estimates = {}
-    for name, column in (
-        ("accuracy", "correct"),
-        ("self_certainty", "self_certainty"),
-        ("tokens", "tokens"),
-        ("clipped", "clipped"),
-        ("kl", "kl"),
-    ):
+    estimates: dict[str, Estimate] = {}
+    for name in ("accuracy", "self_certainty", "tokens", "clipped", "kl"):
+        column = "correct" if name == "accuracy" else name
         known = [row for row in rows if row.get(column) is not None]
         if not known:
             continue
         ids = [row["id"] for row in known]
         values = [float(row[column]) for row in known]
-        if column == "correct" and len(set(ids)) == len(ids):
+        if name == "accuracy" and len(set(ids)) == len(ids):
             estimates[name] = proportion(int(sum(values)), len(values))
         else:
             estimates[name] = mean_over_problems(ids, values)

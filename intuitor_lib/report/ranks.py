@@ -1,16 +1,18 @@
-"""Estimates with 95 % intervals, from per-item results."""
+"""Does a measurement separate right from wrong completions? Rank tests and AUC."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .intervals import Estimate, Values, mean_over_problems
+from .intervals import PERCENTILES, Estimate, Rows, Values, mean_over_problems
 
 __all__ = ["auc", "auc_within_groups", "mann_whitney", "separation", "separation_change"]
+
+_RESAMPLES = 1000  # of a bootstrap of ranks
 
 
 def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
 def _rank_sum(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
     """U of the first sample and its z: normal approximation with ties, no continuity correction.
 
-    scipy's test gives the same; a bootstrap of it would take minutes.
+    scipy's test gives the same, but a bootstrap of it takes minutes.
     """
     from scipy.stats import rankdata
 
@@ -56,35 +58,26 @@ def _rank_sum(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
     return U, float((U - n * m / 2) / math.sqrt(spread)) if spread > 0 else 0.0
 
 
-def separation(
-    rows: Sequence[Mapping[str, Any]], column: str, *, resamples: int = 1000, seed: int = 0
-) -> Estimate:
+def separation(rows: Rows, column: str) -> Estimate:
     """Effect size r of a column between right and wrong completions (`mann_whitney`).
 
-    The bootstrap resamples problems (`id`), whose completions resemble each other.
+    The bootstrap resamples problems, because the completions of one problem resemble each other.
 
     Raises:
         ValueError: all completions are right, or all wrong.
     """
-    return separation_change(None, rows, column, resamples=resamples, seed=seed)
+    return separation_change(None, rows, column)
 
 
-def separation_change(
-    before: Sequence[Mapping[str, Any]] | None,
-    after: Sequence[Mapping[str, Any]],
-    column: str,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
-    """`separation` of the rows `after` minus that of `before`, which may be of the same problems.
+def separation_change(before: Rows | None, after: Rows, column: str) -> Estimate:
+    """`separation` of `after` minus that of `before`, which may have the same problems.
 
     Raises:
         ValueError: on one side all completions are right, or all wrong.
     """
     sides = [_by_problem(rows, column) for rows in (before, after) if rows is not None]
     ids = sorted(set().union(*sides), key=str)
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
 
     def difference(chosen: Sequence[Any]) -> float:
         effects = []
@@ -96,19 +89,17 @@ def separation_change(
         return effects[-1] - (effects[0] if len(effects) > 1 else 0.0)
 
     value, drawn = difference(ids), []
-    for _ in range(resamples):
+    for _ in range(_RESAMPLES):
         try:
             drawn.append(difference([ids[i] for i in draw.integers(len(ids), size=len(ids))]))
         except ValueError:
-            continue  # a draw without one kind
-    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
+            continue  # a draw with only right or only wrong completions
+    low, high = np.percentile(drawn, PERCENTILES) if drawn else (value, value)
     count = sum(len(rows) for rows in (before, after) if rows is not None)
     return Estimate(value, float(low), float(high), len(ids), count)
 
 
-def _by_problem(
-    rows: Sequence[Mapping[str, Any]], column: str
-) -> dict[Hashable, tuple[np.ndarray, np.ndarray]]:
+def _by_problem(rows: Rows, column: str) -> dict[Hashable, tuple[np.ndarray, np.ndarray]]:
     """Values of the right and of the wrong completions of each problem."""
     sides: dict[Hashable, tuple[list[float], list[float]]] = {}
     for row in rows:
@@ -119,24 +110,20 @@ def _by_problem(
 
 
 def auc(right: Values, wrong: Values) -> float:
-    """Chance that a value of the first sample exceeds one of the second; ties count one half."""
+    """Probability that a value of the first sample exceeds one of the second; ties count half."""
     difference = np.asarray(right, float)[:, None] - np.asarray(wrong, float)[None, :]
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-def auc_within_groups(
-    rows: Sequence[Mapping[str, Any]], column: str, *, resamples: int = 4000, seed: int = 0
-) -> Estimate | None:
+def auc_within_groups(rows: Rows, column: str) -> Estimate | None:
     """How often a column is larger for a right completion than for a wrong one of its problem.
 
-    The mean over problems that have both kinds, with a bootstrap interval over them; None where
-    no problem has. That is what an update in groups can learn from.
+    Mean over the problems that have both kinds, with a bootstrap interval over them; None if no
+    problem has both. An update in groups can learn only from this.
     """
-    sides = _by_problem(rows, column)
     both = {
-        id: auc(pair[0], pair[1]) for id, pair in sides.items() if len(pair[0]) and len(pair[1])
+        id: auc(right, wrong)
+        for id, (right, wrong) in _by_problem(rows, column).items()
+        if len(right) and len(wrong)
     }
-    if not both:
-        return None
-    values = [*both.values()]
-    return mean_over_problems([*both], values, resamples=resamples, seed=seed)
+    return mean_over_problems([*both], [*both.values()]) if both else None

@@ -1,7 +1,7 @@
-"""What a notebook leaves behind: a small record of its numbers, and tables to read.
+"""Records of executed notebooks: their numbers, for programs and tests.
 
-A record names profile, model, data and sample sizes beside every number, so no figure of a small
-model or a stand-in can be read as a figure of the paper.
+A record has profile, environment and sample sizes beside every number, so that no result of a small
+model or a stand-in can be mistaken for one of the paper.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..store.files import write_text
+from ..store.files import read_json, write_text
 from ..store.run_store import RunStore
 from ..store.stored import environment
 from .tables import Table
@@ -20,7 +20,7 @@ __all__ = ["load_record", "record_path", "save_record"]
 
 
 def record_path(notebook: str, profile: str, runs: str | Path | None = None) -> Path:
-    """Where the record of a notebook under a profile lies in the run store."""
+    """Path of the record of a notebook under a profile, in the run store."""
     return RunStore(runs).root / "records" / f"{notebook}-{profile}.json"
 
 
@@ -32,7 +32,7 @@ def save_record(
     values: Mapping[str, Any],
     runs: str | Path | None = None,
 ) -> Path:
-    """Store the numbers of an executed notebook: its table, and `values` for programs.
+    """Store the numbers of an executed notebook: a table to read and `values` for programs.
 
     Raises:
         ValueError: a value that is not finite JSON.
@@ -61,4 +61,4 @@ def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> 
             f"no record of {notebook} under {profile}: run `intuitor reproduce {notebook} "
             f"--profile {profile}`"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)

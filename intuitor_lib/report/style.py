@@ -1,19 +1,20 @@
-"""Figures as pure functions of stored tables; each returns a matplotlib `Figure`.
+"""Style that all figures share: one colour, line style and marker per method.
 
-One colour and line style per method everywhere, so figures read in greyscale too. Raw values are
-faint under their moving average, 95 % intervals are bars or bands.
+Line styles and markers differ too, so that figures read in greyscale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .intervals import Estimate
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "clean_axes", "error_lengths", "interval_bar", "panel_grid", "style_of"]
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "INTUITOR": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
@@ -32,22 +33,40 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "β = 0.01": {"color": "#009E73", "linestyle": "--", "marker": "v"},
     "base": {"color": "#000000", "linestyle": "-", "marker": "d"},
 }
-"""Style of each method (colours of Okabe and Ito, safe for colour-blind readers)."""
+"""Style of each method, in the colours of Okabe and Ito for colour-blind readers."""
+
+
+def panel_grid(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure with `count` panels of a size in inches, at most two beside each other."""
+    columns, rows = min(count, 2), -(-count // 2)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return figure, axes[:count]
 
 
 def clean_axes(ax: Axes, title: str, *, axis: Any = "both") -> None:
+    """Set the title, a light grid along `axis` and no frame above and on the right."""
     ax.set_title(title, loc="left", fontsize=10)
     ax.grid(alpha=0.25, axis=axis)
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def error_lengths(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """Lengths of the intervals below and above the values, as matplotlib takes them."""
+    return [
+        [max(e.value - e.low, 0.0) for e in estimates],
+        [max(e.high - e.value, 0.0) for e in estimates],
+    ]
+
+
 def interval_bar(ax: Axes, x: float, estimate: Estimate, style: Mapping[str, Any]) -> None:
-    """A value with its 95 % interval, as one marker."""
-    below, above = estimate.value - estimate.low, estimate.high - estimate.value
+    """Draw a value with its 95 % interval as one marker."""
     ax.errorbar(
         [x],
         [estimate.value],
-        yerr=[[max(below, 0.0)], [max(above, 0.0)]],
+        yerr=error_lengths([estimate]),
         fmt=style["marker"],
         color=style["color"],
         capsize=4,
@@ -57,6 +76,7 @@ def interval_bar(ax: Axes, x: float, estimate: Estimate, style: Mapping[str, Any
 
 
 def style_of(label: str, index: int = 0) -> dict[str, Any]:
+    """The style of a method, or for another label one by its index in the figure."""
     other = {
         "color": f"C{index}",
         "linestyle": ("-", "--", "-.", ":")[index % 4],

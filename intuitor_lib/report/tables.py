@@ -1,8 +1,4 @@
-"""What a notebook leaves behind: a small record of its numbers, and tables to read.
-
-A record names profile, model, data and sample sizes beside every number, so no figure of a small
-model or a stand-in can be read as a figure of the paper.
-"""
+"""Tables to read in a notebook or a terminal, and completions as HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ __all__ = ["Table", "token_html"]
 
 
 class Table:
-    """Rows of text under a header; shows itself as HTML in a notebook, as text elsewhere."""
+    """Rows of text under a header, displayed as HTML in a notebook and as text elsewhere."""
 
     def __init__(self, header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> None:
         for row in rows:
@@ -70,11 +66,11 @@ class Table:
 def token_html(
     examples: Sequence[tuple[str, Sequence[str], Sequence[float]]], unit: str = "nats"
 ) -> str:
-    """Completions as HTML, each token shaded by its value, which a pointer over it shows.
+    """Completions as HTML, each token shaded by its value, with the value as its tooltip.
 
     Args:
         examples: heading, tokens and values of each completion.
-        unit: of the values.
+        unit: unit of the values.
     """
     values = [v for _, _, own in examples for v in own]
     low, high = min(values, default=0.0), max(values, default=1.0)

@@ -1,8 +1,4 @@
-"""What a notebook leaves behind: a small record of its numbers, and tables to read.
-
-A record names profile, model, data and sample sizes beside every number, so no figure of a small
-model or a stand-in can be read as a figure of the paper.
-"""
+"""A table of training metrics, one row per run."""
 
 from __future__ import annotations
 
@@ -18,18 +14,17 @@ __all__ = ["training_summary"]
 
 
 def training_summary(runs: Sequence[Run]) -> Table:
-    """What training did, a row per run: the mean of the first three and of the last three steps.
+    """Metrics of each run at the start and the end: means of the first and last three steps.
 
-    Held-out accuracy stands beside it where a notebook has measured it on the run. The caption
-    sets the rise of self-certainty against its spread over the runs.
+    The table includes held-out accuracy where a notebook has measured it. The caption compares the
+    rise of self-certainty with its spread over the runs.
     """
     rows, rises = [], []
     for run in runs:
         recipe, metrics = run.recipe, run.metrics
-        rewards = "+".join(recipe.rewards)
         cells = [
             recipe.name,
-            rewards,
+            "+".join(recipe.rewards),
             recipe.seed,
             f"{run.steps}/{recipe.max_steps}",
             f"{run.seconds:.0f}",
@@ -70,7 +65,7 @@ def training_summary(runs: Sequence[Run]) -> Table:
 
 
 def _held_out(run: Run) -> list[str]:
-    """Accuracy before -> after of the tables that `00_quickstart` leaves in a run."""
+    """Accuracy before -> after, from the tables that `00_quickstart` stores in a run."""
     cells = []
     for way in ("sampled", "greedy"):
         values = []

@@ -1,8 +1,8 @@
-"""Where results are kept: runs, evaluations, checkpoints.
+"""Results on disk: runs, evaluations, checkpoints.
 
-A `RunStore` is a folder in which a training or an evaluation is found again by what was asked
-for. In: a recipe and the fingerprint of its problems, then rows and weights. Out: a `Run` or an
-`EvaluationRecord` whose files are written whole, locked against other processes and checked by
+A `RunStore` is a folder in which a training or an evaluation is found again by its settings. In: a
+recipe and the fingerprint of its problems, then rows and weights. Out: a `Run` or an
+`EvaluationRecord`, whose files are written whole, locked against other processes and checked by
 SHA-256. Uses: recipe.
 """
 

@@ -1,9 +1,8 @@
-"""Checkpoints that can be trusted, and trainings that go on from them as if never interrupted.
+"""Checkpoints that can be verified, from which an interrupted training continues.
 
-A checkpoint is what `transformers.Trainer` saves (weights, optimizer, schedule, random states,
-position in the data) and the run's records up to that step, sealed with checksums. One without a
-seal was cut off while it was written; one that differs from its seal is damaged. Both are passed
-over.
+A checkpoint holds what `transformers.Trainer` saves (weights, optimizer, schedule, random states,
+position in the data), the run's records up to that step, and checksums. One without checksums was
+cut off while it was written; one that differs from them is damaged. Both are skipped.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .files import SUMS, faults, files, read_sums, seal, write_text
+from .files import SUMS, faults, files, read_sums, record_checksums, write_text
 
 __all__ = [
     "RECORDS",
     "checkpoint_faults",
     "checkpoint_step",
+    "complete_checkpoint",
     "newest_checkpoint",
     "restore_records",
-    "seal_checkpoint",
 ]
 
 RECORDS = ("metrics.jsonl", "completions.jsonl")
@@ -34,19 +33,19 @@ def checkpoint_step(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
 
 
-def seal_checkpoint(folder: Path, run: Path) -> None:
-    """Copy the run's records into a checkpoint that is written, and record the checksums."""
+def complete_checkpoint(folder: Path, run: Path) -> None:
+    """Copy the run's records into a checkpoint that the trainer has saved; record checksums."""
     (folder / _COPIES).mkdir(exist_ok=True)
     for name in RECORDS:
         copy = folder / _COPIES / name
         copy.unlink(missing_ok=True)
         if (run / name).is_file():
             shutil.copyfile(run / name, copy)
-    seal(folder)
+    record_checksums(folder)
 
 
 def checkpoint_faults(folder: Path) -> dict[str, str]:
-    """What is wrong with a checkpoint, by file; none if a training can go on from it."""
+    """Damage to a checkpoint, by file; empty if a training can continue from it."""
     if not (folder / SUMS).is_file():
         return {SUMS: "missing: it was cut off while it was written"}
     found = faults(folder)
@@ -58,11 +57,14 @@ def checkpoint_faults(folder: Path) -> dict[str, str]:
 
 
 def newest_checkpoint(
-    run: Path, say: Callable[[str], object], *, before: int | None = None
+    run: Path, report: Callable[[str], object], *, before: int | None = None
 ) -> Path | None:
-    """The newest whole checkpoint of a run; `say` hears of those passed over.
+    """The newest undamaged checkpoint of a run, or None.
 
-    With `before`, of those taken no later than that step.
+    Args:
+        run: the run's folder.
+        report: called with a message for each checkpoint that is skipped.
+        before: latest step of a checkpoint; any by default.
     """
     folders = (run / "checkpoints").glob("checkpoint-[0-9]*")
     for folder in sorted(folders, key=checkpoint_step, reverse=True):
@@ -72,12 +74,12 @@ def newest_checkpoint(
         if not found:
             return folder
         listed = "; ".join(f"{name}: {fault}" for name, fault in found.items())
-        say(f"{run.name}: {folder.name} is passed over ({listed})")
+        report(f"{run.name}: {folder.name} is passed over ({listed})")
     return None
 
 
 def restore_records(run: Path, checkpoint: Path | None) -> None:
-    """Set the run's records to what they were at a checkpoint; None is before the first step."""
+    """Reset the run's records to a checkpoint, or with None to before the first step."""
     for name in RECORDS:
         copy = checkpoint / _COPIES / name if checkpoint is not None else None
         if copy is not None and copy.is_file():

@@ -1,7 +1,7 @@
-"""Files that are whole or not there: written at once, appended by lines, checked by SHA-256.
+"""Files that are whole or absent: written at once, appended by lines, checked by SHA-256.
 
-A folder's checksums are in its `SHA256SUMS`, in the format of coreutils: `sha256sum -c SHA256SUMS`
-checks it without this package.
+The checksums of a folder are in its `SHA256SUMS`, in the format of coreutils: `sha256sum -c
+SHA256SUMS` checks it without this package.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,30 +23,26 @@ __all__ = [
     "dump_rows",
     "faults",
     "files",
+    "read_json",
     "read_rows",
     "read_sums",
+    "record_checksums",
     "redact",
-    "seal",
+    "write_json",
     "write_text",
 ]
 
 SUMS = "SHA256SUMS"
 """Name of the file of checksums."""
 
-_BLOCK = 2**20  # bytes
-
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    _replace(path, text.encode("utf-8"))
-
-
-def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that readers find either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.write(text.encode("utf-8"))
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(scratch, path)
@@ -53,6 +50,21 @@ def _replace(path: Path, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)
         raise
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as indented JSON, in the way of `write_text`."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The values of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def dump_rows(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -65,7 +77,7 @@ def dump_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows to a jsonl file, in one write; a torn last line is taken off first.
+    """Append rows to a jsonl file in one write, after removing a torn last line.
 
     A failed write (a full disk) leaves the lines that were there.
     """
@@ -87,24 +99,17 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _whole_lines(path: Path) -> int:
     """Bytes up to the end of the last whole line."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        end = size
-        while end > 0:
-            begin = max(0, end - _BLOCK)
-            stream.seek(begin)
-            newline = stream.read(end - begin).rfind(b"\n")
-            if newline >= 0:
-                return begin + newline + 1
-            end = begin
-    return 0
+    if not path.stat().st_size:  # an empty file cannot be mapped
+        return 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.rfind(b"\n") + 1
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a jsonl file, none if there is no file; a torn last line is left out.
+    """Rows of a jsonl file, none if it does not exist; a torn last line is left out.
 
     Raises:
-        ValueError: another line is not JSON; with the file and the line's number.
+        ValueError: another line is not JSON; names the file and the line.
     """
     if not path.is_file():
         return []
@@ -120,20 +125,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file: 64 hex digits.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """SHA-256 of a file: 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The checksums of a folder by relative path, none where it has no `SHA256SUMS`.
+    """The checksums of a folder by relative path, none if it has no `SHA256SUMS`.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: `SHA256SUMS` is damaged.
     """
     file = folder / SUMS
     if not file.is_file():
@@ -150,8 +151,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def seal(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Record the checksums of files of a folder: of `names`, added to what it has, or of all."""
+def record_checksums(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Write `SHA256SUMS` for all files of a folder, or add `names` to it."""
     if names is None:
         sums, names = {}, [name for name in files(folder) if name != SUMS]
     else:
@@ -164,21 +165,21 @@ def redact(text: str) -> str:
     """Text without the secrets of this process's environment (tokens, keys, passwords)."""
     words = ("TOKEN", "API_KEY", "SECRET", "PASSWORD")
     for name, value in os.environ.items():
-        # A short value is no secret, and may be part of any word.
+        # A short value is no secret and may occur in any word.
         if len(value) >= 8 and any(word in name.upper() for word in words):
             text = text.replace(value, f"<{name}>")
     return text
 
 
 def files(folder: Path) -> Iterator[str]:
-    """Every file of a folder by relative path, without scratch (a name that begins with a dot)."""
+    """Relative paths of all files of a folder; scratch files (`.name`) are left out."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part[0] == "." for part in path.relative_to(folder).parts):
             yield path.relative_to(folder).as_posix()
 
 
 def faults(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """What is wrong with sealed files of a folder (of `names`, or of all), by relative path."""
+    """Damage, by relative path, to those files (all, or `names`) whose checksums are recorded."""
     try:
         sums = read_sums(folder)
     except ValueError as error:

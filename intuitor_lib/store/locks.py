@@ -1,7 +1,7 @@
-"""One process at a time works on a folder; the others see who does, and whether it still lives.
+"""One process at a time works on a folder; others wait and see its owner.
 
-The lock is the operating system's (`flock`), which a dead owner cannot keep. Beside it lies who
-holds it and when that process last gave a sign of life, for those who wait.
+The lock is the operating system's (`flock`), which ends with its process. A file beside it has the
+owner and the time of its last heartbeat, for the messages of those who wait.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import psutil
 
 from .files import write_text
 
-__all__ = ["Owner", "hold", "is_lock", "owner"]
+__all__ = ["Owner", "hold", "is_lock", "now", "owner"]
 
 _LOCK, _OWNER = ".lock", ".owner.json"
-_BEAT = 10.0  # seconds between signs of life
-_SILENT = 12 * _BEAT  # seconds without one that are worth a word
+_BEAT = 10.0  # seconds between heartbeats
+_SILENT = 12 * _BEAT  # seconds without a heartbeat after which there is a message
 _POLL = 1.0  # seconds between two tries for the lock
 
 
@@ -38,7 +38,7 @@ class Owner:
     pid: int
     host: str
     since: str  # ISO 8601, UTC
-    beat: float  # seconds since the epoch of its last sign of life
+    beat: float  # time of its last heartbeat, seconds since the epoch
 
     def __str__(self) -> str:
         where = "" if self.host == platform.node() else f" on {self.host}"
@@ -46,23 +46,28 @@ class Owner:
 
     @property
     def silent_for(self) -> float:
-        """Seconds since its last sign of life."""
+        """Seconds since its last heartbeat."""
         return max(0.0, time.time() - self.beat)
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there; of another machine's, whether it was heard of lately."""
+        """Whether the process exists; on another machine, whether its heartbeat is recent."""
         if self.host == platform.node():
             return psutil.pid_exists(self.pid)
         return self.silent_for < _SILENT
 
 
 def owner(folder: Path) -> Owner | None:
-    """Who holds a folder, or held it last and died; None when it was let go."""
+    """The process that holds a folder, or died holding it; None if it was released."""
     try:
         return Owner(**json.loads((folder / _OWNER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def is_lock(path: Path) -> bool:
@@ -77,8 +82,8 @@ def hold(
     """Hold a folder; wait, with a message, while another process does.
 
     Args:
-        folder: what to hold; it exists.
-        doing: what its owner does, for the message: "training x".
+        folder: an existing folder.
+        doing: the owner's activity, for the message: "training x".
         while_waiting: called about once a second of waiting.
 
     Raises:
@@ -97,7 +102,7 @@ def hold(
             "run: name a folder on another disk with --runs DIR or INTUITOR_RUNS"
         ) from error
     try:
-        with _signs_of_life(folder):
+        with _heartbeats(folder):
             yield
     finally:
         lock.release()
@@ -107,15 +112,15 @@ def _wait(lock: Any, folder: Path, doing: str, while_waiting: Callable[[], objec
     import filelock
 
     print(f"{owner(folder) or 'another process'} is {doing}; waiting for it", file=sys.stderr)
-    told = False
+    warned = False
     while not lock.is_locked:
         if while_waiting is not None:
             while_waiting()
         holder = owner(folder)
-        if holder is not None and holder.silent_for > _SILENT and not told:
-            told = True
+        if holder is not None and holder.silent_for > _SILENT and not warned:
+            warned = True
             print(
-                f"no sign of life from {holder} for {holder.silent_for:.0f} s: it is suspended, or "
+                f"no heartbeat from {holder} for {holder.silent_for:.0f} s: it is suspended, or "
                 "its disk hangs. Resume it, or end it and this one goes on",
                 file=sys.stderr,
             )
@@ -124,22 +129,21 @@ def _wait(lock: Any, folder: Path, doing: str, while_waiting: Callable[[], objec
 
 
 @contextlib.contextmanager
-def _signs_of_life(folder: Path) -> Iterator[None]:
-    since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    stop = threading.Event()
+def _heartbeats(folder: Path) -> Iterator[None]:
+    since, stop = now(), threading.Event()
 
     def beat() -> None:
-        # The run does not depend on it, so a full disk must not end it here.
+        # The work does not depend on it, so a full disk must not end it here.
         with contextlib.suppress(OSError):
-            sign = Owner(os.getpid(), platform.node(), since, time.time())
-            write_text(folder / _OWNER, json.dumps(sign.__dict__) + "\n")
+            holder = Owner(os.getpid(), platform.node(), since, time.time())
+            write_text(folder / _OWNER, json.dumps(holder.__dict__) + "\n")
 
     def beats() -> None:
         while not stop.wait(_BEAT):
             beat()
 
     beat()
-    thread = threading.Thread(target=beats, daemon=True, name="signs of life")
+    thread = threading.Thread(target=beats, daemon=True, name="heartbeats")
     thread.start()
     try:
         yield

@@ -1,8 +1,8 @@
-"""Several processes on one training: which one writes, what all agree on, how they share a batch.
+"""Several processes on one training: roles, shared values, shares of a batch.
 
-`torchrun` or `accelerate launch` start the processes; each computes its share of every update and
-gradients are averaged over them (DDP: NCCL between GPUs, gloo on the CPU). With one process
-everything here does nothing.
+`torchrun` or `accelerate launch` start them. Each computes its share of every update, and gradients
+are averaged over them (DDP: NCCL between GPUs, gloo on the CPU). With one process nothing here has
+an effect.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 # A process waits this long for the others, which may be loading a model or sampling.
 _PATIENCE = datetime.timedelta(hours=1)
-# As launchers and MPI say how many processes they started.
+# Variables in which launchers and MPI give the number of processes.
 _STARTED = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 
 def join() -> Any:
     """The `accelerate.PartialState` of this process, joined to those started with it.
 
-    Without GPUs accelerate joins processes only when told to use the CPU; else each would train
-    on its own, unnoticed.
+    Without GPUs, accelerate joins processes only if `cpu` is set; otherwise each would train on
+    its own, unnoticed.
     """
     several = get_int_from_env(_STARTED, 1) > 1
     cpu = str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")) == 1
     cpu = cpu or (several and not torch.cuda.is_available())
     settings = {"timeout": _PATIENCE} if several else {}
     state = accelerate.PartialState(cpu=cpu, **settings)
-    if several and state.num_processes == 1:  # made before, without being told
+    if several and state.num_processes == 1:  # made before, without `cpu`
         AcceleratorState._reset_state(reset_partial_state=True)
         state = accelerate.PartialState(cpu=cpu, **settings)
     return state
 
 
 def warn_if_alone() -> None:
-    """Say so if `accelerate launch --cpu --num_processes N` started one process, as it does.
+    """Warn if `accelerate launch --cpu --num_processes N` started a single process.
 
-    accelerate 1.15 starts several on a CPU through MPI only; without `--mpirun_hostfile` it sets
+    accelerate 1.15 starts several on a CPU only through MPI; without `--mpirun_hostfile` it sets
     the address where they would meet and runs one.
     """
-    told = (
+    launched = (
         str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")) and "MASTER_ADDR" in os.environ
     )
-    if told and join().num_processes == 1 and not any(name in os.environ for name in _STARTED):
+    if launched and join().num_processes == 1 and not any(name in os.environ for name in _STARTED):
         logger.warning(
             "accelerate launch --cpu started this one process, whatever its --num_processes: for "
             "several on the CPU use torchrun --standalone --nproc_per_node N"
@@ -76,12 +76,12 @@ def warn_if_alone() -> None:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and shows."""
+    """Whether this is the process that writes files and messages."""
     return bool(join().is_main_process)
 
 
 def wait() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     join().wait_for_everyone()
 
 
@@ -95,40 +95,39 @@ def from_main(value: Value) -> Value:
 
 
 def from_all(values: list[Value]) -> list[Value]:
-    """The lists of all processes, one behind the other in their order, on every process."""
+    """The concatenated lists of all processes in their order, on every process."""
     return list(values) if join().num_processes == 1 else gather_object(values)
 
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
-    """What is done within it succeeds on every process, or fails on every one.
+    """A block that succeeds on every process or fails on every one.
 
-    A process whose own part succeeded would else wait for ever for one that failed. Nothing
-    within it may wait for the other processes.
+    Otherwise a process that succeeded would wait for ever for one that failed. Nothing in the
+    block may wait for other processes.
 
     Raises:
-        RuntimeError: on the processes that succeeded, with what another said.
+        RuntimeError: another process failed; with its error.
     """
     failure: Exception | None = None
     try:
         yield
     except Exception as error:
         failure = error
-    said = from_all([None if failure is None else f"{type(failure).__name__}: {failure}"])
+    failures = from_all([None if failure is None else f"{type(failure).__name__}: {failure}"])
     if failure is not None:
         raise failure
-    for index, text in enumerate(said):
+    for index, text in enumerate(failures):
         if text is not None:
-            raise RuntimeError(f"process {index} of {len(said)} failed: {text}")
+            raise RuntimeError(f"process {index} of {len(failures)} failed: {text}")
 
 
 def share_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
-    """`per_device_train_batch_size` and `gradient_accumulation_steps` of each of the processes.
+    """`per_device_train_batch_size` and `gradient_accumulation_steps` of each process.
 
-    A recipe says what is trained, so an update has the same completions whatever the number of
-    processes: each makes an equal share of them, in as few passes as possible with at most the
-    recipe's `per_device_train_batch_size` at a time. A group may lie on two processes; its rewards
-    are gathered before they are normalized.
+    An update has the same completions for any number of processes: each makes an equal share, in
+    as few passes as possible with at most the recipe's `per_device_train_batch_size` at a time. A
+    group may be split over two processes; its rewards are gathered before they are normalized.
 
     Raises:
         InputError: the completions of an update cannot be shared equally.
@@ -136,9 +135,8 @@ def share_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
     total = recipe.completions_per_step
     if total % processes:
         fitting = [n for n in range(1, total + 1) if total % n == 0]
-        near = [
-            *[n for n in fitting if n < processes][-1:],
-            *[n for n in fitting if n > processes][:1],
+        near = [n for n in fitting if n < processes][-1:] + [n for n in fitting if n > processes][
+            :1
         ]
         raise InputError(
             f"{processes} processes cannot share the {total} completions of an update equally "

@@ -1,19 +1,7 @@
-"""The run store: one folder per training, found again by what was trained.
+"""`RunStore`: a folder of runs and evaluations, each found again by its settings.
 
-    runs/<recipe name>-s<seed>-<hash>/
-        recipe.json  problems.json  environment.json  status.json
-        metrics.jsonl      one row per step, TRL's metric names
-        completions.jsonl  sampled completions with their rewards
-        tables/*.jsonl     measurements made on the run
-        adapter/           the trained LoRA weights (model/ when all weights were trained)
-        snapshots/         the weights after some steps, where the recipe asks for them
-        checkpoints/       to resume from; removed when the run is finished
-        SHA256SUMS         checksums of what is finished
-
-The hash covers every setting that changes the result and the fingerprint of the problems, so
-asking for a run that exists returns it. The folder is `runs/` of the project, or the one that
-`INTUITOR_RUNS` names. Files are written whole or appended by lines; a finished run's are compared
-with their checksums whenever they are read.
+The names of runs and evaluations end in a hash of the settings that change the result and of the
+fingerprint of the problems, so opening an existing one returns it.
 """
 
 from __future__ import annotations
@@ -28,7 +16,7 @@ from typing import Any
 
 from ..recipe.recipe import Recipe
 from .evaluations import EvaluationRecord
-from .files import write_text
+from .files import write_json, write_text
 from .places import project_root
 from .runs import Run, run_digest
 from .stored import unreadable
@@ -37,7 +25,7 @@ __all__ = ["RunStore"]
 
 
 class RunStore:
-    """A folder of runs.
+    """A folder of runs and evaluations.
 
     Args:
         root: the folder; by default `INTUITOR_RUNS`, else `runs/` of the project.
@@ -48,7 +36,7 @@ class RunStore:
         self.root = Path(root).expanduser() if root else (project_root() or Path.cwd()) / "runs"
 
     def open(self, recipe: Recipe, problems: Mapping[str, Any]) -> Run:
-        """The run of a recipe on these problems (`Problems.describe()`), made if it is new.
+        """The run of a recipe on problems (`Problems.describe()`), made if it is new.
 
         Raises:
             OSError: the folder cannot be written.
@@ -62,8 +50,8 @@ class RunStore:
         }
         try:
             for name, (text, read) in wanted.items():
-                # What was asked for is known, so these two can be mended.
-                if not run._is_sealed() and unreadable(name, read):
+                # Their content is known here, so damaged ones can be written again.
+                if not run.has_checksums and unreadable({name: read}):
                     write_text(run.path / name, text)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -72,7 +60,7 @@ class RunStore:
     def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:
         """The evaluation of these settings, made if it is new.
 
-        Settings whose name begins with "_" describe and do not tell evaluations apart.
+        Settings whose name begins with "_" are descriptions and not part of its identity.
 
         Raises:
             OSError: the folder cannot be written.
@@ -88,7 +76,7 @@ class RunStore:
             return EvaluationRecord(existing.parent)
         record = EvaluationRecord(self.root / "evaluations" / folder)
         try:
-            write_text(record.path / "evaluation.json", json.dumps(dict(spec), indent=2) + "\n")
+            write_json(record.path / "evaluation.json", dict(spec))
         except OSError as error:
             raise self._unwritable(error) from error
         return record

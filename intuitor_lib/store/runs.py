@@ -1,20 +1,4 @@
-"""The run store: one folder per training, found again by what was trained.
-
-    runs/<recipe name>-s<seed>-<hash>/
-        recipe.json  problems.json  environment.json  status.json
-        metrics.jsonl      one row per step, TRL's metric names
-        completions.jsonl  sampled completions with their rewards
-        tables/*.jsonl     measurements made on the run
-        adapter/           the trained LoRA weights (model/ when all weights were trained)
-        snapshots/         the weights after some steps, where the recipe asks for them
-        checkpoints/       to resume from; removed when the run is finished
-        SHA256SUMS         checksums of what is finished
-
-The hash covers every setting that changes the result and the fingerprint of the problems, so
-asking for a run that exists returns it. The folder is `runs/` of the project, or the one that
-`INTUITOR_RUNS` names. Files are written whole or appended by lines; a finished run's are compared
-with their checksums whenever they are read.
-"""
+"""`Run`: one training in the store."""
 
 from __future__ import annotations
 
@@ -33,22 +17,43 @@ from typing import Any
 from ..recipe.constants import InputError
 from ..recipe.recipe import Recipe
 from .checkpoints import RECORDS, checkpoint_faults
-from .files import SUMS, append_rows, faults, files, read_rows, read_sums, seal, write_text
-from .locks import hold, is_lock, owner
-from .stored import Stored, now, unreadable
+from .files import (
+    SUMS,
+    append_rows,
+    faults,
+    files,
+    read_json,
+    read_rows,
+    read_sums,
+    record_checksums,
+    write_json,
+)
+from .locks import hold, is_lock, now, owner
+from .stored import Stored, unreadable
 
 __all__ = ["Run", "run_digest"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run(Stored):
-    """One training in the store; reads its files when asked."""
+    """One training in the store; every property reads its file anew.
+
+    runs/<recipe name>-s<seed>-<hash>/
+        recipe.json  problems.json  environment.json  status.json
+        metrics.jsonl      one row per step, TRL's metric names
+        completions.jsonl  sampled completions with their rewards
+        tables/*.jsonl     measurements made on the run
+        adapter/           the trained LoRA weights (model/ when all weights were trained)
+        snapshots/         the weights after some steps, where the recipe asks for them
+        checkpoints/       to resume from; removed when the run is finished
+        SHA256SUMS         checksums of the finished files
+    """
 
     @property
     def recipe(self) -> Recipe:
-        """What was trained."""
+        """The recipe that is trained."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the recipe has to say, it said when it was made
+            warnings.simplefilter("ignore")  # the recipe warned when it was made
             return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
 
     @property
@@ -56,19 +61,19 @@ class Run(Stored):
         """`state` (new, running, interrupted, failed, finished, damaged) and its times."""
         status = self._read_status()
         if status is None or (status["state"] == "running" and not self._is_held()):
-            # The checksums are written last: a run that has them lacks nothing but its status.
+            # Checksums are written last, so a run that has them lacks only its status.
             state = (
-                "finished" if self._is_sealed() else "damaged" if status is None else "interrupted"
+                "finished" if self.has_checksums else "damaged" if status is None else "interrupted"
             )
             status = {**(status or {}), "state": state}
         return status
 
     def _read_status(self) -> dict[str, Any] | None:
-        """The status; None where the file is damaged or gone."""
-        if not (self.path / "status.json").is_file() and not self._is_sealed():
+        """The status, or None if the file is damaged or missing."""
+        if not (self.path / "status.json").is_file() and not self.has_checksums:
             return {"state": "new"}
         try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            status = read_json(self.path / "status.json")
             return status if status.pop("checksum") == _checksum(status) else None
         except (OSError, ValueError, KeyError, AttributeError):
             return None
@@ -77,7 +82,9 @@ class Run(Stored):
         holder = owner(self.path)
         return holder is not None and holder.alive
 
-    def _is_sealed(self) -> bool:
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the checksums of a finished run are recorded."""
         try:
             return "metrics.jsonl" in read_sums(self.path)
         except ValueError:
@@ -85,11 +92,11 @@ class Run(Stored):
 
     @property
     def finished(self) -> bool:
-        """Whether every step is trained and the result saved."""
+        """Whether all steps are trained and the result is saved."""
         return self.status["state"] == "finished"
 
     def require_finished(self) -> None:
-        """Refuse a run that cannot be used yet.
+        """Check that the run can be used.
 
         Raises:
             InputError: it is not finished.
@@ -102,15 +109,15 @@ class Run(Stored):
 
     @property
     def problems(self) -> dict[str, Any]:
-        """Where the problems came from, how many, and their fingerprint."""
-        return json.loads((self.path / "problems.json").read_text(encoding="utf-8"))
+        """Source, counts and fingerprint of the problems."""
+        return read_json(self.path / "problems.json")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One row per training step: `step`, TRL's metrics, `step_time` (seconds).
 
         Raises:
-            DamagedError: of a finished run, they are not what was recorded.
+            DamagedError: the run is finished and they differ from their checksum.
         """
         return self._rows("metrics.jsonl")
 
@@ -119,7 +126,7 @@ class Run(Stored):
         """Sampled completions: step, prompt, completion, one column per reward.
 
         Raises:
-            DamagedError: of a finished run, they are not what was recorded.
+            DamagedError: the run is finished and they differ from their checksum.
         """
         return self._rows("completions.jsonl")
 
@@ -130,7 +137,7 @@ class Run(Stored):
 
     @property
     def seconds(self) -> float:
-        """Seconds spent in training steps, over every resumption."""
+        """Seconds spent in training steps, over all resumptions."""
         return sum(row.get("step_time", 0.0) for row in self.metrics)
 
     @property
@@ -140,17 +147,17 @@ class Run(Stored):
 
     @staticmethod
     def snapshot_name(step: int) -> str:
-        """The folder of the policy after a step, within the run."""
+        """Relative folder of the policy after a step."""
         return f"snapshots/step-{step:05d}"
 
     @property
     def snapshots(self) -> dict[int, Path]:
-        """Folders of the policies kept on the way (`snapshot_steps`), by step."""
+        """Folders of the policies kept during training (`snapshot_steps`), by step."""
         folders = sorted((self.path / "snapshots").glob("step-*"))
         return {int(folder.name.partition("-")[2]): folder for folder in folders}
 
     def weights(self, step: int | None = None) -> Path:
-        """Folder of the trained weights, of the result or of a snapshot.
+        """Folder of the weights of the result, or of the snapshot of a step.
 
         Raises:
             InputError: no snapshot of that step was kept.
@@ -161,23 +168,23 @@ class Run(Stored):
             kept = ", ".join(map(str, self.snapshots)) or "none"
             raise InputError(
                 f"run {self.id} kept no snapshot of step {step}; it kept: {kept}. "
-                "snapshot_steps says how often, and does not count in what a run is: remove the "
-                "run and train it again with another value"
+                "snapshot_steps sets how often, and does not make another run: remove this run "
+                "and train it again with another value"
             )
         return self.snapshots[step]
 
     def set_status(self, state: str, **details: Any) -> None:
-        """Write the state; the other fields keep what they had."""
+        """Write the state and details; other fields of the status stay."""
         status = {**self.status, "state": state, "changed": now(), **details}
         status["checksum"] = _checksum(status)
-        write_text(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+        write_json(self.path / "status.json", status)
 
     def append(self, file: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `metrics.jsonl` or `completions.jsonl`."""
         append_rows(self.path / file, rows)
 
     def save_folder(self, name: str, save: Callable[[Path], None]) -> None:
-        """Have `save` fill a folder that appears whole or not at all."""
+        """Let `save` fill a folder, which appears whole or not at all."""
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".") as scratch:
             filled = Path(scratch) / "filled"
             filled.mkdir()
@@ -187,7 +194,7 @@ class Run(Stored):
             filled.rename(self.path / name)
 
     def clean(self) -> None:
-        """Remove what a killed process left half written; the caller holds the run."""
+        """Remove files that a killed process left half written; the caller holds the run."""
         for path in self.path.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -195,18 +202,15 @@ class Run(Stored):
                 path.unlink(missing_ok=True)
 
     def finish(self, **details: Any) -> None:
-        """Record the checksums and say that it is finished; then no checkpoint is needed.
-
-        `details` are kept in the status.
-        """
+        """Record checksums and the status "finished" with `details`; remove the checkpoints."""
         (self.path / SUMS).unlink(missing_ok=True)
-        seal(self.path, self._lasting())
+        record_checksums(self.path, self._lasting())
         steps, seconds = self.steps, round(self.seconds, 1)
         self.set_status("finished", steps=steps, seconds=seconds, error=None, **details)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def tidy(self) -> None:
-        """Remove what a process left of a finished run that was killed after its last write."""
+        """Remove leftovers of a process that was killed after it had finished the run."""
         left = [path for path in self.path.glob(".*") if path.name != ".lock"]
         if (left or (self.path / "checkpoints").exists()) and not self._is_held():
             with contextlib.suppress(OSError), self.lock():  # it may be read-only
@@ -221,7 +225,7 @@ class Run(Stored):
         ]
 
     def verify(self) -> dict[str, str]:
-        """What is wrong with the run's files, by relative path; checkpoints included."""
+        """Damage to the run's files and checkpoints, by relative path."""
         found = faults(self.path)
         if self._read_status() is None:
             found["status.json"] = "damaged or missing"
@@ -231,8 +235,7 @@ class Run(Stored):
             "environment.json": lambda: self.environment,
             **{name: functools.partial(read_rows, self.path / name) for name in RECORDS},
         }
-        for name, read in readers.items():
-            found |= {} if name in found else unreadable(name, read)
+        found |= unreadable({name: read for name, read in readers.items() if name not in found})
         if not found.keys() & {"recipe.json", "problems.json"}:
             asked = run_digest(self.recipe, self.problems)
             if not self.id.endswith(asked):
@@ -243,8 +246,8 @@ class Run(Stored):
                 if self._trained_adapter()
                 else "model/config.json"
             )
-            unsealed = {*readers, result, *self._lasting()} - read_sums(self.path).keys()
-            found |= dict.fromkeys(sorted(unsealed), f"has no checksum in {SUMS}")
+            unlisted = {*readers, result, *self._lasting()} - read_sums(self.path).keys()
+            found |= dict.fromkeys(sorted(unlisted), f"has no checksum in {SUMS}")
         for folder in sorted((self.path / "checkpoints").glob("checkpoint-*")):
             for name, fault in checkpoint_faults(folder).items():
                 found[f"checkpoints/{folder.name}/{name}"] = fault
@@ -273,6 +276,6 @@ def _checksum(status: Mapping[str, Any]) -> str:
 
 
 def run_digest(recipe: Recipe, problems: Mapping[str, Any]) -> str:
-    """The end of a run's name: 10 hex digits over the recipe and the problems' fingerprint."""
+    """The end of a run's name: 10 hex digits over recipe and fingerprint of the problems."""
     text = f"{recipe.digest}:{problems['fingerprint']}"
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -11,7 +11,7 @@ import transformers
 from trl.trainer.utils import RepeatSampler
 
 from ..recipe.recipe import Recipe
-from ..store.checkpoints import seal_checkpoint
+from ..store.checkpoints import complete_checkpoint
 from ..store.processes import from_all, is_main, wait
 from .interrupts import StopRequest
 
@@ -70,5 +70,5 @@ class SavePoints(transformers.TrainerCallback):
         wait()  # each process writes its own part
         if is_main():
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            seal_checkpoint(folder, self._run)
+            complete_checkpoint(folder, self._run)
         self._saved = state.global_step

@@ -329,7 +329,7 @@ class TestGrading:
             grade([boxed(1), boxed(2)], ["1", gold])
 
     def test_rejects_bad_settings(self):
-        with pytest.raises(ValueError, match="2 texts and 1 golds"):
+        with pytest.raises(ValueError, match="2 texts and 1 reference answers"):
             grade(["a", "b"], ["1"])
         for seconds in (0, -1, float("inf"), float("nan")):
             with pytest.raises(ValueError, match=r"timeout_s is .*above 0"):

@@ -498,7 +498,7 @@ class TestHostilePrograms:
     def test_a_killed_evaluator_takes_the_program_along(self, mode, marker):
         code = textwrap.dedent(DAEMON).replace("MARKER", repr(marker)) + "time.sleep(99)"
         script = f"""
-            from intuitor_lib import sandbox
+            from intuitor_lib.grading.sandbox import confine
             found = confine._probe_mode({mode.mode!r})
             confine.protections = lambda: found
             confine.run_python({code!r}, timeout_s=60)
@@ -563,7 +563,7 @@ class TestProtections:
         code = DAEMON.replace("MARKER", repr(marker)) + "    time.sleep(99)"
         script = f"""
             import textwrap
-            from intuitor_lib import sandbox
+            from intuitor_lib.grading.sandbox import confine
             confine.protections = lambda: confine.Protections("none", (), ())
             confine.run_python(textwrap.dedent({code!r}), timeout_s=60, unprotected=True)
         """

@@ -32,13 +32,16 @@ def test_in_batch_events_are_written_and_drawn(tmp_path, monkeypatch, capsys):
         live.update([{**ROW, "step": 4}])
     events = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(e["label"], e["done"], e["total"]) for e in events] == [
+        ("generate", 0, 2),
         ("generate", 1, 2),
         ("generate", 2, 2),
+        ("train y", 0, 4),
         ("train y", 1, 4),
         ("train y", 4, 4),
     ]
-    err = capsys.readouterr().err
-    assert "generate" in err
-    assert "train y: 100%" in err
-    # One bar for the whole training, so its rate and remaining time are right.
-    assert err.count("train y:   0%") == 1
+    # One line for each stage, of which its last state stays.
+    states = [line.rpartition("\r")[2] for line in capsys.readouterr().err.split("\n")]
+    lines = [state.split() for state in states if state.strip()]
+    assert [line[0] for line in lines] == ["starting", "generate", "train"]
+    assert lines[1][1:4] == ["2", "of", "2"]
+    assert lines[2][1:5] == ["y", "4", "of", "4"]

@@ -8,7 +8,6 @@ import sys
 import pytest
 from damage import DAMAGE, flip
 
-from intuitor_lib.store import files
 from intuitor_lib.store.files import (
     SUMS,
     append_rows,
@@ -16,7 +15,7 @@ from intuitor_lib.store.files import (
     faults,
     read_rows,
     read_sums,
-    seal,
+    record_checksums,
     write_text,
 )
 
@@ -68,10 +67,9 @@ def test_appending_heals_a_torn_line(tmp_path):
     assert read_rows(path) == [{"a": 4}]
 
 
-def test_appending_finds_the_last_line_of_a_large_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_BLOCK", 7)
+def test_appending_finds_the_last_line_of_a_large_file(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n{"a": "' + "x" * 100, encoding="utf-8")
+    path.write_text('{"a": 1}\n{"a": "' + "x" * 3_000_000, encoding="utf-8")
     append_rows(path, [{"b": 1}])
     assert read_rows(path) == [{"a": 1}, {"b": 1}]
 
@@ -100,47 +98,47 @@ def test_what_json_does_not_have_is_not_written(tmp_path):
 
 
 @pytest.fixture
-def sealed(tmp_path):
+def recorded(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "a.json").write_text(json.dumps([1, 2, 3]))
     (tmp_path / "deep" / "b.bin").write_bytes(bytes(range(256)))
     (tmp_path / ".scratch").write_text("not counted")
-    seal(tmp_path)
+    record_checksums(tmp_path)
     return tmp_path
 
 
-def test_what_is_sealed_is_whole(sealed):
-    assert faults(sealed) == {}
-    assert set(read_sums(sealed)) == {"a.json", "deep/b.bin"}
+def test_undamaged_files_have_no_faults(recorded):
+    assert faults(recorded) == {}
+    assert set(read_sums(recorded)) == {"a.json", "deep/b.bin"}
     # The format is coreutils'.
-    done = subprocess.run(["sha256sum", "-c", SUMS], cwd=sealed, capture_output=True, text=True)
+    done = subprocess.run(["sha256sum", "-c", SUMS], cwd=recorded, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["a.json", "deep/b.bin"])
-def test_every_damage_is_found_and_named(sealed, damage, name):
-    DAMAGE[damage](sealed / name)
-    found = faults(sealed)
+def test_every_damage_is_found_and_named(recorded, damage, name):
+    DAMAGE[damage](recorded / name)
+    found = faults(recorded)
     assert list(found) == [name]
     assert found[name].startswith(damage if damage != "cut" else "changed")
-    assert faults(sealed, ["a.json", "deep/b.bin"]) == found
-    assert faults(sealed, [n for n in ("a.json", "deep/b.bin") if n != name]) == {}
+    assert faults(recorded, ["a.json", "deep/b.bin"]) == found
+    assert faults(recorded, [n for n in ("a.json", "deep/b.bin") if n != name]) == {}
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut"])
-def test_damaged_checksums_are_named(sealed, damage):
-    DAMAGE[damage](sealed / SUMS)
-    assert list(faults(sealed)) == [SUMS]
+def test_damaged_checksums_are_named(recorded, damage):
+    DAMAGE[damage](recorded / SUMS)
+    assert list(faults(recorded)) == [SUMS]
 
 
-def test_a_flipped_checksum_is_found(sealed):
-    flip(sealed / SUMS)
-    assert faults(sealed)
+def test_a_flipped_checksum_is_found(recorded):
+    flip(recorded / SUMS)
+    assert faults(recorded)
 
 
-def test_sealing_more_keeps_what_was_sealed(sealed):
-    (sealed / "c.json").write_text("{}")
-    before = read_sums(sealed)
-    seal(sealed, ["c.json"])
-    assert read_sums(sealed) == {**before, "c.json": digest(sealed / "c.json")}
+def test_recording_more_keeps_what_was_recorded(recorded):
+    (recorded / "c.json").write_text("{}")
+    before = read_sums(recorded)
+    record_checksums(recorded, ["c.json"])
+    assert read_sums(recorded) == {**before, "c.json": digest(recorded / "c.json")}

@@ -78,10 +78,10 @@ def test_an_owner_without_a_sign_of_life_is_told_once(held, capsys, monkeypatch)
 
     with hold(folder, "working", waiting):
         pass
-    assert capsys.readouterr().err.count("no sign of life") == 1
+    assert capsys.readouterr().err.count("no heartbeat") == 1
 
 
-def test_signs_of_life_come_while_it_is_held(tmp_path, monkeypatch):
+def test_heartbeats_come_while_it_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "_BEAT", 0.02)
     with hold(tmp_path, "working"):
         first = owner(tmp_path).beat
@@ -89,7 +89,7 @@ def test_signs_of_life_come_while_it_is_held(tmp_path, monkeypatch):
         while owner(tmp_path).beat == first:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-    assert not [t for t in threading.enumerate() if t.name == "signs of life"]
+    assert not [t for t in threading.enumerate() if t.name == "heartbeats"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"unknown": 2}'])

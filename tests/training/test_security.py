@@ -14,7 +14,7 @@ from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.recipe.constants import InputError, RecipeError
 from intuitor_lib.report.tables import Table
 from intuitor_lib.store.checkpoints import newest_checkpoint
-from intuitor_lib.store.files import redact, seal
+from intuitor_lib.store.files import record_checksums, redact
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.training.trainer import IntuitorTrainer
 from intuitor_lib.training.training import train
@@ -48,7 +48,7 @@ def test_a_checkpoint_runs_no_code(name, tiny_recipe, tmp_path, monkeypatch):
     (run,) = RunStore(tmp_path)
     checkpoint = newest_checkpoint(run.path, pytest.fail)
     (checkpoint / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    seal(checkpoint)  # as somebody would who knows of the checksums
+    record_checksums(checkpoint)  # as somebody would who knows of the checksums
     with pytest.raises(pickle.UnpicklingError):
         train(recipe, runs=tmp_path)
     assert not (tmp_path / "sprung").exists()

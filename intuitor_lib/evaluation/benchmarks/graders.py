@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...grading.answers import extract_answer, grade, most_frequent, plurality
-from ...grading.forms import extract_choice, extract_code, extract_field, same_value
+from ...grading.choices import extract_choice
+from ...grading.forms import extract_code, extract_field, same_value
 from ...grading.unit_tests import in_threads, run_tests
 from ...problems.stand_ins.instructions import Check, violations
 

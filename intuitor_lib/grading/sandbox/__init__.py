@@ -1,7 +1,8 @@
-"""Run Python that a model wrote, out of reach of everything else on the machine.
+"""Run Python that a model wrote, isolated from the rest of the machine.
 
-In: the text of a program. Out: what it printed and how it ended. `confine` is the interface;
-`jail`, `cell` and `syscalls` run inside, without the package. Uses: nothing of the library.
+In: the text of a program. Out: its output and how it ended. `confine` is the interface and `layout`
+the file system; `jail`, `cell` and `syscalls` run inside, without the package. Uses: nothing of the
+library.
 """
 
 import lazy_loader

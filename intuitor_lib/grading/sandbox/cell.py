@@ -1,6 +1,6 @@
 """The first process of a program's namespace: file system, limits, privileges, program, verdict.
 
-A part of `jail`, which runs as a script without the package.
+Part of `jail`, which runs as a script without the package.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ PROGRAM = "/program.py"
 SIGKILL, SIGXCPU = 9, 24
 OPEN_FILES = 256
 INODES = 4096
-INSIDE_ID = 1000  # who a program of an ordinary user takes itself to be
+INSIDE_ID = 1000  # user id inside, for programs of an ordinary user
 LINUX = sys.platform == "linux"
 
 
 def be_first(request: dict[str, Any], status: int, code: bytes = b"") -> NoReturn:
-    """Start the program, tell `status` how it ends, and end."""
+    """Start the program, write to `status` how it ends, and end."""
     if LINUX:
         sc.call("prctl", sc.PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
-    if request["mode"] != "bubblewrap":  # which has done this
+    if request["mode"] != "bubblewrap":  # bubblewrap has done this
         os.setsid()
     if request["mode"] == "none":
         _new_file(request["argv"][-1], code)
@@ -56,7 +56,7 @@ def be_first(request: dict[str, Any], status: int, code: bytes = b"") -> NoRetur
 
 
 def _build_root(request: dict[str, Any], code: bytes) -> None:
-    """Replace the file system by what Python needs of it, read-only, and an empty folder."""
+    """Replace the file system by the parts that Python needs, read-only, and an empty folder."""
     if not request["own_id"]:
         with contextlib.suppress(OSError):  # a filter refuses them too
             write("/proc/sys/user/max_user_namespaces", "0")
@@ -75,9 +75,9 @@ def _build_root(request: dict[str, Any], code: bytes) -> None:
         else:
             _new_file(path)
         sc.mount(f"/.host{path}", path, None, sc.MS_BIND | sc.MS_REC)
-        sc.protect(path, sc.SEALED)
+        sc.protect(path, sc.READ_ONLY)
     for path in request["hidden"]:
-        sc.mount("tmpfs", path, "tmpfs", sc.SEALED, "mode=000,size=4096")
+        sc.mount("tmpfs", path, "tmpfs", sc.READ_ONLY, "mode=000,size=4096")
     for path in request["devices"]:
         _new_file(path)
         sc.mount(f"/.host{path}", path, None, sc.MS_BIND)
@@ -95,7 +95,7 @@ def _build_root(request: dict[str, Any], code: bytes) -> None:
 
     sc.call("umount2", b"/.host", sc.MNT_DETACH)
     os.rmdir("/.host")
-    sc.protect("/", sc.SEALED, scope=0)
+    sc.protect("/", sc.READ_ONLY, scope=0)
     sc.call("sethostname", b"sandbox", 7)
     os.chdir(BOX)
 
@@ -120,8 +120,8 @@ def _become_program(request: dict[str, Any], status: int) -> NoReturn:
         os.set_inheritable(status, False)
         argv, environment = request["argv"], request["environment"]
         os.write(status, f"start {';'.join(missing)}\n".encode())
-        # The file itself under the name of the link: a virtual environment is found by the name,
-        # and no folder between the two need be visible.
+        # The file itself under the name of its link: Python finds a virtual environment by the
+        # name, and the folders between the two need not be visible.
         os.execve(request["executable"], argv, environment)
     except BaseException as error:
         fail(status, error)
@@ -139,8 +139,8 @@ def _limits(request: dict[str, Any]) -> dict[int, int]:
         if request["own_id"]:
             limits[resource.RLIMIT_NPROC] = request["processes"]
         elif request["mode"] != "none" and _release() >= (5, 14):
-            # Counted per namespace since then, before among all of the user's processes. The
-            # supervisor and the first process count with it.
+            # Counted per namespace since 5.14, before over all processes of the user. The
+            # supervisor and the first process are included.
             limits[resource.RLIMIT_NPROC] = request["processes"] + 2
     limits[resource.RLIMIT_AS] = request["memory_mb"] << 20
     return limits

@@ -1,10 +1,10 @@
-"""Run Python that a model wrote, out of reach of everything else on the machine.
+"""Run Python that a model wrote, isolated from the rest of the machine.
 
 Each program gets a process with an empty environment and an empty folder, without network, other
 processes or files beyond Python itself, and with limits on time, memory, output, processes and
-files. On Linux namespaces do that, made by bubblewrap or by `jail`, whichever works here. Nothing
-of a program survives its run. What is left to it is the kernel: a fault there, or in Python's own
-launcher, could let it out, so a program that is meant to attack belongs into a virtual machine.
+files. On Linux this is done with namespaces, made by bubblewrap or by `jail`, whichever works.
+Nothing of a program survives its run. The kernel stays exposed: a fault there, or in Python's own
+launcher, could let a program out, so programs meant to attack belong in a virtual machine.
 """
 
 from __future__ import annotations
@@ -16,27 +16,23 @@ import selectors
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .layout import layout
 
 __all__ = ["STATUSES", "Completed", "Protections", "SandboxError", "protections", "run_python"]
 
 STATUSES = ("ok", "error", "timeout", "memory", "output", "killed")
 UNPROTECTED = "INTUITOR_UNPROTECTED_CODE"
 MODES = ("bubblewrap", "namespaces")
-FILES_MB = 64  # what a program may keep in its folder, beside its memory
+FILES_MB = 64  # limit of a program's folder, apart from its memory
 START_SECONDS = 60.0  # more than the supervisor itself allows for the start
 END_SECONDS = 30.0  # to end every process on a busy machine
-SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store")
-LIBRARIES = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store")
-SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")  # shared libraries are found by them
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 KEPT_APART = ("own files", "no network", "own processes", "no privileges")
 WATCHED = (
@@ -48,12 +44,12 @@ FILTER = "a filter of system calls"
 
 
 class SandboxError(RuntimeError):
-    """Programs cannot be run here: the message says what is missing and the remedy."""
+    """Programs cannot be run here. The message has the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """How a program ended, one of STATUSES, with what it wrote and its wall seconds."""
+    """How a program ended (one of STATUSES), its output and its wall time in seconds."""
 
     status: str
     stdout: str
@@ -63,7 +59,7 @@ class Completed:
 
 @dataclass(frozen=True)
 class Protections:
-    """What programs run under: "bubblewrap", "namespaces" or "none", what is on and what not."""
+    """The mode ("bubblewrap", "namespaces" or "none") and which protections are on or missing."""
 
     mode: str
     on: tuple[str, ...]
@@ -89,17 +85,19 @@ def run_python(
     processes: int = 8,
     unprotected: bool | None = None,
 ) -> Completed:
-    """Run `code` as a program of its own and return how it ended; threads may call this at once.
+    """Run `code` as a program and return how it ended; may be called from several threads.
 
-    Status "ok" is exit code 0 and "error" any other, an uncaught exception included; "timeout" is
+    Status "ok" is exit code 0 and "error" any other, also after an uncaught exception; "timeout" is
     over `timeout_s` wall or CPU seconds; "memory" an uncaught MemoryError, or all its processes
     together over `memory_mb` MiB; "output" over `output_bytes` bytes of stdout and stderr
     together, of which the first are returned; "killed" any other signal, or more processes and
-    threads than `processes`. Output is read as UTF-8; what is not is replaced.
+    threads than `processes`. Output is decoded as UTF-8, with replacement of invalid bytes.
 
-    Raises SandboxError where neither bubblewrap nor namespaces work, unless `unprotected` (by
-    default the environment variable INTUITOR_UNPROTECTED_CODE=1) allows to run without them, or
-    where Python itself cannot be started; ValueError for a limit that is not positive.
+    Raises:
+        SandboxError: neither bubblewrap nor namespaces work and `unprotected` (by default the
+            environment variable INTUITOR_UNPROTECTED_CODE=1) does not allow to run without them,
+            or Python cannot be started.
+        ValueError: a limit that is not positive, or `code` or `stdin` that is no text.
     """
     limits: dict[str, Any] = {
         "timeout_s": timeout_s,
@@ -143,14 +141,14 @@ def _refusal(found: Protections) -> str:
     )
 
 
-# --- What works here --------------------------------------------------------------------------
+# --- Protections of this machine --------------------------------------------------------------
 
 _LOCK = threading.Lock()
 _FOUND: list[Protections] = []
 
 
 def protections() -> Protections:
-    """What programs run under here, found once per process by running a tiny one."""
+    """The protections of this machine, found once per process by running a trial program."""
     with _LOCK:
         if not _FOUND:
             _FOUND.append(_probe())
@@ -159,7 +157,7 @@ def protections() -> Protections:
 
 def _probe() -> Protections:
     reasons: list[str] = []
-    # Only what root makes itself can give each program a user of its own.
+    # Only namespaces made by root can give each program its own user.
     for mode in MODES[::-1] if os.geteuid() == 0 else MODES:
         try:
             return _probe_mode(mode)
@@ -169,13 +167,13 @@ def _probe() -> Protections:
 
 
 def _probe_mode(mode: str) -> Protections:
-    """What is on in this mode. Raises SandboxError when it does not work here."""
+    """The protections of a mode. Raises SandboxError if it does not work here."""
     if not sys.platform.startswith("linux"):
         raise SandboxError(f"{mode}: only on Linux, and this is {sys.platform}")
     if mode == "bubblewrap" and shutil.which("bwrap") is None:
         raise SandboxError("bubblewrap: no bwrap is installed")
     limits = {"timeout_s": 20.0, "memory_mb": 1024, "output_bytes": 4096, "processes": 2}
-    # Not only started: where the machine's own files were in sight, nothing would be kept apart.
+    # Starting is not enough: if the machine's own files are visible, nothing is isolated.
     code = b"import os; print(os.path.exists('/proc/self') or os.listdir('.') or 'apart')"
     completed, missing = _run(mode, code, b"", limits)
     if (completed.status, completed.stdout) != ("ok", "apart\n"):
@@ -183,73 +181,9 @@ def _probe_mode(mode: str) -> Protections:
         raise SandboxError(f"{mode}: a trial program ended wrongly: {reason[-500:]}")
     if mode == "bubblewrap":
         missing += [FILE_COUNT]
-    missing += [f"hiding {path}" for path in _layout()["visible"]]
+    missing += [f"hiding {path}" for path in layout()["visible"]]
     on = [name for name in (*KEPT_APART, *WATCHED, FILE_COUNT, FILTER) if name not in missing]
     return Protections(mode, tuple(on), tuple(missing))
-
-
-# --- What a program can see -------------------------------------------------------------------
-
-
-def _layout() -> dict[str, Any]:
-    """Folders to show read-only, links to make, folders to hide, secrets that stay visible."""
-    paths = sysconfig.get_paths()
-    needed = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
-    needed += [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    needed += [os.path.dirname(os.path.realpath(sys.executable))]
-    wanted = [path for path in (*SYSTEM, *SYSTEM_FILES, *needed) if os.path.exists(path)]
-    real = {path: os.path.realpath(path) for path in wanted}
-    binds: list[str] = []
-    for path in sorted(set(real.values()) - {"/"}, key=len):
-        if not _is_inside(path, binds):
-            binds.append(path)
-    # A link for each name that leads elsewhere, outermost first: the rest follows from it.
-    links: dict[str, str] = {}
-    for path in sorted(real, key=len):
-        if path != real[path] and not _is_inside(path, [*binds, *links]):
-            links[path] = real[path]
-    shortcuts = [
-        path
-        for path in ("/tmp", "/dev/shm")
-        if not any(_is_inside(known, [path]) for known in (*binds, *links))
-    ]
-
-    hidden: list[str] = []
-    visible: list[str] = []
-    for secret in sorted(_secrets() - {paths["purelib"], paths["platlib"]}, key=len):
-        if _is_inside(secret, [*LIBRARIES, *hidden]) or not _is_inside(secret, binds):
-            continue
-        if not any(_is_inside(path, [secret]) for path in real.values()):
-            hidden.append(secret)
-        elif secret not in SYSTEM:
-            visible.append(secret)
-    return {
-        "binds": binds,
-        "links": links,
-        "hidden": hidden,
-        "visible": visible,
-        "shortcuts": shortcuts,
-        "devices": [path for path in DEVICES if os.path.exists(path)],
-    }
-
-
-def _secrets() -> set[str]:
-    """The folders of the user that lie where Python does now and then."""
-    project = Path(__file__).resolve().parents[3]
-    found = {str(project), str(project / "runs")}
-    for variable in ("INTUITOR_RUNS", "INTUITOR_CACHE"):
-        if os.environ.get(variable):
-            found.add(os.path.expanduser(os.environ[variable]))
-    with contextlib.suppress(RuntimeError):  # a user without a home
-        found.add(str(Path.home()))
-    with contextlib.suppress(FileNotFoundError):  # a working directory that was deleted
-        found.add(os.getcwd())
-    return {path for path in map(os.path.realpath, found) if os.path.isdir(path)}
-
-
-def _is_inside(path: str, folders: Sequence[str]) -> bool:
-    """Whether the path is one of the folders or lies in one."""
-    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 # --- One run ----------------------------------------------------------------------------------
@@ -267,14 +201,14 @@ def _request(mode: str, folder: str, limits: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         **limits,
-        **(_layout() if mode != "none" else {}),
+        **(layout() if mode != "none" else {}),
         "mode": mode,
         "parent": os.getpid(),
         "own_id": 0,
         "files_mb": FILES_MB,
         "bubblewrap": shutil.which("bwrap"),
         "executable": os.path.realpath(sys.executable),
-        # -I would make Python deaf to PYTHONHASHSEED, and sets differ from run to run.
+        # With -I Python would ignore PYTHONHASHSEED, and sets would differ from run to run.
         "argv": [sys.executable, "-s", "-P", "-B", program],
         "environment": environment,
     }
@@ -283,7 +217,7 @@ def _request(mode: str, folder: str, limits: dict[str, Any]) -> dict[str, Any]:
 def _run(
     mode: str, code: bytes, stdin: bytes, limits: dict[str, Any]
 ) -> tuple[Completed, list[str]]:
-    """Run the program in this mode: how it ended, and which protections were missing."""
+    """How a program ended in a mode, and which protections were missing."""
     with contextlib.ExitStack() as stack:
         try:
             folder = ""
@@ -319,7 +253,7 @@ def _ends_in_memory_error(stderr: str) -> bool:
 
 
 class _Run:
-    """A supervisor (`jail`) and the ends of its pipes that are ours."""
+    """A supervisor (`jail`) and this process's ends of its pipes."""
 
     def __init__(self, request: int, output_bytes: int) -> None:
         self.room = output_bytes
@@ -350,10 +284,10 @@ class _Run:
         self.parts = {descriptor: bytearray() for descriptor in (*self.streams, self.report)}
 
     def read(self, timeout_s: float) -> dict[str, Any]:
-        """The supervisor's report; until it comes, what the program writes is read."""
+        """Read the program's output until the supervisor's report comes; return the report."""
         deadline = time.monotonic() + timeout_s + START_SECONDS
         stopped = False
-        # The report comes once everything has ended; an end of file may never come, because a
+        # The report comes once all processes have ended. An end of file may never come, because a
         # fork of this process may hold a copy of the pipe's other end.
         with selectors.DefaultSelector() as selector:
             for descriptor in self.parts:
@@ -381,7 +315,7 @@ class _Run:
         return [bytes(self.parts[descriptor]) for descriptor in self.streams]
 
     def _take(self, descriptor: int) -> bool:
-        """Keep what the pipe holds, as far as the limit allows; whether there was something."""
+        """Keep the content of a pipe up to the limit; return whether there was any."""
         try:
             block = os.read(descriptor, 65536)
         except BlockingIOError:
@@ -399,7 +333,7 @@ class _Run:
             os.write(self.lease, b"stop")
 
     def close(self) -> None:
-        """End the program and the supervisor, if an exception left them, and wait for them."""
+        """End the program and the supervisor if they still run, and wait for them."""
         try:
             if self.process.poll() is None:
                 self._stop()

@@ -1,13 +1,13 @@
-"""The launcher of `sandbox`: builds the namespaces, starts the program in them, watches it.
+"""The launcher of `sandbox`: builds namespaces, starts the program in them and watches it.
 
-It runs as a script in a process of its own, with nothing but the standard library:
+It runs as a script in its own process, with only the standard library:
 
     sandbox -> supervisor -> first process (pid 1 inside) -> the program
 
-The supervisor stays outside of the namespaces, where the program can neither name nor reach it.
-The first process only limits, starts and reaps the program; a pipe that the program does not
-inherit carries its verdict, and when it ends the kernel ends everything else in its namespace.
-The modules imported here are those that load fast: it starts once for every program.
+The supervisor stays outside of the namespaces, where the program cannot name or reach it. The first
+process limits, starts and reaps the program. A pipe that the program does not inherit carries its
+verdict; when the first process ends, the kernel ends all others in its namespace. Only modules that
+load fast are imported, since this starts once for every program.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIRST_ID = 2_000_000  # programs that root starts: ids that no account or contai
 
 
 def _supervise(report: int, lease: int) -> NoReturn:
-    """Run what standard input asks for and write how it ended to `report`, once all is gone."""
+    """Run the request on standard input; once all processes ended, write the result to `report`."""
     with os.fdopen(os.dup(0), "rb") as file:
         request, code, text = marshal.load(file)
     try:
@@ -51,12 +51,12 @@ def _supervise(report: int, lease: int) -> NoReturn:
         answer = {"failed": f"{type(error).__name__}: {error}"}
     _end_all(request.get("child", 0))
     os.write(report, marshal.dumps(answer))
-    os._exit(0)  # to tidy up an interpreter takes as long as to start one
+    os._exit(0)  # closing an interpreter takes as long as starting one
 
 
 def _die_with_parent(request: dict[str, Any]) -> None:
     if request["mode"] == "none":
-        return  # killed at once, the supervisor could not end the program: the lease tells it
+        return  # a supervisor killed at once could not end the program; the lease stops it
     sc.call("prctl", sc.PR_SET_PDEATHSIG, cell.SIGKILL, 0, 0, 0)
     if os.getppid() != request["parent"]:
         raise RuntimeError("its parent has ended")
@@ -129,7 +129,7 @@ def _start(request: dict[str, Any], code: bytes, text: bytes, status: int, their
     os.close(status)
     try:
         if cell.LINUX:
-            # The kernel's memory killer takes the program rather than the evaluation.
+            # If memory runs out, the kernel kills the program rather than the evaluation.
             with contextlib.suppress(OSError):
                 cell.write("/proc/self/oom_score_adj", "1000")
         if request["mode"] == "bubblewrap":
@@ -160,23 +160,14 @@ def _become_bubblewrap(request: dict[str, Any], code: bytes, theirs: int) -> NoR
     argv += ["--perms", "0444", "--ro-bind-data", str(program), cell.PROGRAM]
     for module in (__file__, cell.__file__, sc.__file__):
         argv += ["--ro-bind", module, f"/launcher/{os.path.basename(module)}"]
-    argv += [
-        "--remount-ro",
-        "/",
-        "--chdir",
-        cell.BOX,
-        "--",
-        request["executable"],
-        "-I",
-        "-S",
-        "-B",
-    ]
+    argv += ["--remount-ro", "/", "--chdir", cell.BOX, "--"]
+    argv += [request["executable"], "-I", "-S", "-B"]
     argv += ["/launcher/jail.py", "first", str(theirs), str(copy)]
     os.execve(argv[0], argv, {})
 
 
 def _excess(child: int, request: dict[str, Any]) -> str | None:
-    """ "memory" or "killed" when the program and what it started are too much in all."""
+    """ "memory" or "killed" if the program and its children exceed a limit together."""
     ours = {child}
     if request["mode"] == "bubblewrap":
         ours.update(_children(child))  # the first process is bubblewrap's child
@@ -193,7 +184,7 @@ def _excess(child: int, request: dict[str, Any]) -> str | None:
 
 
 def _children(pid: int) -> Iterator[int]:
-    # A process may end while it is looked at: then it has no children.
+    # A process that ends meanwhile has no children.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -209,13 +200,13 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _end_all(child: int) -> None:
-    """Kill everything below this process and return when it is gone.
+    """Kill all descendants of this process and wait for their end.
 
-    When the first process of a namespace ends, the kernel has ended all others before.
+    When the first process of a namespace has ended, the kernel has ended all others.
     """
     with contextlib.suppress(ChildProcessError):
         while True:
-            # By itself too: without a list of descendants it is all that can be named.
+            # The child too, since without /proc there is no list of descendants.
             for pid in {child, *(_descendants(os.getpid()) if cell.LINUX else ())} - {0}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, cell.SIGKILL)
@@ -227,7 +218,7 @@ def _end_all(child: int) -> None:
 
 
 def _file(content: bytes) -> int:
-    """A descriptor of an unnamed file in memory that holds `content` and cannot be changed."""
+    """A descriptor of an unnamed, unchangeable file in memory with this content."""
     if not cell.LINUX:
         import tempfile
 
@@ -252,12 +243,9 @@ def _read(path: str) -> bytes:
 
 
 def _is_mapped(number: int) -> bool:
-    """Whether the user namespace that this process is in has the id."""
-    for line in _read("/proc/self/uid_map").splitlines():
-        first, _, size = map(int, line.split())
-        if first <= number < first + size:
-            return True
-    return False
+    """Whether the user namespace of this process has the id."""
+    ranges = (map(int, line.split()) for line in _read("/proc/self/uid_map").splitlines())
+    return any(first <= number < first + size for first, _, size in ranges)
 
 
 if __name__ == "__main__":

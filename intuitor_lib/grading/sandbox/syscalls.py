@@ -1,7 +1,6 @@
-"""Linux system calls that the standard library lacks, and a filter that refuses most of them.
+"""Linux system calls that the standard library lacks, and a filter that refuses most others.
 
-Used by `jail`, which runs without the package: only the standard library is imported, and only
-what loads fast.
+Used by `jail`, which runs without the package and imports only what loads fast.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 __all__ = ["call", "clear_bounding_set", "clear_capabilities", "filter_calls", "mount", "protect"]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-SEALED = MS_RDONLY | MS_NOSUID | MS_NODEV
+READ_ONLY = MS_RDONLY | MS_NOSUID | MS_NODEV
 MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x2000000, 0x4000000, 0x8000000
@@ -48,8 +47,8 @@ def protect(target: str, flags: int, scope: int = AT_RECURSIVE) -> None:
     call("syscall", MOUNT_SETATTR, AT_FDCWD, path, scope, attributes, ctypes.sizeof(attributes))
 
 
-# Calls that reach other processes or the kernel's rarer parts, or that hold memory which no
-# limit of ours counts: their numbers on x86_64 and aarch64.
+# Numbers, on x86_64 and aarch64, of calls that reach other processes or rare parts of the kernel or
+# that hold memory which no limit counts.
 DENIED = {
     "x86_64": (
         *(101, 310, 311, 312, 438),  # ptrace, process_vm_readv, _writev, kcmp, pidfd_getfd

@@ -1,8 +1,8 @@
-"""Problems written for this project, for where the benchmarks cannot be had.
+"""Problems made by this project, for machines where the benchmarks are not available.
 
-Programs to write (`programming`, of the parts in `program_items`), the outputs of small functions
-(`program_outputs`), and instructions that a program can check (`instructions`). In: a number and
-a seed. Out: problems with their tests or checks. Uses: nothing of the library.
+Programs to write (`programming`, from the parts in `program_items`), outputs of small functions
+(`program_outputs`), and instructions that a program can check (`instructions`). In: a number and a
+seed. Out: problems with their tests or checks. Uses: nothing of the library.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
-"""Instructions whose following can be checked by a program, with the checks.
+"""Instructions that a program can check, with the checks: an embedded stand-in for IFEval.
 
-The form is that of IFEval, the text is our own. An instruction is made around an example response,
-from which its numbers are read, so that its checks cannot contradict each other.
+The form is that of IFEval, the text is our own. Each instruction is made from an example response,
+which gives its numbers, so that its checks cannot contradict each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Check", "Instruction", "broken_example", "instructions", "violations
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a response has to do; `arguments` are JSON values."""
+    """One requirement on a response; `arguments` are JSON values."""
 
     kind: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Instruction:
-    """A prompt with the checks it states and a response that passes them all."""
+    """A prompt, the checks that it states, and a response that passes them all."""
 
     id: str
     prompt: str
@@ -35,28 +35,27 @@ class Instruction:
     example: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, from which `from_dict` makes the instruction again."""
+        """JSON-ready values, the inverse of `from_dict`."""
         checks = [{"kind": c.kind, "arguments": dict(c.arguments)} for c in self.checks]
         return {"id": self.id, "prompt": self.prompt, "checks": checks, "example": self.example}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Instruction:
-        """The instruction of a row that `to_dict` made."""
+        """The instruction of a row from `to_dict`."""
         checks = tuple(Check(c["kind"], c["arguments"]) for c in row["checks"])
         return cls(row["id"], row["prompt"], checks, row["example"])
 
 
-# What may stand between the end of a sentence and white space.
+# Characters that may follow the end of a sentence before white space.
 CLOSING = "\"')]*»”’"
 
 # Checks
 
 
 def violations(checks: Sequence[Check], response: str) -> list[str]:
-    """Kinds of the checks that a response breaks, in their order; none if it follows them all.
+    """Kinds of the checks that a response fails, in their order.
 
-    A response without any letter or digit breaks every check. Whatever the text, this takes time
-    linear in its length.
+    A response without any letter or digit fails every check. Takes time linear in its length.
 
     Raises:
         ValueError: a check of unknown kind.
@@ -74,13 +73,13 @@ def _within(count: int, least: int | None, most: int | None) -> bool:
 
 
 def _words(text: str, least: int | None = None, most: int | None = None) -> bool:
-    """Parts between white space that hold a letter or a digit."""
+    """Counts parts between white space that have a letter or a digit."""
     words = sum(any(c.isalnum() for c in part) for part in text.split())
     return _within(words, least, most)
 
 
 def _sentences(text: str, count: int) -> bool:
-    """Parts between white space that end a sentence, and a last sentence without an end."""
+    """Counts parts between white space that end a sentence, and a last unfinished sentence."""
     ends = [part.rstrip(CLOSING).endswith((".", "!", "?")) for part in text.split()]
     return sum(ends) + (not ends[-1]) == count
 
@@ -95,12 +94,12 @@ def _case(text: str, case: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Text for comparing phrases: without outer white space, in one case."""
+    """Text for comparing phrases: stripped and without case."""
     return text.strip().casefold()
 
 
 def _paragraphs(text: str, count: int) -> bool:
-    """Groups of lines with something on them, between blank lines."""
+    """Counts groups of lines between blank lines."""
     filled = [bool(line.strip()) for line in text.split("\n")]
     return (
         sum(now and not before for before, now in zip([False, *filled], filled, strict=False))
@@ -114,14 +113,14 @@ def _bullets(text: str, count: int) -> bool:
 
 
 def _numbered(text: str, count: int) -> bool:
-    """Lines that start with "1. ", "2. " and so on; ")" may stand for "."."""
+    """Counts lines that start with "1. ", "2. " and so on, or with "1) "."""
     starts = (re.match(r"([0-9]{1,6})[.)]\s", line.strip()) for line in text.split("\n"))
     found = [start[1] for start in starts if start]
     return found == [str(i + 1) for i in range(count)]
 
 
 def _json(text: str, keys: Sequence[str]) -> bool:
-    """An object with exactly these keys and nothing around it but a code fence."""
+    """A JSON object with exactly these keys, alone or in a code fence."""
     text = text.strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text[text.index("\n") : -3]
@@ -230,7 +229,7 @@ ENDS = (
     "Until next time!",
     "And so it went.",
 )
-# What example responses are made of: no comma, and no word of the lists above.
+# Parts of example responses, without commas and words of the lists above.
 FILLER = re.split(
     r"\s+\|\s+",
     """It was worth the effort. | We took our time with it. | Nobody was in a hurry.
@@ -244,16 +243,16 @@ FILLER = re.split(
 
 
 def instructions(n: int, seed: int = 0) -> list[Instruction]:
-    """`n` instructions with distinct prompts; more of the same seed begin with these."""
+    """`n` instructions with distinct prompts; a larger `n` begins with the same ones."""
     if n < 0:
         raise ValueError(f"n={n}: a number of instructions is 0 or more")
-    # The text keeps the draws of one seed from being those of another one, shifted.
+    # With the text, no seed gives the draws of another seed, shifted.
     rng = random.Random(f"instructions {seed}")
     made: dict[str, Instruction] = {}
     while len(made) < n:
         draw = rng.choices((_prose, _list, _object, _choice), (10, 4, 2, 1))[0]
         prompt, checks, example = draw(rng, rng.choice(TOPICS))
-        # Few draws fail: a phrase may hold what another check forbids.
+        # A few draws fail, where a phrase has what another check forbids.
         if prompt not in made and not violations(checks, example):
             made[prompt] = Instruction(f"{seed}-{len(made)}", prompt, tuple(checks), example)
     return list(made.values())
@@ -263,7 +262,7 @@ Drawn = tuple[str, list[Check], str]
 
 
 def _prose(rng: random.Random, topic: str) -> Drawn:
-    """Sentences in one or more paragraphs, with one to three demands."""
+    """Sentences in one or more paragraphs, with one to three requirements."""
     demands = rng.sample(
         (
             *("words", "words", "sentences", "case", "keyword", "keyword", "forbidden", "start"),
@@ -272,7 +271,7 @@ def _prose(rng: random.Random, topic: str) -> Drawn:
         rng.choice((1, 2, 2, 3)),
     )
     if "sentences" in demands and "title" in demands:
-        # Whether a title is a sentence would be anybody's guess.
+        # It is unclear whether a title is a sentence.
         demands.remove("title")
     if "quoted" in demands:
         # The quotation marks come before a start and after an end.
@@ -320,7 +319,7 @@ def _finished(rng: random.Random, task: str, demands: list[str]) -> Drawn:
     cuts = [len(sentences) * i // count for i in range(count + 1)]
     text = "\n\n".join(" ".join(sentences[a:b]) for a, b in itertools.pairwise(cuts))
     if "title" in demands:
-        # In a line of its own it would be a paragraph or not, depending on who counts.
+        # In a line of its own it might be counted as a paragraph or not.
         asked.append("Include a title in double angular brackets, like <<title>>.")
         checks.append(Check("title"))
         text = f"<<A few words>> {text}"
@@ -334,7 +333,7 @@ def _finished(rng: random.Random, task: str, demands: list[str]) -> Drawn:
 def _worded(
     rng: random.Random, asked: list[str], checks: list[Check], text: str, demands: list[str]
 ) -> Drawn:
-    """The demands that hold for a text of any form: its case, its commas, its length."""
+    """Requirements on a text of any form: its case, its commas, its length."""
     if "case" in demands:
         case = rng.choice(("lower", "upper"))
         said = {"lower": "small letters only, no capital letters", "upper": "capital letters only"}
@@ -378,7 +377,7 @@ def _list(rng: random.Random, topic: str) -> Drawn:
         checks = [Check("numbered_list", {"count": count})]
         text = "\n".join(f"{i}. {entry}" for i, entry in enumerate(entries, 1))
     if "words" in demands:
-        # Whether the signs of a list are words is left open, so the bound is a generous one.
+        # List markers may or may not be counted as words, so the bound is generous.
         demands.remove("words")
         most = 10 * (len(text.split()) // 10) + 30
         asked.append(f"Write at most {most} words in all.")
@@ -412,7 +411,7 @@ def _choice(rng: random.Random, topic: str) -> Drawn:
 
 
 def broken_example(instruction: Instruction) -> str:
-    """The example with its first check broken, for tests of graders."""
+    """A response that fails the first check, for tests of graders."""
     check, example = instruction.checks[0], instruction.example
     given = check.arguments
     broken = {

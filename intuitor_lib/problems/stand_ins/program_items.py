@@ -1,7 +1,7 @@
-"""Parts and whole tasks that `programming` makes its problems of.
+"""Parts and whole tasks from which `programming` makes its problems.
 
-Rows of a table are `name :: English :: Python`; indented lines continue the row above them. What
-a row returns if nothing is left stands after `|`.
+Rows of a table are `name :: English :: Python`; indented lines continue the row above. After `|` is
+the result where nothing is left.
 """
 
 __all__: list[str] = []

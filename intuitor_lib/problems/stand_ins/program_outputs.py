@@ -67,9 +67,9 @@ LITERALS = {
 }
 
 # Rules are split at " | ". `{ints}` is an expression of that type, `{!ints}` a variable in scope
-# (one and the same throughout its rule), `{=ints}` the variable that a statement makes and `{.}`
-# that one again; `{ix:v}` is an expression on the local `@v`, which its own rules write as `$`.
-# A draw that raises or makes no sense is rejected when it is executed.
+# (the same one throughout its rule), `{=ints}` the variable that a statement makes and `{.}` that
+# variable again; `{ix:v}` is an expression on the local `@v`, which its own rules write as `$`.
+# A draw that raises or is trivial is rejected when it is executed.
 EXPRESSIONS = {
     "int": """len({ints}) | sum({ints}) | max({ints}) | min({ints}) | {ints}.count({num})
         | {text}.count({ch}) | {text}.find({ch}) | {ints}[{at}] | len(set({text})) | len({text})
@@ -185,17 +185,17 @@ STATEMENTS = {
 }
 SLOT = re.compile(r"\{(?:([!=]?)([a-z]+)(?::([a-z]))?|\.)\}")
 RULES = {
-    # A break of a line within a rule is one of this file.
+    # A line break within a rule only wraps this file.
     symbol: [rule.replace("\n        ", "") for rule in re.split(r"\s+\|\s", text)]
     for symbol, text in (LITERALS | EXPRESSIONS | STATEMENTS).items()
 }
 ELEMENTWISE = ("ix", "bx", "sc", "bc", "sw", "bw", "iw")
-# Their rules that hold nothing but literals, for where expressions are deep enough.
+# Rules with literals only, for expressions at the greatest depth.
 PLAIN = {
     symbol: [r for r in RULES[symbol] if all(slot[1] in LITERALS for slot in SLOT.findall(r))]
     for symbol in ELEMENTWISE
 }
-# The kinds of variables without which a rule cannot be written; numbers can be literals.
+# Kinds of variables that a rule needs in scope; numbers can be literals.
 NEEDS = {
     rule: [
         s[1] for s in SLOT.findall(rule) if s[1] in NAMES and s[0] != "=" and s[:2] != ("", "int")
@@ -205,7 +205,7 @@ NEEDS = {
 }
 BODIES = (["loop"], ["loop"], ["loop", "do"], ["do", "loop"], ["do", "do"], ["loop", "loop"])
 
-# Bare names assigned, literals combined, and things paired with themselves.
+# Assignments of bare names, combined literals, and operands paired with themselves.
 TRIVIAL = re.compile(
     r"(?m)^ *\w+ = [a-z]\w*$|(?<![-+*/%] )\b\d+ [-+*/%<>=]+ \d+\b|\b(\w+) [-<>=%]+ \1\b"
     r"|[(\[](\w+), (\2|\d+)[)\]]$|\(\d+, \d+\)|\((\w+), \4\)|(\w+\[-?\d\]), \5 |\(('.'), \6\)"
@@ -217,7 +217,7 @@ class _Rejected(Exception):
 
 
 class _TooLong(_Rejected):
-    """Code that takes more than `MAX_STEPS` turns of its loops."""
+    """Code with more than `MAX_STEPS` loop iterations."""
 
 
 FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
@@ -225,7 +225,7 @@ FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, Va
 
 @dataclass(frozen=True)
 class OutputQuestion:
-    """A function `f` as source, its arguments as the text between its brackets, repr of f(...)."""
+    """Source of a function `f`, its arguments as text, and repr of its result."""
 
     id: str
     code: str
@@ -234,14 +234,14 @@ class OutputQuestion:
 
 
 def output_questions(n: int, seed: int = 0) -> list[OutputQuestion]:
-    """`n` questions with distinct code; more of the same seed begin with these.
+    """`n` questions with distinct code; a larger `n` begins with the same ones.
 
     Outputs are literals of at most `MAX_OUTPUT` characters, differ from every argument and depend
     on the arguments; none makes up more than a few percent of the questions.
     """
     if n < 0:
         raise ValueError(f"n={n}: a number of questions is 0 or more")
-    # The text keeps the draws of one seed from being those of another one, shifted.
+    # With the text, no seed gives the draws of another seed, shifted.
     rng = random.Random(f"program outputs {seed}")
     questions: list[OutputQuestion] = []
     seen: set[str] = set()
@@ -275,10 +275,10 @@ def _draw(rng: random.Random) -> tuple[str, str, str]:
     value = ast.literal_eval(output)
     if isinstance(value, tuple) and any(repr(part) == repr(a) for part in value for a in given):
         raise _Rejected
-    # A function that ignores its input would ask about constants.
+    # A function that ignores its input is a question about constants.
     if all(other == output for other in others):
         raise _Rejected
-    # Without any one of its statements it has to do something else.
+    # Removing any one statement must change the results.
     body = tree.body[0].body
     for statement in body[:-1]:
         index = body.index(statement)
@@ -290,7 +290,7 @@ def _draw(rng: random.Random) -> tuple[str, str, str]:
 
 
 class _Writer:
-    """Writes one function: keeps the variables in scope and the names of the locals."""
+    """Writes one function, with its variables in scope and the names of its locals."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -316,11 +316,11 @@ class _Writer:
         return f"def f({', '.join(parameters)}):\n{code}"
 
     def _return(self, body: str, parameters: list[str]) -> str:
-        """A last line that reads what no line before it has read."""
+        """A last line that reads the variables that no line before it has read."""
         counts = Counter(re.findall(r"\w+", body))
         missing = []
         for name in (name for names in self.scope.values() for name in names):
-            # A variable made here has to be read after the line that makes it.
+            # A variable made here must be read in a later line.
             if counts[name] < (1 if name in parameters else 2):
                 missing.append(name)
         for _ in range(RETURNS_TRIED):
@@ -405,7 +405,7 @@ def _rules(symbol: str, plain: bool, kinds: tuple[str, ...]) -> list[str]:
 
 @functools.cache
 def _bracketed(text: str) -> str:
-    """An operand in brackets if an operator outside of them would otherwise split it."""
+    """An operand, in brackets if an operator around it would otherwise split it."""
     node = ast.parse(text.replace("@", "_").replace("$", "_"), mode="eval").body
     return f"({text})" if isinstance(node, ast.BinOp | ast.UnaryOp | ast.IfExp) else text
 
@@ -424,7 +424,7 @@ class _Bounded(ast.NodeTransformer):
 def _outputs(
     tree: ast.Module, arguments: list[list[Any]], *, output_needed: bool = False
 ) -> list[str]:
-    """repr of what `f` returns for each list of arguments, the name of its error if it raises.
+    """repr of the result of `f` for each list of arguments, or the name of its error.
 
     With `output_needed`, an error on the first of them is `_Rejected`.
     """
@@ -441,7 +441,7 @@ def _outputs(
     outputs = []
     for values in arguments:
         turns = 0
-        # Functions may change their arguments, which are shown as they were.
+        # Functions may change their arguments, which are shown unchanged.
         copies = [v.copy() if isinstance(v, list | dict) else v for v in values]
         try:
             outputs.append(repr(namespace["f"](*copies)))
@@ -453,7 +453,7 @@ def _outputs(
 
 
 def _argument(rng: random.Random, kind: str) -> Any:
-    """An argument of a kind, as varied as those that people write."""
+    """A random argument of a kind, varied as if written by hand."""
     if kind == "int":
         return rng.choice((rng.randint(1, 9), rng.randint(10, 99), rng.randint(100, 5000)))
     if kind == "ints":

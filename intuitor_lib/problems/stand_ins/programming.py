@@ -32,17 +32,17 @@ WRITE_PROGRAM = (
 )
 
 SPLITS = {"train": 440, "test": 220}
-# Problems of each way of making them, before those that repeat a behaviour are dropped.
+# Problems drawn of each form, before those that repeat a behaviour are dropped.
 DRAWN = {"numbers": 340, "words": 210, "text": 190, "number": 130, "grid": 70}
 TESTS, EXAMPLES, INPUTS = 8, 2, 60
-# Results that say little as an example.
+# Results that are poor examples.
 EMPTY = ("0", "-1", "1", "[]", "''", "{}")
 STDIN_SHARE = 0.4
 
 
 @dataclass(frozen=True)
 class ProgrammingProblem:
-    """A problem statement with its tests and a right program.
+    """A problem statement with its tests and a correct program.
 
     `kind` is "function" (tests are a list of arguments as literals, and repr of the value that
     `entry_point` returns for them) or "stdin" (input text and expected output text).
@@ -58,7 +58,7 @@ class ProgrammingProblem:
 
     @property
     def request(self) -> str:
-        """The whole message to a model: the problem, its starter code, what to reply with."""
+        """The message to a model: the problem, its starter code, the form of the reply."""
         start = f"\n\n{START_FROM}```python\n{self.starter_code}\n```" if self.starter_code else ""
         how = WRITE_FUNCTION if self.kind == "function" else WRITE_PROGRAM
         return f"{self.prompt}{start}\n\n{how}"
@@ -75,7 +75,7 @@ class ProgrammingProblem:
 
 
 class _Task(NamedTuple):
-    """What a problem asks for, before it is one of functions or of programs.
+    """The task of a problem, to be solved by a function or by a program.
 
     `request` follows "Return" or "Print"; `body` is that of a function.
     """
@@ -88,7 +88,7 @@ class _Task(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """A form of input: parameters, what is said of them, code that reads them, a draw of one."""
+    """A form of input: parameters, their description, code that reads them, a random draw."""
 
     parameters: str
     function: str
@@ -98,8 +98,8 @@ class _Shape(NamedTuple):
     edge: tuple[Any, ...]
 
 
-# Lengths say nothing of words cut down to one letter; of results with two characters each,
-# "the last three" could be taken for characters.
+# The length of words cut to one letter is always 1; for results of two characters each, "the last
+# three" could mean characters.
 UNCLEAR = {
     **dict.fromkeys(
         ("initials", "final_letters"), ("letters", "longest", "shortest", "lengths", "by_size")
@@ -223,7 +223,7 @@ def programming_problems(split: str, n: int | None = None) -> list[ProgrammingPr
 
 
 def _rows(table: str) -> list[list[str]]:
-    """Cells of a table of `program_items`; lines that go on another one are joined to it."""
+    """Cells of a table of `program_items`; continuation lines are joined."""
     lines = re.sub(r"\n {4}", " ", table.strip()).split("\n")
     return [
         [re.sub(r" *\\n", "\n", c.strip()) for c in re.split(r"(?<!\S)::(?!\S)", x)] for x in lines
@@ -263,7 +263,7 @@ def _tasks() -> Iterator[_Task]:
 def _pipeline(
     shape: str, noun: str, source: str, kept: list[str], done: list[str], made: list[str]
 ) -> _Task:
-    """Keep some values, do something to each, return something of the results."""
+    """Keep some values, change each, return something of the results."""
     request, empty = made[1].split("|")
     origin = {"text": "text", "number": "number"}.get(shape, "list")
     steps = f"From the {origin}, take {kept[1]}. " if kept[2] else ""
@@ -322,7 +322,7 @@ def _pools() -> dict[str, tuple[ProgrammingProblem, ...]]:
 
 
 def _shorter(task: _Task) -> Iterator[_Task]:
-    """The task without what it does to each value, and without the choice of values."""
+    """The task without the change of each value, and without the choice of values."""
     pipeline = re.fullmatch(r"values = \[(.+?) for x in (.+?)( if .+)?\]\n(.+)", task.body)
     if pipeline and task.shape != "grid":
         done, source, kept, end = pipeline.groups(default="")
@@ -333,7 +333,7 @@ def _shorter(task: _Task) -> Iterator[_Task]:
 
 
 def _outputs(task: _Task, inputs: list[tuple[Any, ...]]) -> list[str]:
-    """repr of what the solution returns for each input."""
+    """repr of the solution's return value for each input."""
     namespace: dict[str, Any] = {}
     exec(_function("solve", task), namespace)
     return [repr(namespace["solve"](*arguments)) for arguments in inputs]
@@ -346,7 +346,7 @@ def _function(name: str, task: _Task) -> str:
 
 
 def _is_generic(outputs: list[str], inputs: list[tuple[Any, ...]]) -> bool:
-    """Whether a program that does nothing of the task gets more than half of it right."""
+    """Whether a program that ignores the task passes more than half of its tests."""
     rivals = [[repr(given[0]) for given in inputs]]
     rivals.append([repr(len(g[0])) if hasattr(g[0], "__len__") else "1" for g in inputs])
     rivals += [[value] * len(inputs) for value in dict.fromkeys(outputs)]
@@ -357,7 +357,7 @@ def _is_generic(outputs: list[str], inputs: list[tuple[Any, ...]]) -> bool:
 
 
 def _telling(rng: random.Random, outputs: list[str], others: list[list[str]]) -> list[int]:
-    """Places of inputs that tell a task from all others of its shape, the edge case first."""
+    """Indices of inputs that distinguish a task from all others of its shape, edge case first."""
     order = rng.sample(range(1, len(outputs)), len(outputs) - 1)
     left = [other for other in others if other != outputs and other[0] == outputs[0]]
     tests = [0]
@@ -370,12 +370,12 @@ def _telling(rng: random.Random, outputs: list[str], others: list[list[str]]) ->
 
 
 def _shown(rng: random.Random, outputs: list[str], tests: list[int]) -> list[int]:
-    """Places of the examples of the statement: no tests, with results that tell something."""
+    """Indices of the examples of the statement: not among the tests, with telling results."""
     free = [i for i in rng.sample(range(len(outputs)), len(outputs)) if i not in tests]
     first: dict[str, int] = {}
     for i in free:
         first.setdefault(outputs[i], i)
-    # Sorting is stable: results that say little come last.
+    # Sorting is stable: poor examples come last.
     return sorted(first.values(), key=lambda i: outputs[i] in EMPTY)[:EXAMPLES]
 
 
@@ -428,6 +428,6 @@ def _typed(arguments: tuple[Any, ...]) -> str:
 
 
 def _printed(output: str) -> str:
-    """What a program prints for a value given by its repr."""
+    """The output of a program for a value given by its repr."""
     value = ast.literal_eval(output)
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) + "\n"

@@ -1,4 +1,4 @@
-r"""Letters, JSON fields, Python values and programs as models write them, and hostile texts."""
+r"""JSON fields, Python values and programs as models write them, and hostile texts."""
 
 import json
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from intuitor_lib.grading.choices import extract_choice
 from intuitor_lib.grading.forms import (
     code_answer_type,
-    extract_choice,
     extract_code,
     extract_field,
     reasons_before_json,
@@ -20,76 +20,6 @@ from intuitor_lib.grading.forms import (
 ROOT = Path(__file__).parents[2]
 CRUXEVAL = ROOT.parent / "shared" / "data" / "cruxeval.jsonl"
 PROSE = "First we look at what the loop does with every element of the list. "
-
-
-class TestChoice:
-    @pytest.mark.parametrize(
-        ("text", "letter"),
-        [
-            ("The answer is (C).", "C"),
-            ("the answer is (c)", "C"),
-            ("Answer: C", "C"),
-            ("**Answer:** C", "C"),
-            ("**Answer**: **(C) 42**", "C"),
-            ("Final answer: $D$", "D"),
-            ("Answer: C. Nucleus", "C"),
-            ("The correct option is B because x > 0.", "B"),
-            ("The best choice is option D", "D"),
-            ("The answer is A.", "A"),
-            ("The answer is A because both grow.", "A"),
-            ("The answer is I.", "I"),
-            ("B is the correct answer.", "B"),
-            (r"so $\boxed{C}$", "C"),
-            (r"\boxed{\text{(C)}}", "C"),
-            (r"\boxed{\textbf{(D) } 12}", "D"),
-            (r"The answer is $\boxed{\text{E}}$", "E"),
-            ("The answer is (B). Wait: the answer is (D).", "D"),
-            (r"The answer is (B). No, \boxed{D}", "D"),
-            (r"\boxed{D}, so the answer is (B)", "B"),
-            ("I weigh both.\n\nIt is **C**.", "C"),
-            ("**B**: no.\n**C**: yes.\n\nTherefore it is **(C)**", "C"),
-            ("The answer is **C**, not **D**.", "C"),
-            ("C", "C"),
-            ("(C)", "C"),
-            ("Reasoning.\n\nC.", "C"),
-            ("Reasoning.\nC. Nucleus", "C"),
-            ("It grows, so it must be (C).", "C"),
-            ("Therefore, J", "J"),
-            ("I'd say (B)", "B"),
-        ],
-    )
-    def test_stated(self, text, letter):
-        assert extract_choice(text) == letter
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "I think so.",
-            "A good question. I do not know.",
-            "The answer is A vector.",
-            "The answer is I think unknown",
-            "The answer is A or B",
-            "The answer is (A) and (C).",
-            "The answer is not B",
-            "the answer is a vector",
-            "It contains vitamin C.",
-            "A. one\nB. two\nC. three",
-            r"\boxed{A + B}",
-            r"\boxed{42}",
-            "The answer is K.",
-            "Answer: C3PO",
-            "The answers differ. (C) is one option among many here",
-        ],
-    )
-    def test_nothing_is_guessed(self, text):
-        assert extract_choice(text) is None
-
-    def test_letters(self):
-        assert extract_choice("Answer: E", "ABCD") is None
-        assert extract_choice("Answer: E", "ABCDE") == "E"
-        with pytest.raises(ValueError, match=r"letters is 'A-D'.*capital"):
-            extract_choice("Answer: C", "A-D")
 
 
 class TestField:
@@ -394,8 +324,8 @@ def test_no_text_raises_takes_long_or_ends_the_process():
     # stack may be smaller.
     source = """
 import sys, threading
-sys.path.insert(0, "tests")
-from test_answer_forms import HOSTILE, slowest
+sys.path.insert(0, "tests/grading")
+from test_forms import HOSTILE, slowest
 thread = threading.Thread(target=lambda: print(slowest(HOSTILE)))
 thread.start()
 thread.join()

@@ -1,4 +1,4 @@
-"""Records and tables."""
+"""Records of notebooks."""
 
 import math
 
@@ -6,22 +6,6 @@ import pytest
 
 from intuitor_lib.report.records import load_record, save_record
 from intuitor_lib.report.tables import Table
-
-
-def test_a_table_reads_as_text_and_escapes_as_html():
-    table = Table(["metric", "after"], [["accuracy", 0.5], ["<script>", "a & b"]], "n = 4")
-    lines = str(table).splitlines()
-    assert lines[0].split() == ["metric", "after"]
-    assert lines[2].split() == ["accuracy", "0.5"]
-    assert lines[-1] == "n = 4"
-    assert "<script>" not in table._repr_html_()
-    assert "&lt;script&gt;" in table._repr_html_()
-    assert str(Table(**table.to_dict())) == str(table)
-
-
-def test_a_row_of_another_width_is_refused():
-    with pytest.raises(ValueError, match="1 cells under 2 headings"):
-        Table(["a", "b"], [["x"]], "")
 
 
 def test_a_record_comes_back_and_a_missing_one_names_the_command(tmp_path):
