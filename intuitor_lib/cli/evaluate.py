@@ -1,23 +1,21 @@
-"""The verbs of the console script that evaluate, and those that show and check evaluations."""
+"""Commands that evaluate, and that show, compare and check evaluations."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from ..evaluation.benchmarks.sources import FOLDER_VARIABLE, benchmarks_folder
+from ..evaluation.benchmarks.sources import benchmarks_folder
 from ..recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
-from ..store.files import write_text
 from ..store.run_store import RunStore
+from .arguments import add_shared, print_table
 
 __all__ = ["add_verbs"]
 
 
-def add_verbs(new: Callable[[str, Any, str], argparse.ArgumentParser], add_runs: Any) -> None:
-    """Add the verbs; `new(name, command, text)` makes a parser, `add_runs` adds --runs to it."""
+def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands; `new(name, command, text)` makes the parser of one."""
     new("benchmarks", _benchmarks, "list the benchmarks: source, licence, what they stand in for")
 
     verb = new("evaluate", _evaluate, "evaluate a model, an adapter or a run on benchmarks")
@@ -27,14 +25,14 @@ def add_verbs(new: Callable[[str, Any, str], argparse.ArgumentParser], add_runs:
         action="append",
         required=True,
         metavar="NAME",
-        help="a name of `intuitor benchmarks`; several times; 'embedded' is all that need no hub",
+        help="a name of `intuitor benchmarks`, repeatable; 'embedded' is all that need no hub",
     )
     verb.add_argument("--base", action="store_true", help="the policy the run started from")
     verb.add_argument("--adapter", metavar="DIR", help="a PEFT adapter to put on the model")
     verb.add_argument("--revision", help="of the model on the hub")
     verb.add_argument("--quantization", choices=("none", "nf4"), help="of a model; default none")
-    verb.add_argument("--dtype", help="of computing; default auto")
-    verb.add_argument("--n", type=int, help="how many items, drawn by the seed; default all")
+    verb.add_argument("--dtype", help="compute dtype; default auto")
+    verb.add_argument("--n", type=int, help="number of items, drawn by the seed; default all")
     verb.add_argument("--seed", type=int, default=0, help="of items and sampling; default 0")
     verb.add_argument("--temperature", type=float, default=0.0, help="default 0, greedy")
     verb.add_argument("--samples", type=int, default=1, help="completions per item, for pass@k")
@@ -46,40 +44,21 @@ def add_verbs(new: Callable[[str, Any, str], argparse.ArgumentParser], add_runs:
     )
     verb.add_argument("--batch-size", type=int, help="completions at a time; default 32")
     verb.add_argument("--no-certainty", action="store_true", help="leave self-certainty out")
-    _add_folder(verb)
-    _add_csv(verb)
-    add_runs(verb)
+    add_shared(verb, "--benchmarks", "--csv", "--runs")
 
     verb = new("evaluations", _evaluations, "the scores of every stored evaluation")
     verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
     verb.add_argument("--paper", action="store_true", help="as the columns of the paper's Table 1")
-    _add_csv(verb)
-    add_runs(verb)
+    add_shared(verb, "--csv", "--runs")
 
     verb = new("compare", _compare, "compare two policies on the same items")
     verb.add_argument("before", help="a run's id, a policy's name or an evaluation's id")
     verb.add_argument("after", help="the same")
-    _add_csv(verb)
-    add_runs(verb)
+    add_shared(verb, "--csv", "--runs")
 
-    verb = new("check", _check, "check grading: gold answers score 1, spoiled ones 0")
+    verb = new("check", _check, "check grading: reference answers score 1, corrupted ones 0")
     verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default all at hand")
-    _add_folder(verb)
-
-
-def _add_folder(parser: argparse.ArgumentParser) -> None:
-    text = f"folder of benchmark files; default ${FOLDER_VARIABLE}"
-    parser.add_argument("--benchmarks", metavar="DIR", help=text)
-
-
-def _add_csv(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--csv", metavar="FILE", help="write the table there too")
-
-
-def _show(table: Any, csv: str | None) -> None:
-    print(table)
-    if csv is not None:
-        write_text(Path(csv), table.to_csv())
+    add_shared(verb, "--benchmarks")
 
 
 def _benchmarks(options: argparse.Namespace) -> int:
@@ -98,7 +77,7 @@ def _benchmarks(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluation.benchmarks.benchmarks import EMBEDDED, get_benchmark
 
-    # Names are checked before torch is even imported.
+    # Names are checked before torch is imported.
     names: list[str] = []
     for name in options.benchmark:
         names += EMBEDDED if name == "embedded" else [get_benchmark(name).name]
@@ -106,12 +85,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluation.evaluation import BENCHMARKS_OWN, evaluate
     from ..evaluation.scoreboard import evaluation_table
 
-    policy: Any = options.model
+    policy = options.model
     if options.base:
-        policy = _run(options).recipe
-    prompt = BENCHMARKS_OWN
-    if options.system_prompt is not None:
-        prompt = SYSTEM_PROMPTS.get(options.system_prompt, options.system_prompt)
+        try:
+            policy = RunStore(options.runs)[options.model].recipe
+        except KeyError as error:
+            raise InputError(f"--base needs a run: {error.args[0]}") from error
+    prompt = options.system_prompt
+    prompt = BENCHMARKS_OWN if prompt is None else SYSTEM_PROMPTS.get(prompt, prompt)
     records = []
     for name in dict.fromkeys(names):
         record = evaluate(
@@ -136,18 +117,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         judge = judging_command(record.path)
         if judge is not None:
             print(f"{name}: judge the outputs with\n  {judge}", file=sys.stderr)
-    _show(evaluation_table(records), options.csv)
+    print_table(evaluation_table(records), options.csv)
     print()
     for record in records:
         print(record.path.resolve())
     return 0
-
-
-def _run(options: argparse.Namespace) -> Any:
-    try:
-        return RunStore(options.runs)[options.model]
-    except KeyError as error:
-        raise InputError(f"--base needs a run: {error.args[0]}") from error
 
 
 def _evaluations(options: argparse.Namespace) -> int:
@@ -160,7 +134,7 @@ def _evaluations(options: argparse.Namespace) -> int:
     if not records:
         print(f"no evaluations in {store.root}", file=sys.stderr)
         return 0
-    _show((paper_table if options.paper else evaluation_table)(records), options.csv)
+    print_table((paper_table if options.paper else evaluation_table)(records), options.csv)
     return 0
 
 
@@ -169,7 +143,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     store = RunStore(options.runs)
     sides = [find_evaluations(store, name) for name in (options.before, options.after)]
-    _show(comparison_table(*sides), options.csv)
+    print_table(comparison_table(*sides), options.csv)
     return 0
 
 
@@ -197,18 +171,17 @@ def _check(options: argparse.Namespace) -> int:
         wrong |= bool(found["odd"])
         for line in found["odd"]:
             print(f"{benchmark.name} {line}", file=sys.stderr)
-        golds = "graded by an outside judge, or no golds" if not found["n"] else ""
+        without = "graded by an outside judge, or no reference answers" if not found["n"] else ""
         rows.append(
             [
                 benchmark.name,
                 f"{found['n']} of {len(items)}",
                 f"{found['right']}/{found['n']}",
                 f"{found['wrong']}/{found['n']}",
-                golds or f"{found['seconds']:.1f} s",
+                without or f"{found['seconds']:.1f} s",
             ]
         )
-    caption = "Completions made from the gold answers; of the spoiled ones none should be right."
-    print(
-        Table(["benchmark", "items with a gold", "gold right", "spoiled right", ""], rows, caption)
-    )
+    caption = "Completions made from reference answers; no corrupted one should be graded right."
+    header = ["benchmark", "items with a reference", "reference right", "corrupted right", ""]
+    print(Table(header, rows, caption))
     return int(wrong)

@@ -1,4 +1,4 @@
-"""The verbs of the console script that look after the run store, and the preflight."""
+"""Commands that manage the run store, and the preflight."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..recipe.constants import InputError
 from ..recipe.recipe import Recipe
 from ..store.evaluations import EvaluationRecord
-from ..store.files import files, write_text
+from ..store.files import files
 from ..store.locks import owner
 from ..store.run_store import RunStore
 from ..store.runs import Run
+from .arguments import add_recipe, add_shared, print_table, read_recipe
 
 if TYPE_CHECKING:
     from ..report.tables import Table
@@ -25,58 +26,43 @@ if TYPE_CHECKING:
 
 __all__ = ["add_verbs"]
 
-_LARGE = ("model/", "checkpoints/")
 
-
-def add_verbs(
-    new: Callable[[str, Any, str], argparse.ArgumentParser],
-    add_runs: Any,
-    add_recipe: Callable[[argparse.ArgumentParser], None],
-    read_recipe: Callable[[argparse.Namespace], Recipe],
-) -> None:
-    """Add the verbs; `new(name, command, text)` makes a parser, the others their arguments."""
+def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands; `new(name, command, text)` makes the parser of one."""
     verb = new("runs", _runs, "list the runs of the store; show, verify, export or delete some")
     verb.add_argument(
         "action",
         nargs="?",
         default="list",
-        choices=["list", *_ACTIONS],
+        choices=[*_ACTIONS],
         help="list (default); show: settings, state, alarms; verify: checksums of all or some, "
-        "exit status 1 where one is damaged; export: a zip of the small records; delete",
+        "exit status 1 if one is damaged; export: a zip of the small records; delete",
     )
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs, or 'evaluations/NAME'")
     verb.add_argument("--json", action="store_true", help="list as JSON")
     verb.add_argument("--output", metavar="FILE", default="runs.zip", help="of export")
     verb.add_argument("--adapters", action="store_true", help="export trained adapters too")
     verb.add_argument("--yes", action="store_true", help="delete without a question")
-    add_runs(verb)
+    add_shared(verb, "--runs")
 
-    def look(options: argparse.Namespace) -> int:
-        return _preflight(read_recipe(options), options)
-
-    verb = new(
-        "preflight", look, "look at a training before it begins; exit status 1: do not begin it"
-    )
+    text = "check a training before it begins; exit status 1: do not begin it"
+    verb = new("preflight", _preflight, text)
     add_recipe(verb)
     verb.add_argument(
         "--dataset",
         action="append",
         metavar="NAME",
-        help="these problems instead, several times to compare them; a generator's configuration "
+        help="these problems instead, repeatable to compare them; a generator's configuration "
         """as JSON behind its name: 'reasoning-gym:chain_sum {"max_terms": 2}'""",
     )
-    verb.add_argument("--csv", metavar="FILE", help="write the comparison there too")
-    add_runs(verb)
+    add_shared(verb, "--csv", "--runs")
 
 
 def _runs(options: argparse.Namespace) -> int:
-    store = RunStore(options.runs)
-    if options.action == "list":
-        return _list(store, as_json=options.json)
-    return _ACTIONS[options.action](store, options)
+    return _ACTIONS[options.action](RunStore(options.runs), options)
 
 
-def _list(store: RunStore, *, as_json: bool) -> int:
+def _list(store: RunStore, options: argparse.Namespace) -> int:
     rows = []
     for run in store:
         try:
@@ -84,16 +70,15 @@ def _list(store: RunStore, *, as_json: bool) -> int:
         except (OSError, ValueError, KeyError) as error:
             rows.append({"id": run.id, "state": "damaged", "path": str(run.path.resolve())})
             print(f"{run.id}: {error}", file=sys.stderr)
-    if as_json:
+    if options.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
+        line = [row["id"], row["state"]]
         if "steps" in row:
             steps = f"{row['steps']}/{row['max_steps']} steps"
-            told = f"{row['state']}  {steps}  {row['seconds']:.0f} s  {row['profile']}"
-        else:
-            told = row["state"]
-        print(f"{row['id']}  {told}{'  collapsed' if row.get('collapse') else ''}")
+            line += [steps, f"{row['seconds']:.0f} s", row["profile"]]
+        print("  ".join(line + ["collapsed"] * bool(row.get("collapse"))))
     if not rows:
         print(f"no runs in {store.root}", file=sys.stderr)
     return 0
@@ -115,37 +100,23 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _named(store: RunStore, ids: list[str]) -> list[Run | EvaluationRecord]:
-    """The named runs and evaluations; all where none is named.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    every: list[Run | EvaluationRecord] = [*store, *store.evaluations()]
-    if not ids:
-        return every
-    known = {_name(stored): stored for stored in every}
-    unknown = [name for name in ids if name not in known]
+def _named(store: RunStore, options: argparse.Namespace) -> dict[str, Run | EvaluationRecord]:
+    """Find the named runs and evaluations; all without names."""
+    known: dict[str, Run | EvaluationRecord] = {run.id: run for run in store}
+    known |= {f"evaluations/{record.id}": record for record in store.evaluations()}
+    unknown = [name for name in options.ids if name not in known]
     if unknown:
         raise InputError(
             f"no run {unknown[0]!r} in {store.root}; it holds: {', '.join(known) or 'none'}"
         )
-    return [known[name] for name in ids]
-
-
-def _name(stored: Run | EvaluationRecord) -> str:
-    return stored.id if isinstance(stored, Run) else f"evaluations/{stored.id}"
-
-
-def _require_names(options: argparse.Namespace) -> None:
-    if not options.ids:
+    if not options.ids and options.action in ("show", "delete"):
         raise InputError(f"name the runs to {options.action}; `intuitor runs` lists them")
+    return {name: known[name] for name in options.ids or known}
 
 
 def _show(store: RunStore, options: argparse.Namespace) -> int:
-    _require_names(options)
-    for stored in _named(store, options.ids):
-        print(_name(stored))
+    for name, stored in _named(store, options).items():
+        print(name)
         if isinstance(stored, EvaluationRecord):
             print(json.dumps(stored.spec, indent=2))
             continue
@@ -171,27 +142,29 @@ def _show(store: RunStore, options: argparse.Namespace) -> int:
 
 def _verify(store: RunStore, options: argparse.Namespace) -> int:
     damaged = 0
-    for stored in _named(store, options.ids):
+    for name, stored in _named(store, options).items():
         found = stored.verify()
         damaged += bool(found)
         state = stored.status["state"] if isinstance(stored, Run) else ""
-        print(f"{_name(stored)}  {'DAMAGED' if found else 'whole'}  {state}".rstrip())
-        for name, fault in found.items():
-            print(f"  {name}: {fault}")
+        print(f"{name}  {'DAMAGED' if found else 'whole'}  {state}".rstrip())
+        for file, fault in found.items():
+            print(f"  {file}: {fault}")
     return int(damaged > 0)
 
 
 def _export(store: RunStore, options: argparse.Namespace) -> int:
-    """A zip of the small records, written whole or not at all."""
+    """Write a zip of the small records, atomically."""
     target = Path(options.output).resolve()
     if target.exists():
         raise InputError(f"{target} exists: name another file with --output, or remove it")
+    left_out = ("model/", "checkpoints/", *([] if options.adapters else ["adapter/"]))
     scratch = target.with_name(f".{target.name}.part")
     try:
         with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as archive:
-            for stored in _named(store, options.ids):
-                for name in _small(stored.path, adapters=options.adapters):
-                    archive.write(stored.path / name, f"{_name(stored)}/{name}")
+            for name, stored in _named(store, options).items():
+                for file in files(stored.path):
+                    if not file.startswith(left_out):
+                        archive.write(stored.path / file, f"{name}/{file}")
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
@@ -199,33 +172,28 @@ def _export(store: RunStore, options: argparse.Namespace) -> int:
     return 0
 
 
-def _small(folder: Path, *, adapters: bool) -> Iterator[str]:
-    left_out = _LARGE if adapters else (*_LARGE, "adapter/")
-    return (name for name in files(folder) if not name.startswith(left_out))
-
-
 def _delete(store: RunStore, options: argparse.Namespace) -> int:
-    _require_names(options)
-    chosen = _named(store, options.ids)
-    for stored in chosen:
+    chosen = _named(store, options)
+    for name, stored in chosen.items():
         holder = owner(stored.path)
         if holder is not None and holder.alive:
-            raise InputError(f"{_name(stored)} is worked on by {holder}: end that first")
-    for stored in chosen:
-        size = sum((stored.path / name).stat().st_size for name in files(stored.path))
-        question = f"delete {stored.path} ({size / 2**20:.1f} MiB)? [y/N] "
+            raise InputError(f"{name} is in use by {holder}: end that first")
+    for name, stored in chosen.items():
         if not options.yes:
             if not sys.stdin.isatty():
-                raise InputError("nobody is there to answer: give --yes to delete without asking")
-            if input(question).strip().lower() not in ("y", "yes"):
-                print(f"kept {_name(stored)}")
+                raise InputError("no terminal to ask on: give --yes to delete without a question")
+            size = sum((stored.path / file).stat().st_size for file in files(stored.path))
+            answer = input(f"delete {stored.path} ({size / 2**20:.1f} MiB)? [y/N] ")
+            if answer.strip().lower() not in ("y", "yes"):
+                print(f"kept {name}")
                 continue
         shutil.rmtree(stored.path)
-        print(f"deleted {_name(stored)}")
+        print(f"deleted {name}")
     return 0
 
 
 _ACTIONS: dict[str, Callable[[RunStore, argparse.Namespace], int]] = {
+    "list": _list,
     "show": _show,
     "verify": _verify,
     "export": _export,
@@ -233,45 +201,41 @@ _ACTIONS: dict[str, Callable[[RunStore, argparse.Namespace], int]] = {
 }
 
 
-def _preflight(recipe: Recipe, options: argparse.Namespace) -> int:
+def _preflight(options: argparse.Namespace) -> int:
     from ..problems.problems import load_problems
 
+    recipe = read_recipe(options)
     recipes = [recipe]
     if options.dataset:
         recipes = [recipe.replace(**_dataset(text)) for text in options.dataset]
-    problems = [load_problems(asked) for asked in recipes]
+    problems = [load_problems(recipe) for recipe in recipes]
     from ..policy.loading import load_policy
     from ..training.memory_advice import require_memory
     from ..training.readiness import preflight
 
-    estimates = [
-        require_memory(asked, problems=loaded.train)
-        for asked, loaded in zip(recipes, problems, strict=True)
-    ]
+    pairs = list(zip(recipes, problems, strict=True))
+    estimates = [require_memory(recipe, problems=loaded.train) for recipe, loaded in pairs]
     policy = load_policy(recipe)  # the same for all
     found = []
-    for asked, loaded, estimate in zip(recipes, problems, estimates, strict=True):
-        found.append(preflight(asked, loaded, policy, runs=options.runs))
+    for (recipe, loaded), estimate in zip(pairs, estimates, strict=True):
+        found.append(preflight(recipe, loaded, policy, runs=options.runs))
         print(f"{loaded.source} ({found[-1].numbers.get('seconds', 0)} s to sample)")
         needed = "not estimated" if estimate is None else f"{estimate.total / 2**30:.1f} GiB, fits"
         print(f"ok       memory      {needed}")
         print(found[-1], end="\n\n", flush=True)
     if len(found) > 1 or options.csv is not None:
-        table = _signals(recipes, found)
-        print(table)
-        if options.csv is not None:
-            write_text(Path(options.csv), table.to_csv())
+        print_table(_signals(recipes, found), options.csv)
     return int(any(one.faults for one in found))
 
 
 def _dataset(text: str) -> dict[str, Any]:
-    """The settings of a data set on the command line: NAME, or NAME {"its": "configuration"}."""
+    """Parse --dataset: NAME, or NAME {"its": "configuration"}."""
     name, _, configuration = text.partition(" ")
     try:
         kwargs = json.loads(configuration or "{}")
     except json.JSONDecodeError as error:
         raise InputError(
-            f"--dataset {text!r}: what follows the name is not JSON ({error})"
+            f"--dataset {text!r}: the text after the name is not JSON ({error})"
         ) from error
     return {"dataset": name, "dataset_kwargs": kwargs}
 
@@ -283,15 +247,14 @@ def _signals(recipes: list[Recipe], found: list[Preflight]) -> Table:
     rows = []
     for recipe, one in zip(recipes, found, strict=True):
         numbers = one.numbers
-        auc = numbers.get("auc")
         accuracy = numbers.get("accuracy", numbers.get("plurality"))
         kwargs = json.dumps(dict(recipe.dataset_kwargs), sort_keys=True)
         rows.append(
             [
-                recipe.dataset + (f" {kwargs}" if recipe.dataset_kwargs else ""),
+                f"{recipe.dataset} {kwargs}" if recipe.dataset_kwargs else recipe.dataset,
                 numbers.get("against", "-"),
                 "-" if accuracy is None else f"{accuracy:.3f}",
-                "-" if auc is None else Estimate(**auc).text(),
+                Estimate(**numbers["auc"]).text() if numbers.get("auc") else "-",
                 numbers.get("mixed_groups", 0),
                 numbers.get("problems", 0),
                 f"{numbers['clipped_ratio']:.2f}" if numbers else "-",

@@ -1,7 +1,7 @@
 """The console script `intuitor`: train, evaluate, compare, reproduce, report and others.
 
-Results go to standard output, progress and messages to standard error. Exit status: 0 done,
-1 a failure, 2 bad input, 130 interrupted.
+Results go to standard output, progress and messages to standard error. Exit status: 0 success,
+1 failure, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from ..recipe.constants import InputError, RecipeError
+from ..recipe.constants import InputError
 from ..recipe.profiles import PROFILES
 from ..recipe.recipe import Recipe
 from ..recipe.recipes import RECIPES, get_recipe
-from ..store.files import write_text
 from ..store.run_store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
+from .arguments import (
+    Command,
+    add_recipe,
+    add_shared,
+    assignments,
+    print_table,
+    read_recipe,
+    require_profile,
+)
 
 __all__ = ["main"]
 
@@ -37,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"intuitor: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        told = str(error) or "interrupted; the same command goes on from there"
-        print(f"intuitor: {told}", file=sys.stderr)
+        message = str(error) or "interrupted; the same command resumes"
+        print(f"intuitor: {message}", file=sys.stderr)
         return 130
     except (OSError, RuntimeError) as error:
         print(f"intuitor: {type(error).__name__}: {error}", file=sys.stderr)
@@ -47,138 +53,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intuitor", description=__doc__.partition("\n")[0])
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Command)
 
-    verb = _verb(verbs, "train", _train, "train a recipe; prints the run's folder last")
-    _add_recipe(verb)
-    _add_runs(verb)
+    def new(name: str, command: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        verb = commands.add_parser(name, help=text, description=text)
+        verb.set_defaults(command=command)
+        return verb
 
-    verb = _verb(verbs, "memory", _memory, "estimate what a recipe takes; exit status 1: too much")
+    verb = new("train", _train, "train a recipe; prints the run's folder last")
+    add_recipe(verb)
+    add_shared(verb, "--runs")
+
+    verb = new("memory", _memory, "estimate the memory of a recipe; exit status 1: too much")
     verb.add_argument("recipe", help="as for train")
     verb.add_argument("--gpu-gb", type=float, metavar="N", help="for a GPU of N GiB")
     verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
     verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
-    verb.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
-    )
+    add_shared(verb, "--set")
     verb.set_defaults(seed=None, data=None, prompt_column=None, answer_column=None)
-    _add_profile(verb)
+    add_shared(verb, "--profile")
 
-    verb = _verb(verbs, "reproduce", _reproduce, "execute notebooks under a profile")
+    verb = new("reproduce", _reproduce, "execute notebooks under a profile")
     verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
     verb.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set one"
     )
-    verb.add_argument("--force", action="store_true", help="execute those that are done, too")
+    verb.add_argument("--force", action="store_true", help="execute finished ones again")
     verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
-    _add_profile(verb)
-    _add_runs(verb)
+    add_shared(verb, "--profile", "--runs")
 
-    verb = _verb(verbs, "quickstart", _quickstart, "fetch the model, execute 00_quickstart")
-    _add_profile(verb)
-    _add_runs(verb)
+    verb = new("quickstart", _quickstart, "fetch the model, execute 00_quickstart")
+    add_shared(verb, "--profile", "--runs")
 
-    verb = _verb(verbs, "recipes", _recipes, "list the recipes, or print one with its sources")
+    verb = new("recipes", _recipes, "list the recipes, or print one with its sources")
     verb.add_argument("recipe", nargs="?")
-    _add_profile(verb)
+    add_shared(verb, "--profile")
 
-    verb = _verb(
-        verbs,
-        "report",
-        _report,
-        "the paper's claims beside what the notebooks found, or some runs compared",
-    )
+    text = "the paper's claims beside the notebooks' findings, or a comparison of runs"
+    verb = new("report", _report, text)
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
     verb.add_argument("--markdown", action="store_true", help="the claims as Markdown")
-    verb.add_argument("--csv", metavar="FILE", help="write the table there too")
-    verb.add_argument("--figure", metavar="FILE", help="draw the curves of the trainings there")
-    _add_runs(verb)
+    add_shared(verb, "--csv")
+    verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
+    add_shared(verb, "--runs")
 
-    def new(*arguments: Any) -> argparse.ArgumentParser:
-        return _verb(verbs, *arguments)
-
-    verb = _verb(verbs, "results", _results, "check what the notebooks found, or keep it in data/")
+    verb = new("results", _results, "check the notebooks' results, or keep them in data/")
     verb.add_argument("action", choices=["check", "keep"])
-    verb.add_argument("notebooks", nargs="*", help="of keep: records of these only, as 08")
-    _add_profile(verb)
-    _add_runs(verb)
+    verb.add_argument("notebooks", nargs="*", help="keep only the records of these, for example 08")
+    add_shared(verb, "--profile", "--runs")
 
-    run_verbs.add_verbs(new, _add_runs, _add_recipe, _read_recipe)
-    evaluate_verbs.add_verbs(new, _add_runs)
-
-    _verb(verbs, "fetch", _fetch, "fetch and convert the embedded model, once")
+    run_verbs.add_verbs(new)
+    evaluate_verbs.add_verbs(new)
+    new("fetch", _fetch, "fetch and convert the embedded model, once")
     return parser
-
-
-def _verb(verbs: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=command)
-    return parser
-
-
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
-    )
-    parser.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
-    parser.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
-    parser.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
-    _add_profile(parser)
-
-
-def _add_profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="cpu", help=f"{', '.join(PROFILES)}; default cpu")
-
-
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", metavar="DIR", help="run store; default $INTUITOR_RUNS or runs/")
-
-
-def _assignments(texts: Sequence[str]) -> dict[str, Any]:
-    values = {}
-    for text in texts:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise InputError(f"{text!r} is not of the form KEY=VALUE")
-        try:
-            values[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            values[key.strip()] = value
-    return values
-
-
-def _read_recipe(options: argparse.Namespace) -> Recipe:
-    changes = _assignments(options.set)
-    if "profile" in changes:
-        raise InputError("--set profile=...: say --profile, which brings its settings")
-    if options.seed is not None:
-        changes["seed"] = options.seed
-    if options.data is not None:
-        changes |= {"dataset": options.data, "dataset_kwargs": {}}
-    if options.prompt_column is not None:
-        changes["prompt_column"] = options.prompt_column
-    if options.answer_column is not None:
-        none = options.answer_column.lower() == "none"
-        changes["answer_column"] = None if none else options.answer_column
-    path = Path(options.recipe)
-    if path.suffix not in (".json", ".yaml", ".yml"):
-        return get_recipe(options.recipe, options.profile, **changes)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"recipe file {str(path)!r} cannot be read: {error}") from error
-    recipe = Recipe.from_json(text) if path.suffix == ".json" else Recipe.from_yaml(text)
-    return recipe.replace(**changes)
 
 
 def _train(options: argparse.Namespace) -> int:
-    recipe = _read_recipe(options)
+    recipe = read_recipe(options)
     from ..problems.problems import load_problems
 
     problems = load_problems(recipe)
-    # Only now, so that bad problems are told before torch is even imported.
+    # Imported here so that bad problems are reported before torch is imported.
     from ..store.processes import is_main
     from ..training.training import train
 
@@ -189,7 +124,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _memory(options: argparse.Namespace) -> int:
-    recipe = _read_recipe(options)
+    recipe = read_recipe(options)
     gpu = options.gpu_gb is not None or recipe.profile.startswith("gpu-")
     device = options.device or ("cuda" if gpu or recipe.profile == "paper" else None)
     # Imports everything that a training does, which a CPU's runtime counts.
@@ -218,8 +153,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     from ..report.tables import Table
     from .notebooks import check_parameters, find_notebooks, reproduce
 
-    _require_profile(options.profile)
-    parameters = _assignments(options.parameter)
+    require_profile(options.profile)
+    parameters = assignments(options.parameter)
     notebooks = find_notebooks(options.notebooks)
     for notebook in notebooks:
         check_parameters(notebook, parameters)
@@ -248,7 +183,7 @@ def _results(options: argparse.Namespace) -> int:
     from ..paper.checks import audit
     from ..paper.results import keep
 
-    _require_profile(options.profile)
+    require_profile(options.profile)
     if options.action == "keep":
         kept = keep(options.profile, options.notebooks, runs=options.runs)
         size = sum(path.stat().st_size for path in kept) / 2**20
@@ -265,7 +200,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     from ..report.tables import Table
     from .notebooks import execute, find_notebooks
 
-    _require_profile(options.profile)
+    require_profile(options.profile)
     started = time.monotonic()
     cached = is_cached()
     embedded_model_folder()
@@ -287,11 +222,6 @@ def _quickstart(options: argparse.Namespace) -> int:
     print(f"html     {done.html}")
     print(f"all of it took {time.monotonic() - started:.0f} s")
     return 0
-
-
-def _require_profile(name: str) -> None:
-    if name not in PROFILES:
-        raise InputError(f"unknown profile {name!r}: choose from {', '.join(PROFILES)}")
 
 
 def _recipes(options: argparse.Namespace) -> int:
@@ -324,10 +254,7 @@ def _report(options: argparse.Namespace) -> int:
         runs = [store[run_id] for run_id in options.ids]
     except KeyError as error:
         raise InputError(error.args[0]) from error
-    table = training_summary(runs)
-    print(table)
-    if options.csv is not None:
-        write_text(Path(options.csv), table.to_csv())
+    print_table(training_summary(runs), options.csv)
     if options.figure is not None:
         from ..report.curves import training_curves
 

@@ -1,4 +1,4 @@
-"""How good is it? Policies on benchmarks and on held-out problems.
+"""Evaluation of policies on benchmarks and on held-out problems.
 
 In: a run, a recipe, a model or an adapter, and a benchmark. Out: an `EvaluationRecord` with a row
 for each completion, and scores with intervals. Uses: recipe, store, report, problems, grading,

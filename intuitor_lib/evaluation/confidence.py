@@ -1,4 +1,4 @@
-"""How confident policies are of completions, their own and each other's, token by token."""
+"""Token-level confidence of policies in their own and each other's completions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 
 from ..certainty.completions import completion_log_probs, token_entropy, token_self_certainty
 from ..grading.answers import clusters
+from ..policy.loading import Policy
 from ..report.progress import track
 from ..rollouts.generation import generate
 from .benchmarks.benchmarks import Benchmark, load_items
+from .benchmarks.graders import Item
 from .evaluation import encode_items
 from .subjects import Subject
 
@@ -30,34 +32,33 @@ def measure_confidence(
     seed: int = 0,
     shown: int = 2,
 ) -> dict[str, Any]:
-    """Sampled completions of some policies, scored by some policies.
+    """Sample completions from some policies and score them under some policies.
 
     Args:
         generators: policies by label; each generates completions.
-        graders: for each generator's label, those of the policies that score its completions.
-        benchmark: whose items are asked; its answers must be such as can be compared.
-        n: how many items.
-        num_samples: completions of each item.
-        temperature: of sampling; scores are those at temperature 1.
-        max_new_tokens: limit of a completion.
-        seed: of the sampling.
-        shown: of each generator, how many items to keep token by token: those with a right and a
-            wrong completion, the most certain of each.
+        graders: for each generator's label, the labels of the policies that score its completions.
+        benchmark: source of the items; its grader must be able to compare answers.
+        n: number of items; None for all.
+        num_samples: completions per item.
+        temperature: sampling temperature; scores are always at temperature 1.
+        max_new_tokens: token limit of a completion.
+        seed: seed of the items and of sampling.
+        shown: items per generator to keep token by token: those with a right and a wrong
+            completion, the most certain of each.
 
     Returns:
         `rows`: by "generator → grader", a row per completion with `id`, `sample`, `correct`,
         `cluster`, `tokens`, and the means over its tokens, in nats, of `self_certainty`,
-        `entropy` and `log_prob`. `tokens`: by the same, examples with `prompt`, `correct` and for
-        each token its `text`, `self_certainty` and `entropy`.
+        `entropy` and `log_prob`. `tokens`: by the same key, examples with `prompt`, `correct` and
+        for each token its `text`, `self_certainty` and `entropy`.
     """
     items = load_items(benchmark, n, seed=seed)
-    work = [(item, sample) for item in items for sample in range(num_samples)]
     found: dict[str, Any] = {"rows": {}, "tokens": {}}
     loaded = {label: subject.load() for label, subject in generators.items()}
     for label, policy in loaded.items():
-        asked = [item for item, _ in work]
+        asked = [item for item in items for _ in range(num_samples)]
         prompts = encode_items(policy, benchmark, asked, benchmark.system_prompt)
-        made = generate(
+        completions = generate(
             policy,
             prompts,
             max_new_tokens=max_new_tokens,
@@ -66,46 +67,57 @@ def measure_confidence(
             batch_size=64,
             label=f"{label} answers",
         )
-        ids = [completion.ids for completion in made]
-        texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        verdicts = benchmark.grader.grade(asked, texts)
-        answers = [verdict.answer for verdict in verdicts]
-        groups = [answers[i : i + num_samples] for i in range(0, len(work), num_samples)]
-        cluster = [c for group in groups for c in clusters(group)]
+        ids = [completion.ids for completion in completions]
+        graded = _graded(policy, benchmark, asked, ids, num_samples)
         names = list(graders[label])
         for name in track(names, total=len(names), label=f"{label}'s answers are scored"):
-            grader = loaded[name].model
-            arguments = (grader, prompts, ids)
-            certainty, entropies = token_self_certainty(*arguments), token_entropy(*arguments)
-            log_probs = completion_log_probs(*arguments)
+            arguments = (loaded[name].model, prompts, ids)
+            scores = {
+                "self_certainty": token_self_certainty(*arguments),
+                "entropy": token_entropy(*arguments),
+                "log_prob": completion_log_probs(*arguments),
+            }
             rows = [
-                {
-                    "id": item.id,
-                    "sample": sample,
-                    "correct": verdict.correct,
-                    "cluster": group,
-                    "tokens": len(tokens),
-                    "self_certainty": _mean(c),
-                    "entropy": _mean(e),
-                    "log_prob": _mean(p),
-                }
-                for (item, sample), verdict, group, tokens, c, e, p in zip(
-                    *(work, verdicts, cluster, ids, certainty, entropies, log_probs), strict=True
-                )
+                row | {column: _mean(values[i]) for column, values in scores.items()}
+                for i, row in enumerate(graded)
             ]
             found["rows"][f"{label} → {name}"] = rows
-            decode = policy.tokenizer.decode
             found["tokens"][f"{label} → {name}"] = [
                 {
-                    "prompt": work[i][0].question,
+                    "prompt": asked[i].question,
                     "correct": bool(rows[i]["correct"]),
-                    "text": [decode([token]) for token in ids[i]],
-                    "self_certainty": [round(x, 3) for x in certainty[i].tolist()],
-                    "entropy": [round(x, 3) for x in entropies[i].tolist()],
+                    "text": [policy.tokenizer.decode([token]) for token in ids[i]],
+                    "self_certainty": [round(x, 3) for x in scores["self_certainty"][i].tolist()],
+                    "entropy": [round(x, 3) for x in scores["entropy"][i].tolist()],
                 }
                 for i in _examples(rows, shown)
             ]
     return found
+
+
+def _graded(
+    policy: Policy,
+    benchmark: Benchmark,
+    asked: Sequence[Item],
+    ids: Sequence[list[int]],
+    num_samples: int,
+) -> list[dict[str, Any]]:
+    """A row per completion; equal answers to an item share a `cluster`."""
+    texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    verdicts = benchmark.grader.grade(asked, texts)
+    answers = [verdict.answer for verdict in verdicts]
+    starts = range(0, len(answers), num_samples)
+    of_item = [cluster for i in starts for cluster in clusters(answers[i : i + num_samples])]
+    return [
+        {
+            "id": item.id,
+            "sample": i % num_samples,
+            "correct": verdicts[i].correct,
+            "cluster": of_item[i],
+            "tokens": len(ids[i]),
+        }
+        for i, item in enumerate(asked)
+    ]
 
 
 def _mean(values: torch.Tensor) -> float | None:
@@ -113,7 +125,7 @@ def _mean(values: torch.Tensor) -> float | None:
 
 
 def _examples(rows: Sequence[Mapping[str, Any]], shown: int) -> list[int]:
-    """Indices of the most certain right and wrong completion of some items that have both."""
+    """Indices of the most certain right and wrong completion of items that have both."""
     best: dict[Any, dict[bool, int]] = {}
     for i, row in enumerate(rows):
         if row["self_certainty"] is None:

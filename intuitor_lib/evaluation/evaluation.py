@@ -1,17 +1,12 @@
-"""Evaluate a policy: generate, grade, score its confidence.
-
-`evaluate` runs a benchmark and keeps every completion in the run store; `measure` makes the rows
-of a notebook's before and after on a recipe's held-out problems.
-"""
+"""Evaluate a policy on a benchmark: generate, grade, measure confidence, keep every completion."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,9 +29,17 @@ from .subjects import Subject, find_subject
 __all__ = ["BENCHMARKS_OWN", "encode_items", "evaluate"]
 
 BENCHMARKS_OWN = "benchmark"
-"""`system_prompt=BENCHMARKS_OWN` is the benchmark's own; None is none."""
+"""`system_prompt=BENCHMARKS_OWN` uses the benchmark's system prompt; None uses none."""
 
 DEFAULT_BATCH_SIZE = 32
+
+
+class _Work(NamedTuple):
+    """A completion to generate: the `sample`-th of an item."""
+
+    item: Item
+    sample: int
+    prompt_ids: list[int]
 
 
 def evaluate(
@@ -59,50 +62,46 @@ def evaluate(
     benchmarks: str | Path | None = None,
     runs: str | Path | None = None,
 ) -> EvaluationRecord:
-    """A policy on a benchmark: every completion with its verdict, kept in the run store.
+    """Evaluate a policy on a benchmark; every completion and verdict is kept in the run store.
 
-    Asking again for the same finds the record; an interrupted evaluation goes on with the batch
-    it was in. `report.evaluation_table` makes a table with intervals of the records.
+    A repeated request returns the stored record. An interrupted evaluation resumes with the batch
+    that was in progress. `evaluation_table` shows records with their intervals.
 
     Args:
-        policy: a run of the store (or its id), a recipe (the policy its training starts from),
-            `EMBEDDED_MODEL`, a local folder, a name on the hub, a loaded policy, or what
-            `find_subject` made of one of these.
-        benchmark: a name of `BENCHMARKS`, or a `Benchmark`.
-        n: how many items, drawn by `seed`; all of them by default (an embedded generator's
-            default number).
-        seed: of the choice of items, of generators and of sampling.
-        temperature: 0 is greedy, as in the paper.
-        num_samples: completions per item; several need a temperature.
-        max_new_tokens: instead of the benchmark's (tokens).
-        system_prompt: instead of the benchmark's; None is none.
-        batch_size: completions generated at a time; 32, or what an interrupted evaluation had.
-        certainty: also keep self-certainty.
-        adapter: folder or hub name of a PEFT adapter for a model.
-        revision: of a model of the hub.
-        quantization: "nf4" or "none" (the default) for a model; runs and recipes have their own.
-        dtype: of computing; "auto" by default.
-        step: of a run, the snapshot after that step instead of the result.
-        benchmarks: folder of benchmark files; `INTUITOR_BENCHMARKS` by default.
-        runs: the run store; `INTUITOR_RUNS` by default.
+        policy: a run or its id, a recipe (for the policy its training starts from),
+            `EMBEDDED_MODEL`, a local folder, a hub name, a loaded policy, or a `Subject`.
+        benchmark: a `Benchmark` or its name.
+        n: number of items, drawn by `seed`; default all (a generator's default number).
+        seed: seed of the choice of items, of generators and of sampling.
+        temperature: sampling temperature; 0 is greedy, as in the paper.
+        num_samples: completions per item; above 1 only with a temperature.
+        max_new_tokens: token limit of a completion; default the benchmark's.
+        system_prompt: default the benchmark's; None for none.
+        batch_size: completions generated at a time; default 32, or that of the interrupted
+            evaluation.
+        certainty: also record self-certainty.
+        adapter: folder or hub name of a PEFT adapter; like the next three, only for a model.
+        revision: revision on the hub.
+        quantization: "nf4" or "none" (default).
+        dtype: compute dtype; default "auto".
+        step: evaluate the snapshot of a run after this step instead of its result.
+        benchmarks: folder of benchmark files; default `INTUITOR_BENCHMARKS`.
+        runs: the run store; default `INTUITOR_RUNS`.
 
     Returns:
         The record. Its rows have `id`, `sample`, `prompt`, `completion`, `answer` (extracted),
         `correct` (None: not judged), `reason`, `tokens`, `clipped`, `self_certainty` (nats, mean
-        over the tokens) and, of a run, `trained_on`: whether it is one of its training problems.
+        over tokens) and, for a run, `trained_on`: whether it was trained on this problem.
 
     Raises:
-        InputError: an unknown benchmark or policy, items that cannot be had or do not fit.
-        SandboxError: the benchmark runs programs and they cannot be confined on this machine.
+        InputError: an unknown benchmark or policy, unavailable items, or prompts that do not fit
+            the model's context.
+        SandboxError: the benchmark runs programs and this machine cannot confine them.
     """
     benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
-    if num_samples < 1 or temperature < 0 or (num_samples > 1 and temperature == 0):
-        raise InputError(
-            f"num_samples={num_samples} at temperature={temperature}: ask for at least 1, and for "
-            "several at a temperature above 0, since greedy ones are all the same"
-        )
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise InputError(f"max_new_tokens={max_new_tokens}: ask for at least 1")
+    decoding = _decoding(
+        benchmark, num_samples, temperature, max_new_tokens, system_prompt, batch_size
+    )
     store = RunStore(runs)
     subject = find_subject(
         policy,
@@ -114,46 +113,58 @@ def evaluate(
         step=step,
     )
     items = load_items(benchmark, n, seed=seed, folder=benchmarks)
-    if system_prompt == BENCHMARKS_OWN:
-        system_prompt = benchmark.system_prompt
-    spec: dict[str, dict[str, Any]] = {
-        "policy": subject.spec,
-        "benchmark": {
-            "name": benchmark.name,
-            "items": fingerprint(items),
-            "n": len(items),
-            "seed": seed,
-            "_title": benchmark.title,
-            "_metric": benchmark.metric,
-            "_stands_in_for": benchmark.stands_in_for,
-            "_ids": [item.id for item in items],
-        },
-        "decoding": {
-            "temperature": float(temperature),
-            "num_samples": num_samples,
-            "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
-            "system_prompt": system_prompt if benchmark.chat else None,
-            "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
-        },
-    }
+    asked = _benchmark_spec(benchmark, items, seed)
+    spec = {"policy": subject.spec, "benchmark": asked, "decoding": decoding}
     record = store.open_evaluation(spec)
     if not record.finished:
         with record.lock():
             # Another process may have finished it while this one waited.
             if not record.finished:
-                _work(record, benchmark, subject, items, batch_size, certainty)
+                _generate_missing(record, benchmark, subject, items, batch_size, certainty)
                 record.finish()
-    if num_samples > 1 and not record.has_table("majority"):
-        record.table("majority", lambda: _votes(record.rows, benchmark))
-    if isinstance(benchmark.grader, JudgedGrader):
-        datasets = {item.id: item.gold["dataset"] for item in items}
-        first = [row for row in record.rows if row["sample"] == 0]
-        outputs = [{**row, "dataset": datasets[row["id"]]} for row in first]
-        write_outputs(record.path, outputs, subject.spec["_name"])
+    _derive(record, benchmark, subject, items)
     return record
 
 
-def _work(
+def _decoding(
+    benchmark: Benchmark,
+    num_samples: int,
+    temperature: float,
+    max_new_tokens: int | None,
+    system_prompt: str | None,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    if num_samples < 1 or temperature < 0 or (num_samples > 1 and temperature == 0):
+        raise InputError(
+            f"num_samples={num_samples} at temperature={temperature}: use at least 1, and "
+            "several at a temperature above 0, because greedy completions are all the same"
+        )
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens}: use at least 1")
+    prompt = benchmark.system_prompt if system_prompt == BENCHMARKS_OWN else system_prompt
+    return {
+        "temperature": float(temperature),
+        "num_samples": num_samples,
+        "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
+        "system_prompt": prompt if benchmark.chat else None,
+        "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
+    }
+
+
+def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
+    return {
+        "name": benchmark.name,
+        "items": fingerprint(items),
+        "n": len(items),
+        "seed": seed,
+        "_title": benchmark.title,
+        "_metric": benchmark.metric,
+        "_stands_in_for": benchmark.stands_in_for,
+        "_ids": [item.id for item in items],
+    }
+
+
+def _generate_missing(
     record: EvaluationRecord,
     benchmark: Benchmark,
     subject: Subject,
@@ -161,71 +172,72 @@ def _work(
     batch_size: int | None,
     certainty: bool,
 ) -> None:
+    """Generate and append the completions that the record does not have yet."""
     if benchmark.grader.runs_code:
-        run_python("pass")  # refused at once where programs cannot be confined
+        run_python("pass")  # fails here, before any work, where programs cannot be confined
         print(protections(), file=sys.stderr)
     spec = record.spec
     decoding, seed = spec["decoding"], spec["benchmark"]["seed"]
     policy = subject.load()
-    record.set_environment(describe_policy(policy.model) | {"commit": _commit(policy.model)})
+    commit = getattr(policy.model.config, "_commit_hash", None)
+    record.set_environment(describe_policy(policy.model) | {"commit": commit})
     prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
     _check_fit(policy.model, benchmark, prompt_ids, decoding["max_new_tokens"])
 
-    # Batches are a function of the request alone, and each has a seed of its own: an evaluation
-    # that was interrupted ends with the completions of one that was not.
-    work = [(i, sample) for i in range(len(items)) for sample in range(decoding["num_samples"])]
-    work.sort(key=lambda unit: (-len(prompt_ids[unit[0]]), unit))
+    # Batches depend on the request alone and each has its own seed, so an interrupted evaluation
+    # ends with the same completions as an uninterrupted one. The longest prompts come first.
+    order = sorted(range(len(items)), key=lambda i: -len(prompt_ids[i]))
+    samples = range(decoding["num_samples"])
+    work = [_Work(items[i], sample, prompt_ids[i]) for i in order for sample in samples]
     size = batch_size or decoding["_batch_size"]
     batches = [work[i : i + size] for i in range(0, len(work), size)]
     done = {(row["id"], row["sample"]) for row in record.rows}
     label = f"{benchmark.name}: {subject.spec['_name']}"
     for number, batch in enumerate(track(batches, total=len(batches), label=label)):
-        missing = [(items[i].id, sample) not in done for i, sample in batch]
-        if any(missing):
-            with _memory_advice(len(batch)):
-                rows = _batch_rows(
-                    *(policy, benchmark, items, prompt_ids, batch),
-                    decoding,
-                    seed * 1_000_003 + number,
-                    certainty,
-                    subject.trained_on,
-                )
-            record.append(row for row, new in zip(rows, missing, strict=True) if new)
+        if all((one.item.id, one.sample) in done for one in batch):
+            continue
+        batch_seed = seed * 1_000_003 + number
+        rows = _batch_rows(
+            policy, benchmark, batch, decoding, batch_seed, certainty, subject.trained_on
+        )
+        record.append(row for row in rows if (row["id"], row["sample"]) not in done)
 
 
 def _batch_rows(
     policy: Policy,
     benchmark: Benchmark,
-    items: Sequence[Item],
-    prompt_ids: Sequence[Sequence[int]],
-    batch: Sequence[tuple[int, int]],
+    batch: Sequence[_Work],
     decoding: dict[str, Any],
     seed: int,
     certainty: bool,
-    trained_on: frozenset[str] | None,
+    trained_on: Collection[str] | None,
 ) -> list[dict[str, Any]]:
-    ends = end_tokens(policy.model)
-    chosen = [items[i] for i, _ in batch]
-    prompts = [prompt_ids[i] for i, _ in batch]
-    completions = generate(
-        policy,
-        prompts,
-        max_new_tokens=decoding["max_new_tokens"],
-        temperature=decoding["temperature"],
-        seed=seed,
-        batch_size=len(batch),
-        stop=benchmark.stop,
-        certainty=certainty,
-        label=None,
-    )
+    try:
+        completions = generate(
+            policy,
+            [one.prompt_ids for one in batch],
+            max_new_tokens=decoding["max_new_tokens"],
+            temperature=decoding["temperature"],
+            seed=seed,
+            batch_size=len(batch),
+            stop=benchmark.stop,
+            certainty=certainty,
+            label=None,
+        )
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"out of GPU memory with batch_size={len(batch)}: repeat the command with a smaller "
+            f"one; the completions made so far are kept ({error})"
+        ) from error
     ids_of = [completion.ids for completion in completions]
     texts = policy.tokenizer.batch_decode(ids_of, skip_special_tokens=True)
     for stop in benchmark.stop:
         texts = [text.partition(stop)[0] for text in texts]
-    verdicts = benchmark.grader.grade(chosen, texts)
+    verdicts = benchmark.grader.grade([one.item for one in batch], texts)
+    ends = end_tokens(policy.model)
     rows = []
-    for item, (_, sample), text, completion, verdict in zip(
-        chosen, batch, texts, completions, verdicts, strict=True
+    for (item, sample, _), text, completion, verdict in zip(
+        batch, texts, completions, verdicts, strict=True
     ):
         ids = completion.ids
         row = {
@@ -245,8 +257,21 @@ def _batch_rows(
     return rows
 
 
+def _derive(
+    record: EvaluationRecord, benchmark: Benchmark, subject: Subject, items: Sequence[Item]
+) -> None:
+    """Add majority votes to a finished record, and outputs for an outside judge."""
+    if record.spec["decoding"]["num_samples"] > 1 and not record.has_table("majority"):
+        record.table("majority", lambda: _votes(record.rows, benchmark))
+    if isinstance(benchmark.grader, JudgedGrader):
+        datasets = {item.id: item.reference["dataset"] for item in items}
+        first = [row for row in record.rows if row["sample"] == 0]
+        outputs = [{**row, "dataset": datasets[row["id"]]} for row in first]
+        write_outputs(record.path, outputs, subject.spec["_name"])
+
+
 def _votes(rows: Sequence[dict[str, Any]], benchmark: Benchmark) -> list[dict[str, Any]]:
-    """What the completions of each item elect, for majority@k; none where they cannot vote."""
+    """The majority answer of each item, for majority@k; empty if the grader has no vote."""
     votes = []
     for item, group in itertools.groupby(rows, key=lambda row: row["id"]):
         completions = list(group)
@@ -269,7 +294,7 @@ def _votes(rows: Sequence[dict[str, Any]], benchmark: Benchmark) -> list[dict[st
 def encode_items(
     policy: Policy, benchmark: Benchmark, items: Sequence[Item], system_prompt: str | None
 ) -> list[list[int]]:
-    """The items as token ids, through the chat template unless the benchmark goes without."""
+    """Tokenize the items, through the chat template unless the benchmark uses none."""
     if not benchmark.chat:
         return [list(ids) for ids in policy.tokenizer([item.prompt for item in items])["input_ids"]]
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
@@ -288,18 +313,3 @@ def _check_fit(
             f"exceed the {context} tokens of the model: lower max_new_tokens to "
             f"{max(context - longest, 0)} or less, or choose another model"
         )
-
-
-@contextlib.contextmanager
-def _memory_advice(batch_size: int) -> Any:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"out of GPU memory with batch_size={batch_size}: ask again with a lower one; the "
-            f"completions made so far are kept ({error})"
-        ) from error
-
-
-def _commit(model: Any) -> str | None:
-    return getattr(model.config, "_commit_hash", None)

@@ -1,4 +1,4 @@
-"""Measure a policy on problems as it is trained on them: the rows of a before and after."""
+"""Measure a policy on problems as training asks them, for a before and after."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ..problems.problems import Problem
 from ..problems.prompts import conversation, prompt_token_ids
 from ..recipe.recipe import Recipe
 from ..rollouts.generation import generate
-from ..rollouts.sampling import Completion
 
 __all__ = ["measure"]
 
@@ -30,24 +29,24 @@ def measure(
     kl: bool = False,
     label: str = "measure",
 ) -> list[dict[str, Any]]:
-    """One row per completion: what was said, whether it is right, and how certain the policy was.
+    """Sample completions of some problems and measure correctness, self-certainty and KL.
 
     Args:
-        policy: as from `load_policy` or `load_run`.
-        problems: problems, with answers where accuracy is wanted.
-        recipe: gives the prompt's form and the token limit.
-        temperature: of sampling; 0 is greedy.
+        policy: from `load_policy` or `load_run`.
+        problems: problems; accuracy needs their answers.
+        recipe: gives the form of the prompt and the token limit.
+        temperature: sampling temperature; 0 is greedy.
         num_samples: completions per problem.
-        seed: of the sampling.
-        certainty: also keep self-certainty.
+        seed: seed of the sampling.
+        certainty: also record self-certainty.
         kl: also estimate the KL divergence to the reference policy, per token (k3, at the
-            sampling temperature, as in training), on the first sample of each problem; one
-            forward pass.
-        label: what the progress bar says.
+            sampling temperature, as in training), for the first sample of each problem.
+        label: text of the progress bar.
 
     Returns:
-        Rows of `id`, `sample`, `prompt`, `answer`, `completion`, `tokens`, `clipped`, `correct`
-        (None without an answer) and, where asked for, `self_certainty` and `kl` (nats).
+        A row per completion with `id`, `sample`, `prompt`, `answer`, `completion`, `tokens`,
+        `clipped`, `correct` (None without an answer) and, if requested, `self_certainty` and `kl`
+        (nats).
     """
     ends = end_tokens(policy.model)
     items = [(problem, sample) for problem in problems for sample in range(num_samples)]
@@ -86,28 +85,15 @@ def measure(
         for row, completion in zip(rows, completions, strict=True):
             row["self_certainty"] = completion.mean_certainty
     if kl:
-        first = [i for i, row in enumerate(rows) if row["sample"] == 0]
-        values = _kl(
-            policy,
-            [prompt_ids[i] for i in first],
-            [completions[i] for i in first],
-            temperature,
-        )
-        for i, value in zip(first, values, strict=True):
-            rows[i]["kl"] = value
+        first = range(0, len(rows), num_samples)
+        with reference_policy(policy.model):
+            reference = completion_log_probs(
+                policy.model,
+                [prompt_ids[i] for i in first],
+                [completion_ids[i] for i in first],
+                temperature=temperature or 1.0,
+            )
+        for i, log_probs in zip(first, reference, strict=True):
+            ratio = log_probs - completions[i].log_probs
+            rows[i]["kl"] = float((ratio.exp() - ratio - 1).mean()) if len(ratio) else None
     return rows
-
-
-def _kl(
-    policy: Policy,
-    prompt_ids: Sequence[Sequence[int]],
-    completions: Sequence[Completion],
-    temperature: float,
-) -> list[float | None]:
-    arguments = ([completion.ids for completion in completions],)
-    with reference_policy(policy.model):
-        reference = completion_log_probs(
-            policy.model, prompt_ids, *arguments, temperature=temperature or 1.0
-        )
-    ratios = [r - c.log_probs for r, c in zip(reference, completions, strict=True)]
-    return [float((x.exp() - x - 1).mean()) if len(x) else None for x in ratios]

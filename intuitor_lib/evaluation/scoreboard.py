@@ -1,4 +1,4 @@
-"""Scores of stored evaluations: of each with its interval, and of two on the same items."""
+"""Tables of stored evaluations: scores with intervals, and policies compared on the same items."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["comparison_table", "evaluation_table", "find_evaluations", "paper_ta
 
 
 def score(record: EvaluationRecord) -> dict[str, Estimate]:
-    """Estimates with 95 % intervals of an evaluation.
+    """Estimate the scores of an evaluation, with 95 % intervals.
 
-    Those of `intervals.summarize`; of sampled ones also `pass@k` and `majority@k`, of all the k
-    completions there are. An AlpacaEval verdict is `win_rate` and `length_controlled_winrate`
-    (shares; 1.96 standard errors around).
+    The estimates of `intervals.summarize`; with k samples per item also `pass@k` and `majority@k`.
+    An AlpacaEval judgement adds `win_rate` and `length_controlled_winrate` (shares, with 1.96
+    standard errors).
     """
     rows = record.rows
     found = summarize(rows)
@@ -52,7 +52,7 @@ def score(record: EvaluationRecord) -> dict[str, Estimate]:
 
 
 def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
-    """A row per evaluation: what was evaluated and how, n, and every score with its interval."""
+    """Tabulate evaluations: benchmark, policy, n, decoding, and scores with intervals."""
     rows, stand_ins, trained_on = [], {}, []
     for record in records:
         spec, scores = record.spec, score(record)
@@ -77,9 +77,7 @@ def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
             ]
         )
     caption = "95 % intervals: Wilson for one completion an item, else bootstrap over items."
-    if stand_ins:
-        pairs = ", ".join(f"{ours} for {theirs}" for ours, theirs in stand_ins.items())
-        caption += f" Stand-ins, no results of the benchmarks they stand in for: {pairs}."
+    caption += _stand_in_note(stand_ins)
     if trained_on:
         caption += f" Items among the training problems: {', '.join(trained_on)}."
     header = ["benchmark", "policy", "n", "decoding", "score", "pass@k", "majority@k"]
@@ -87,10 +85,10 @@ def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
 
 
 def paper_table(records: Iterable[EvaluationRecord]) -> Table:
-    """The columns of the paper's Table 1: a row per policy, of greedy evaluations.
+    """Arrange greedy evaluations as in the paper's Table 1, with a row per policy.
 
-    A column that no policy was evaluated on is that of its stand-in, under the stand-in's name;
-    where there is neither, its cells say "not tested here".
+    A benchmark without evaluations is replaced by its stand-in, under the stand-in's name. Without
+    either, its cells are "not tested here".
     """
     found: dict[str, dict[str, str]] = {}
     for record in records:
@@ -109,54 +107,43 @@ def paper_table(records: Iterable[EvaluationRecord]) -> Table:
         [name, *(cells.get(column.name, "not tested here") for column in columns)]
         for name, cells in found.items()
     ]
-    used = [c for c in columns if c.stands_in_for]
-    caption = "Score [95 % interval] (items), greedy."
-    if used:
-        pairs = ", ".join(f"{c.title} for {c.stands_in_for}" for c in used)
-        caption += f" Stand-ins, no results of the benchmarks they stand in for: {pairs}."
+    used = {column.title: column.stands_in_for for column in columns if column.stands_in_for}
+    caption = "Score [95 % interval] (items), greedy." + _stand_in_note(used)
     return Table(["policy", *(column.title for column in columns)], rows, caption)
+
+
+def _stand_in_note(stand_ins: Mapping[str, str]) -> str:
+    """A sentence of a caption on stand-ins, given by title with the benchmark they replace."""
+    if not stand_ins:
+        return ""
+    pairs = ", ".join(f"{ours} for {theirs}" for ours, theirs in stand_ins.items())
+    return f" Stand-ins, no results of the benchmarks they stand in for: {pairs}."
 
 
 def comparison_table(
     before: Sequence[EvaluationRecord], after: Sequence[EvaluationRecord]
 ) -> Table:
-    """Two policies on the same items: a row per benchmark and way of decoding that both have.
+    """Compare two policies on the same items: a row per benchmark and decoding that both have.
 
     The difference of scores has a bootstrap interval over items; McNemar's exact test compares
     single completions.
 
     Raises:
-        InputError: they have no evaluation of the same items in common.
+        InputError: the two have no evaluation of the same items in common.
     """
-    others = {_same_question(record): record for record in after if record.finished}
+    others = {_question(record): record for record in after if record.finished}
     pairs = [
-        (record, others[_same_question(record)])
+        (record, others[_question(record)])
         for record in before
-        if record.finished and _same_question(record) in others
+        if record.finished and _question(record) in others
     ]
     if not pairs:
         raise InputError(
             f"nothing to compare: {_names(before)} and {_names(after)} have no finished "
             "evaluation of the same benchmark with the same n, seed and decoding in common"
         )
-    rows = []
-    for ours, theirs in pairs:
-        asked, decoding = ours.spec["benchmark"], ours.spec["decoding"]
-        cells = [asked["_title"], asked["n"], _decoding_text(decoding)]
-        before_rows, after_rows = ours.rows, theirs.rows
-        if any(row["correct"] is None for row in [*before_rows, *after_rows]):
-            rows.append([*cells, *(_headline(score(r)) for r in (ours, theirs)), "-", "-", "-"])
-            continue
-        change = difference_over_problems(before_rows, after_rows, "correct")
-        cells += [_headline(score(record)) for record in (ours, theirs)]
-        cells.append(f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]")
-        if decoding["num_samples"] == 1:
-            test = mcnemar(before_rows, after_rows)
-            cells += [f"{test['won']} / {test['lost']}", f"{test['p']:.2g}"]
-        else:
-            cells += ["-", "-"]
-        rows.append(cells)
-    names = [pairs[0][i].spec["policy"]["_name"] for i in (0, 1)]
+    names = [record.spec["policy"]["_name"] for record in pairs[0]]
+    rows = [_compared(*pair) for pair in pairs]
     header = ["benchmark", "n", "decoding", *names, "difference", "won / lost", "McNemar p"]
     caption = (
         "Difference: second minus first, paired bootstrap over items, 95 %. Won / lost: items "
@@ -165,29 +152,40 @@ def comparison_table(
     return Table(header, rows, caption)
 
 
+def _compared(before: EvaluationRecord, after: EvaluationRecord) -> list[Any]:
+    asked, decoding = before.spec["benchmark"], before.spec["decoding"]
+    scores = [_headline(score(record)) for record in (before, after)]
+    difference, won, p = "-", "-", "-"
+    rows = before.rows, after.rows
+    if not any(row["correct"] is None for side in rows for row in side):
+        change = difference_over_problems(*rows, "correct")
+        difference = f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
+        if decoding["num_samples"] == 1:
+            test = mcnemar(*rows)
+            won, p = f"{test['won']} / {test['lost']}", f"{test['p']:.2g}"
+    return [asked["_title"], asked["n"], _decoding_text(decoding), *scores, difference, won, p]
+
+
 def find_evaluations(store: RunStore, name: str) -> list[EvaluationRecord]:
-    """The evaluations of a policy, by the name it has in tables or its run's id, or one by id.
+    """Find one evaluation by its id or path, or those of a policy by its name or run id.
 
     Raises:
         InputError: there are none.
     """
     records = list(store.evaluations())
     found = [r for r in records if r.id == name or str(r.path) == name.rstrip("/")]
-    found = found or [r for r in records if _policy_name(r.spec["policy"], name)]
     if not found:
-        known = ", ".join(dict.fromkeys(r.spec["policy"]["_name"] for r in records)) or "none"
+        policies = [(record, record.spec["policy"]) for record in records]
+        found = [r for r, policy in policies if name in (policy["_name"], policy.get("run"))]
+    if not found:
         raise InputError(
-            f"no evaluation of {name!r} in {store.root}; it holds evaluations of: {known}. Make "
-            "one with `intuitor evaluate`"
+            f"no evaluation of {name!r} in {store.root}; it holds evaluations of: "
+            f"{_names(records) or 'none'}. Make one with `intuitor evaluate`"
         )
     return found
 
 
-def _policy_name(policy: Mapping[str, Any], name: str) -> bool:
-    return name in (policy["_name"], policy.get("run"))
-
-
-def _same_question(record: EvaluationRecord) -> tuple[Any, ...]:
+def _question(record: EvaluationRecord) -> tuple[Any, ...]:
     spec = record.spec
     decoding = {key: value for key, value in spec["decoding"].items() if key[0] != "_"}
     return spec["benchmark"]["name"], spec["benchmark"]["items"], tuple(sorted(decoding.items()))

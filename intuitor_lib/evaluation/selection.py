@@ -1,7 +1,7 @@
-"""Choosing one of N sampled answers by confidence, by vote, or by both (arXiv 2502.18581).
+"""Choose one of N sampled answers by confidence, by vote, or by both (arXiv 2502.18581).
 
-All on stored rows: `id` of the problem, `correct`, `cluster` (equal answers share one; None cannot
-vote) and a confidence such as `self_certainty`.
+Works on stored rows with `id` of the problem, `correct`, `cluster` (shared by equal answers; None
+has no vote) and a confidence such as `self_certainty`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..report.intervals import Estimate, mean_over_problems
 __all__ = ["SELECTORS", "best_of_n"]
 
 SELECTORS = ("one sample", "self-certainty", "Borda vote", "majority", "any of them")
-"""Ways to choose; "any of them" counts a problem as solved if one of the N is right."""
+"""Ways to select; "any of them" counts a problem as solved if one of the N is right."""
 
 
 def best_of_n(
@@ -29,22 +29,23 @@ def best_of_n(
     draws: int = 32,
     seed: int = 0,
 ) -> Estimate:
-    """Accuracy of the answer chosen among `n` completions of each problem.
+    """Accuracy of the answer selected among `n` completions of each problem.
 
-    The mean over problems, with a bootstrap interval over them; each problem's value is the mean
-    over `draws` choices of n of its completions without repetition (all of them once, where n is
-    their number).
+    The mean over problems, with a bootstrap interval over them. Each problem's value is the mean
+    over `draws` subsets of n of its completions (one subset if n is their number).
 
     Args:
-        rows: all problems with the same number of completions, at least `n`.
-        n: completions to choose from.
-        selector: of `SELECTORS`. "self-certainty" takes the most confident; "majority" the most
-            frequent answer, of equals that with the higher sum of confidences; "Borda vote" gives
-            the k-th most confident of n completions (n - k + 1) ** power votes for its answer.
-        confidence: the column to choose by; higher is more confident.
-        power: of the Borda vote; 0 is a majority vote, large ones follow the most confident.
-        draws: choices per problem.
-        seed: of the choices.
+        rows: at least `n` completions of every problem.
+        n: completions to select from.
+        selector: one of `SELECTORS`. "self-certainty" takes the most confident completion;
+            "majority" the most frequent answer, and among equals the one with the higher sum of
+            confidences; "Borda vote" gives the answer of the k-th most confident of n completions
+            (n - k + 1) ** power votes.
+        confidence: column of the confidence; higher is more confident.
+        power: exponent of the Borda vote; 0 is a majority vote, large values follow the most
+            confident.
+        draws: subsets per problem.
+        seed: seed of the subsets.
 
     Raises:
         ValueError: an unknown selector, or a problem with fewer than `n` completions.

@@ -1,6 +1,6 @@
-"""What is evaluated: a run, the policy a recipe starts from, a model with or without an adapter.
+"""Subjects of an evaluation: a run, a recipe's starting policy, a model with or without adapter.
 
-Each has a specification that tells it apart in the run store, and is loaded only when needed.
+Each has a specification that identifies it in the run store, and is loaded only when needed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..policy.loading import Policy, load_model
+from ..policy.trained import base_settings, load_run_frozen
 from ..problems.problems import load_problems
 from ..recipe.constants import EMBEDDED_MODEL, InputError
 from ..recipe.recipe import Recipe
@@ -27,17 +28,11 @@ _WEIGHTS = (".safetensors", ".json", ".bin", ".jinja", ".model")
 
 @dataclass(frozen=True)
 class Subject:
-    """A policy to evaluate.
+    """A policy to evaluate."""
 
-    Args:
-        spec: JSON-ready; what tells it apart, and `_name`, what it is called.
-        load: loads it.
-        trained_on: prompts of the problems it was trained on, where that is known.
-    """
-
-    spec: dict[str, Any]
+    spec: dict[str, Any]  # JSON-ready; what identifies it, and `_name` for tables
     load: Callable[[], Policy]
-    trained_on: frozenset[str] | None = None
+    trained_on: frozenset[str] | None = None  # prompts of its training problems; None if unknown
 
 
 def find_subject(
@@ -50,11 +45,11 @@ def find_subject(
     dtype: str | None = None,
     step: int | None = None,
 ) -> Subject:
-    """The subject that `evaluate` means by its arguments.
+    """Find the subject that the arguments of `evaluate` describe.
 
     Raises:
-        InputError: a run that is not finished or kept no snapshot of that step, settings that a
-            run or recipe has of its own, an unknown quantization.
+        InputError: a run that is not finished or has no snapshot of that step, settings that
+            conflict with a run's or recipe's own, an unknown quantization.
     """
     if isinstance(policy, Subject):
         return policy
@@ -79,7 +74,7 @@ def find_subject(
     if step is not None:
         raise InputError(f"step={step}: only a run has steps")
     if isinstance(policy, Recipe):
-        return _model(policy.model, _start(policy))
+        return _model(policy.model, base_settings(policy))
     return _loaded(policy)
 
 
@@ -90,32 +85,19 @@ def _stored_run(name: str, store: RunStore) -> Run | None:
     return None
 
 
-def _start(recipe: Recipe) -> dict[str, Any]:
-    """How a recipe's training loads its model."""
-    return {
-        "adapter": recipe.adapter,
-        "revision": recipe.model_revision,
-        "quantization": recipe.quantization,
-        "dtype": recipe.dtype if recipe.use_lora else "float32",
-    }
-
-
 def _run(run: Run, step: int | None) -> Subject:
     run.require_finished()
-    recipe, weights = run.recipe, str(run.weights(step))
-    start = _start(recipe)
-    model = recipe.model if recipe.use_lora else weights
-    settings = start | ({"adapter": weights} if recipe.use_lora else {"revision": None})
+    run.weights(step)  # refuses a step without a snapshot
     spec: dict[str, Any] = {"run": run.id, "_name": run.id}
-    if step is not None and step != recipe.max_steps:
+    if step is not None and step != run.recipe.max_steps:
         spec |= {"step": step, "_name": f"{run.id}@{step}"}
-    return Subject(spec, lambda: load_model(model, **settings), _training_prompts(recipe))
+    return Subject(spec, lambda: load_run_frozen(run, step=step), _training_prompts(run.recipe))
 
 
 def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
     try:
         return frozenset(problem.prompt.strip() for problem in load_problems(recipe).train)
-    except InputError:  # its file or the hub is out of reach now; the run is as good as ever
+    except InputError:  # its file or the hub is out of reach now; the run can still be evaluated
         return None
 
 
@@ -133,7 +115,7 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
         **settings,
         "adapter_weights": settings["adapter"] and _contents(settings["adapter"]),
     }
-    # A local folder is known by what it holds, wherever it lies.
+    # A local folder is identified by its contents, not by its path.
     for key in ("model", "adapter"):
         if spec[f"{key}_weights"] is not None:
             spec[f"_{key}"] = spec.pop(key)

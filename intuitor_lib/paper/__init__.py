@@ -1,4 +1,4 @@
-"""The paper beside ours: its numbers, the trainings behind the notebooks, verdicts.
+"""The paper's numbers and claims, the trainings behind the notebooks, and verdicts.
 
 In: names of arms, a profile and seeds. Out: `Trial`s with their measurements, read from
 `data/results` or made now, and verdicts on the paper's claims. Uses: recipe, store, report,

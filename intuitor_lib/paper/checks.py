@@ -1,4 +1,4 @@
-"""Whether what a batch of notebooks left behind is as planned: trainings, numbers, records."""
+"""Check the trainings, numbers and records that a batch of notebooks left behind."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MOST_CERTAIN = 60.0  # nats; more than any vocabulary's logits give in practice
 
 
 def audit(profile: str, runs: str | Path | None = None) -> list[str]:
-    """What is wrong after every notebook was executed under a profile; nothing if all is well.
+    """List the faults left after every notebook was executed under a profile.
 
-    Every planned training is there, finished, once, with each step recorded once; nothing else
-    was trained under the names of the plan. Every stored number is finite and in its range. Every
-    notebook left a record, and every table and figure of the paper is answered.
+    Every planned training must be finished, exist once and have each step recorded once; no other
+    training may have a name of the plan. Every stored number must be finite and in its range.
+    Every notebook must have a record, and every table and figure of the paper an answer.
     """
     store = RunStore(runs)
     faults = [*_trainings(store, profile), *_numbers(store, profile)]

@@ -1,9 +1,4 @@
-"""Ours beside the paper: measured values, verdicts on its claims, and the summary of both.
-
-A notebook's record (`report.save_record`) carries, under `paper`, an entry for each table or
-figure it answers: what was measured, with profile, n, seeds and interval, and what was not tested
-here, with the reason. Under `claims` it carries verdicts. The summary reads these records.
-"""
+"""Our records beside the paper's tables and claims: tables, the summary, gaps in the records."""
 
 from __future__ import annotations
 
@@ -32,21 +27,21 @@ __all__ = [
 ]
 
 PAPER_MODELS = {"gpu-12gb": "Qwen2.5-1.5B", "gpu-24gb": "Qwen2.5-3B", "paper": "Qwen2.5-3B"}
-"""The rows of the paper's tables that a profile's model belongs to."""
+"""The model of the paper's tables that a profile trains."""
 
 
 def paper_cells(
     table_id: str, ours: Mapping[tuple[str, str], Mapping[str, Any]], reason: str = NO_GPU
 ) -> dict[str, Any]:
-    """An entry of a record for one of the paper's tables, with every cell accounted for.
+    """Make a record's entry for a table of the paper that accounts for every cell.
 
     Args:
-        table_id: of `paper.TABLES`.
-        ours: of `measured`, by the paper's row and column: the same model on the same benchmark.
+        table_id: a key of `TABLES`.
+        ours: `measured` values of the same model on the same benchmark, by row and column.
         reason: why the other cells were not tested.
 
     Raises:
-        KeyError: a row or column that the table does not have.
+        KeyError: the table has no such row or column.
     """
     table = get_table(table_id)
     for row, column in ours:
@@ -64,7 +59,7 @@ def paper_cells(
 def real_cells(
     table_id: str, trials: Mapping[str, Sequence[Trial]], profile: str, step: int | None = None
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """What trials measured of the very cells of a table: on the GPU profiles alone."""
+    """Measured values for the cells of a table, by row and column; only under GPU profiles."""
     if profile not in PAPER_MODELS:
         return {}
     table, model, found = get_table(table_id), PAPER_MODELS[profile], {}
@@ -90,10 +85,10 @@ def side_by_side(
     step: int | None = None,
     paper_model: str = "Qwen2.5-3B",
 ) -> Table:
-    """A row per policy: the paper's values, then ours with 95 % intervals.
+    """Tabulate the paper's values and ours, with 95 % intervals, a row per policy.
 
-    Columns of ours carry the name of the problems they were measured on. `step` is that of the
-    snapshots; `paper_model` names the rows of the paper's.
+    Our columns have the names of the problems they were measured on. `step` selects snapshots;
+    `paper_model` selects rows of the paper's table.
     """
     suite, paper = SUITES[profile], get_table(table_id)
     rows = []
@@ -131,12 +126,12 @@ def side_by_side(
 def load_records(
     profile: str | None = None, runs: str | Path | None = None, *, committed: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Every notebook's record: of the run store, else the one that comes with the project.
+    """Load every notebook's record from the run store, else from the project.
 
     Args:
-        profile: under which they were executed; by default, of each notebook's, the largest.
+        profile: profile of the records; default the largest that each notebook has.
         runs: the run store.
-        committed: whether those of the project count.
+        committed: whether to read the project's records.
     """
     folders = [RunStore(runs).root / "records"]
     data = data_folder()
@@ -152,7 +147,7 @@ def load_records(
 
 
 def replication_summary(records: Iterable[Mapping[str, Any]]) -> Table:
-    """One line per claim of the paper: what it found, what we found, and the verdict."""
+    """Tabulate the paper's claims: its finding, ours and the verdict, one line per claim."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     reasons: dict[str, str] = {}
     for record in records:
@@ -191,7 +186,7 @@ def replication_summary(records: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def missing(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Tables and figures of the paper that no record answers, and what is wrong with an answer."""
+    """List the paper's tables and figures without a record, and faults of the records."""
     answers: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         for id, entry in record["values"].get("paper", {}).items():

@@ -1,8 +1,7 @@
-"""The model families of the paper's Tables 4 to 6: really trained, at a size that fits anywhere.
+"""The model families of the paper's Tables 4 to 6, trained at a size that fits any machine.
 
-A tiny model has a family's architecture (its attention, norms and rotary embedding as
-transformers implements them), random weights and the embedded model's tokenizer. It learns
-nothing; that it trains in 4 bits with LoRA is what it shows.
+A tiny model has a family's architecture as transformers implements it, random weights and the
+embedded model's tokenizer. It learns nothing; it shows that the family trains in 4 bits with LoRA.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ ARCHITECTURES: Mapping[str, str] = types.MappingProxyType(
         "olmo2-7b": "Olmo2",
     }
 )
-"""The architecture of each recipe's model, as transformers names its classes."""
+"""The architecture of each recipe's model, in the names of transformers' classes."""
 
 
 def tiny_recipe(name: str, folder: str | Path, *, seed: int = 7) -> Recipe:
-    """Two steps of a tiny model of a recipe's family, in 4 bits with LoRA, on products.
+    """Make a recipe that trains a tiny model of another recipe's family for two steps.
 
-    Its other settings are those of `intuitor` under the profile smoke. The model is made in
-    `folder` if it is not there.
+    The other settings are those of `intuitor` under the profile smoke. The model is made in
+    `folder` if it is missing there.
 
     Raises:
-        ValueError: a recipe that is none of `ARCHITECTURES`.
+        ValueError: `name` is not in `ARCHITECTURES`.
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"name={name!r}: choose from {', '.join(ARCHITECTURES)}")

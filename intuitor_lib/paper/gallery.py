@@ -1,6 +1,6 @@
-"""One page over all executed notebooks: their figures and tables, each with a link to its notebook.
+"""One page with the figures and tables of all executed notebooks, linked to the notebooks.
 
-The page lies beside the executed notebooks in the run store and needs nothing from elsewhere.
+The page lies in the run store and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 
 
 def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
-    """Write `report/index.html` of the run store, from what is executed under a profile.
+    """Write `report/index.html` of the run store from the notebooks executed under a profile.
 
     Returns:
-        The page.
+        Path of the page.
     """
     root = RunStore(runs).root.resolve()
     folder = root / "report"
@@ -70,8 +70,8 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>INTUITOR: what the notebooks found</title><style>{_STYLE}</style></head><body>
-<h1>INTUITOR: what the notebooks found</h1>
+<title>INTUITOR: results of the notebooks</title><style>{_STYLE}</style></head><body>
+<h1>INTUITOR: results of the notebooks</h1>
 <p>Learning to Reason without External Rewards (arXiv 2505.19590), profile
 <b>{html.escape(profile)}</b>. Every number stands in its notebook with n, seeds and interval.</p>
 <nav>{"".join(links)}</nav>
@@ -84,32 +84,24 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
 
 
 def _title(cells: list[Mapping[str, Any]]) -> str:
-    """The first heading, and whether a cell failed, which papermill tells in cells of its own."""
-    lines = [
-        line
-        for cell in cells
-        if cell["cell_type"] == "markdown"
-        for line in "".join(cell["source"]).splitlines()
-    ]
+    """The first heading, with a note if a cell failed."""
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    heading = re.search(r"^# (.*)", "\n".join(texts), re.MULTILINE)
     failed = any(o["output_type"] == "error" for c in cells for o in c.get("outputs", []))
-    title = next((line[2:] for line in lines if line.startswith("# ")), "untitled")
-    return title + " (failed)" * failed
+    return (heading[1] if heading else "untitled") + " (failed)" * failed
 
 
 def _images(cells: list[Mapping[str, Any]], folder: Path, name: str) -> Iterator[str]:
-    """Write the figures of a notebook as files; their paths from the page."""
+    """Write the figures of a notebook as files and yield their paths, relative to the page."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{name}-*.png"):
         old.unlink()
-    number = 0
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            image = output.get("data", {}).get("image/png")
-            if image:
-                number += 1
-                file = folder / f"{name}-{number}.png"
-                file.write_bytes(base64.b64decode("".join(image)))
-                yield f"figures/{file.name}"
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    images = [output.get("data", {}).get("image/png") for output in outputs]
+    for number, image in enumerate(filter(None, images), 1):
+        file = folder / f"{name}-{number}.png"
+        file.write_bytes(base64.b64decode("".join(image)))
+        yield f"figures/{file.name}"
 
 
 def _section(

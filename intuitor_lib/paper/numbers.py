@@ -1,7 +1,7 @@
 """The paper's numbers (arXiv 2505.19590v2), each with its table or figure, and its claims.
 
-Accuracies are shares, AlpacaEval is a length-controlled win rate in percent. A figure has no
-numbers of its own here but those that the paper prints in it; it has its finding.
+Accuracies are shares; AlpacaEval is a length-controlled win rate in percent. A figure has its
+finding, and only the numbers that the paper prints in it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure: what it shows and what is found in it; `printed` are the numbers in it."""
+    """A figure: its title, its finding, and the numbers `printed` in it."""
 
     id: str
     title: str
@@ -70,7 +70,7 @@ class PaperFigure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper that can be checked: where it stands, what was found there."""
+    """A claim of the paper that can be checked: its place and the finding there."""
 
     id: str
     text: str
@@ -78,15 +78,26 @@ class Claim:
     found: str
 
 
-def _table(id: str, title: str, columns: tuple[str, ...], text: str) -> PaperTable:
+def _id(title: str) -> str:
+    """`Table 1: main results` is `table-1`."""
+    return title.partition(":")[0].lower().replace(" ", "-")
+
+
+def _table(title: str, columns: tuple[str, ...], text: str) -> PaperTable:
     """A table from lines of `label | value value ...`."""
     rows = {}
     for line in text.strip().splitlines():
         label, _, values = line.partition("|")
         rows[label.strip()] = tuple(float(value) for value in values.split())
         if len(rows[label.strip()]) != len(columns):
-            raise ValueError(f"{id}: {line!r} has not {len(columns)} values")
-    return PaperTable(id, title, columns, types.MappingProxyType(rows))
+            raise ValueError(f"{title}: {line!r} has not {len(columns)} values")
+    return PaperTable(_id(title), title, columns, types.MappingProxyType(rows))
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Each line with the indented line below it."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    return zip(lines[::2], lines[1::2], strict=True)
 
 
 TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
@@ -94,7 +105,6 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
         table.id: table
         for table in (
             _table(
-                "table-1",
                 "Table 1: main results",
                 BENCHMARK_COLUMNS,
                 """
@@ -109,7 +119,6 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
                 """,
             ),
             _table(
-                "table-2",
                 "Table 2: after 10 steps",
                 ("GSM8K", "MATH500"),
                 """
@@ -122,7 +131,6 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
                 """,
             ),
             _table(
-                "table-3",
                 "Table 3: the KL penalty, Qwen2.5-3B + INTUITOR",
                 BENCHMARK_COLUMNS,
                 """
@@ -133,7 +141,6 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
                 """,
             ),
             _table(
-                "table-4",
                 "Table 4: larger models",
                 BENCHMARK_COLUMNS,
                 """
@@ -148,7 +155,6 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
                 """,
             ),
             _table(
-                "table-5",
                 "Table 5: Llama-3.2-3B-Instruct",
                 BENCHMARK_COLUMNS,
                 """
@@ -158,7 +164,6 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
                 """,
             ),
             _table(
-                "table-6",
                 "Table 6: OLMo-2-1124-7B-SFT",
                 BENCHMARK_COLUMNS,
                 """
@@ -172,102 +177,62 @@ TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
 )
 """Tables 1 to 6 by id. Table 7, the training settings, is `TRAINING`."""
 
+_PRINTED = {
+    "figure-8": {
+        "base → base": {"p": 0.52, "r": 0.00},
+        "INTUITOR → INTUITOR": {"p": 8e-24, "r": 0.45},
+        "base → INTUITOR": {"p": 8e-10, "r": 0.27},
+        "GRPO → GRPO": {"p": 2e-15, "r": 0.35},
+    }
+}
+
 FIGURES: Mapping[str, PaperFigure] = types.MappingProxyType(
     {
-        figure.id: figure
-        for figure in (
-            PaperFigure(
-                "figure-3",
-                "Figure 3: completion length over 58 steps",
-                "1.5B: it falls, as gibberish goes; 3B: it rises, most for INTUITOR",
-            ),
-            PaperFigure(
-                "figure-4",
-                "Figure 4: MATH500 and LiveCodeBench over steps, GRPO and INTUITOR",
-                "the gain in domain comes first; transfer comes later and goes on",
-            ),
-            PaperFigure(
-                "figure-5",
-                "Figure 5: reasoning before the JSON of CRUXEval answers",
-                "INTUITOR reasons freely before it, GRPO answers in JSON at once",
-            ),
-            PaperFigure(
-                "figure-6",
-                "Figure 6: INTUITOR-Code's answers over steps, ten LiveCodeBench problems",
-                "valid code first, then reasoning before it",
-            ),
-            PaperFigure(
-                "figure-7",
-                "Figure 7: online and offline annotator over about 175 steps",
-                "the offline one is exploited near step 100: length jumps, accuracy collapses",
-            ),
-            PaperFigure(
-                "figure-8",
-                "Figure 8: self-certainty of right and wrong answers to MATH500",
-                "INTUITOR's own self-certainty separates them best; the base's does not",
-                types.MappingProxyType(
-                    {
-                        "base → base": {"p": 0.52, "r": 0.00},
-                        "INTUITOR → INTUITOR": {"p": 8e-24, "r": 0.45},
-                        "base → INTUITOR": {"p": 8e-10, "r": 0.27},
-                        "GRPO → GRPO": {"p": 2e-15, "r": 0.35},
-                    }
-                ),
-            ),
-            PaperFigure(
-                "figure-9",
-                "Figure 9: accuracy and length over steps, Qwen2.5-7B and -14B",
-                "similar accuracy to GRPO, longer completions",
-            ),
-            PaperFigure(
-                "figure-10",
-                "Figure 10: accuracy and length over steps, Llama-3.2-3B-Instruct",
-                "similar accuracy to GRPO, longer completions",
-            ),
-            PaperFigure(
-                "figure-11",
-                "Figure 11: accuracy and length over steps, OLMo-2-1124-7B-SFT",
-                "similar accuracy to GRPO, longer completions",
-            ),
-            PaperFigure(
-                "figure-12",
-                "Figure 12: entropy minimization (1.5B) and a random reward (3B)",
-                "both degenerate",
-            ),
+        _id(title): PaperFigure(
+            _id(title), title, finding, types.MappingProxyType(_PRINTED.get(_id(title), {}))
+        )
+        for title, finding in _pairs(
+            """
+            Figure 3: completion length over 58 steps
+                1.5B: it falls, as gibberish goes; 3B: it rises, most for INTUITOR
+            Figure 4: MATH500 and LiveCodeBench over steps, GRPO and INTUITOR
+                the gain in domain comes first; transfer comes later and goes on
+            Figure 5: reasoning before the JSON of CRUXEval answers
+                INTUITOR reasons freely before it, GRPO answers in JSON at once
+            Figure 6: INTUITOR-Code's answers over steps, ten LiveCodeBench problems
+                valid code first, then reasoning before it
+            Figure 7: online and offline annotator over about 175 steps
+                the offline one is exploited near step 100: length jumps, accuracy collapses
+            Figure 8: self-certainty of right and wrong answers to MATH500
+                INTUITOR's own self-certainty separates them best; the base's does not
+            Figure 9: accuracy and length over steps, Qwen2.5-7B and -14B
+                similar accuracy to GRPO, longer completions
+            Figure 10: accuracy and length over steps, Llama-3.2-3B-Instruct
+                similar accuracy to GRPO, longer completions
+            Figure 11: accuracy and length over steps, OLMo-2-1124-7B-SFT
+                similar accuracy to GRPO, longer completions
+            Figure 12: entropy minimization (1.5B) and a random reward (3B)
+                both degenerate
+            """
         )
     }
 )
 """Figures 3 to 12 by id; 1 and 2 draw the method."""
 
+_SETTINGS = (
+    *("learning_rate", "problems_per_step", "num_generations", "beta", "max_steps"),
+    *("max_prompt_length", "max_completion_length"),
+)
+
 TRAINING: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
-        "MATH 1.5B/3B": {
-            "learning_rate": 3e-6,
-            "problems_per_step": 128,
-            "num_generations": 7,
-            "beta": 0.0005,  # the text and the public configuration: 0.005
-            "max_steps": 58,
-            "max_prompt_length": 512,
-            "max_completion_length": 3072,
-        },
-        "MATH 7B/14B": {
-            "learning_rate": 1e-6,
-            "problems_per_step": 64,
-            "num_generations": 14,
-            "beta": 0.01,
-            "max_steps": 117,
-            "max_prompt_length": 512,
-            "max_completion_length": 3072,
-        },
-        "Codeforces 3B": {
-            "learning_rate": 1e-6,
-            "problems_per_step": 64,
-            "num_generations": 14,
-            "beta": 0.01,
-            "max_steps": 50,
-            "max_prompt_length": 1024,
-            "max_completion_length": 2048,
-        },
+        column: dict(zip(_SETTINGS, values, strict=True))
+        for column, values in {
+            # beta is 0.005 in the text and the public configuration
+            "MATH 1.5B/3B": (3e-6, 128, 7, 0.0005, 58, 512, 3072),
+            "MATH 7B/14B": (1e-6, 64, 14, 0.01, 117, 512, 3072),
+            "Codeforces 3B": (1e-6, 64, 14, 0.01, 50, 1024, 2048),
+        }.items()
     }
 )
 """Table 7, by column, under the names of `Recipe`'s settings."""
@@ -285,93 +250,56 @@ CHECKPOINTS: Mapping[str, str] = types.MappingProxyType(
 )
 """Models that the authors published on the Hugging Face hub, by row of the tables."""
 
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "in-domain",
-        "Self-certainty alone raises accuracy in the domain of training",
-        "Table 1",
-        "3B, MATH500 .544 → .612, GSM8K .673 → .792",
-    ),
-    Claim("matches-grpo", "It comes close to GRPO in domain", "Table 1", "MATH500 .612 to .636"),
-    Claim(
-        "transfer",
-        "It transfers to other tasks better than GRPO",
-        "Table 1",
-        "3B, LCB .153 to .085, CRUX .416 to .341",
-    ),
-    Claim(
-        "plurality",
-        "A vote within the group (GRPO-PV) does nearly as well as answers do",
-        "Table 1",
-        "3B, MATH500 .636 and .636, GSM8K .820 to .826",
-    ),
-    Claim("early", "It learns faster than GRPO at first", "Table 2", "3B, step 10: .618 to .596"),
-    Claim("length", "Completions grow", "Figure 3", "3B: longer, most of all for INTUITOR"),
-    Claim(
-        "instructions",
-        "It follows instructions better",
-        "Table 1",
-        "3B, AlpacaEval 3.72 → 7.10 (GRPO 6.91)",
-    ),
-    Claim(
-        "late-transfer",
-        "In-domain gains come first, transfer follows",
-        "Figure 4",
-        "LCB rises on when MATH500 has levelled off",
-    ),
-    Claim(
-        "reasons-first",
-        "It reasons before it gives a structured answer, GRPO does not",
-        "Figure 5",
-        "free-form reasoning before CRUXEval's JSON",
-    ),
-    Claim(
-        "code",
-        "INTUITOR-Code: valid code first, then reasoning before it",
-        "Figure 6",
-        "shares of answers over 50 steps",
-    ),
-    Claim(
-        "offline",
-        "A frozen annotator is exploited, the policy's own is not",
-        "Figure 7",
-        "collapse near step 100 of 175",
-    ),
-    Claim(
-        "kl",
-        "The KL penalty matters: with less of it, transfer is lost",
-        "Table 3",
-        "LCB .153 at β = 0.005, .081 at 0",
-    ),
-    Claim(
-        "separates",
-        "Training makes self-certainty separate right from wrong",
-        "Figure 8",
-        "effect size r .00 (base) → .45 (INTUITOR), .35 (GRPO)",
-    ),
-    Claim("larger", "It works for 7B and 14B models", "Table 4, Figure 9", "7B, GSM8K .553 → .873"),
-    Claim(
-        "families",
-        "It works for Llama and OLMo",
-        "Tables 5, 6, Figures 10, 11",
-        "Llama, MATH500 .436 → .476; OLMo .302 → .372",
-    ),
-    Claim(
-        "entropy",
-        "Minimizing entropy instead degenerates",
-        "Figure 12",
-        "1.5B: accuracy and length collapse",
-    ),
-    Claim("random", "A random reward degenerates", "Figure 12", "3B: accuracy falls"),
+CLAIMS: tuple[Claim, ...] = tuple(
+    Claim(id, text, where, found)
+    for line, found in _pairs(
+        """
+        in-domain | Table 1 | Self-certainty alone raises accuracy in the domain of training
+            3B, MATH500 .544 → .612, GSM8K .673 → .792
+        matches-grpo | Table 1 | It comes close to GRPO in domain
+            MATH500 .612 to .636
+        transfer | Table 1 | It transfers to other tasks better than GRPO
+            3B, LCB .153 to .085, CRUX .416 to .341
+        plurality | Table 1 | A vote within the group (GRPO-PV) does nearly as well as answers do
+            3B, MATH500 .636 and .636, GSM8K .820 to .826
+        early | Table 2 | It learns faster than GRPO at first
+            3B, step 10: .618 to .596
+        length | Figure 3 | Completions grow
+            3B: longer, most of all for INTUITOR
+        instructions | Table 1 | It follows instructions better
+            3B, AlpacaEval 3.72 → 7.10 (GRPO 6.91)
+        late-transfer | Figure 4 | In-domain gains come first, transfer follows
+            LCB rises on when MATH500 has levelled off
+        reasons-first | Figure 5 | It reasons before it gives a structured answer, GRPO does not
+            free-form reasoning before CRUXEval's JSON
+        code | Figure 6 | INTUITOR-Code: valid code first, then reasoning before it
+            shares of answers over 50 steps
+        offline | Figure 7 | A frozen annotator is exploited, the policy's own is not
+            collapse near step 100 of 175
+        kl | Table 3 | The KL penalty matters: with less of it, transfer is lost
+            LCB .153 at β = 0.005, .081 at 0
+        separates | Figure 8 | Training makes self-certainty separate right from wrong
+            effect size r .00 (base) → .45 (INTUITOR), .35 (GRPO)
+        larger | Table 4, Figure 9 | It works for 7B and 14B models
+            7B, GSM8K .553 → .873
+        families | Tables 5, 6, Figures 10, 11 | It works for Llama and OLMo
+            Llama, MATH500 .436 → .476; OLMo .302 → .372
+        entropy | Figure 12 | Minimizing entropy instead degenerates
+            1.5B: accuracy and length collapse
+        random | Figure 12 | A random reward degenerates
+            3B: accuracy falls
+        """
+    )
+    for id, where, text in [line.split(" | ")]
 )
-"""What can be checked, one line each; the replication summary answers every one."""
+"""The claims that can be checked; the replication summary has a verdict on each."""
 
 
 def get_table(id: str) -> PaperTable:
-    """A table by id.
+    """Return a table by id.
 
     Raises:
-        KeyError: there is none of that id.
+        KeyError: the id is unknown.
     """
     if id not in TABLES:
         raise KeyError(f"no table {id!r}: choose from {', '.join(TABLES)}")
@@ -379,5 +307,5 @@ def get_table(id: str) -> PaperTable:
 
 
 def paper_ids() -> list[str]:
-    """Every table with results and every figure: what needs a record of ours."""
+    """Ids of every table with results and every figure, which all need a record of ours."""
     return [*TABLES, *FIGURES]

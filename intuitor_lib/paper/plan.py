@@ -1,17 +1,4 @@
-"""The trainings and tests behind the notebooks: asked for by name, done once, shared by all.
-
-A *trial* is one policy of an experiment: a recipe trained under a profile and a seed, or the base
-it starts from. `collect` gives trials with what a notebook needs of them. Their results are small
-files without weights:
-
-    data/results/<profile>/<recipe>-s<seed>-<digest>/   committed with the project
-    runs/results/<profile>/...                          of this machine
-        training.json        settings, environment, metrics of every step, some completions
-        <test>.json          a row per completion; <test>@<step>.json of a snapshot
-
-Committed ones are read, unless `retrain` is asked for; what is missing is trained and evaluated,
-through the run store, which does nothing twice. Nothing here imports torch before it must.
-"""
+"""The plan behind the notebooks: trainings (arms), seeds, and test suites per profile."""
 
 from __future__ import annotations
 
@@ -25,7 +12,18 @@ from ..evaluation.benchmarks.held_out import HELD_OUT
 from ..recipe.recipe import Recipe
 from ..recipe.recipes import get_recipe
 
-__all__ = ["ARMS", "PLAN", "SEEDS", "SUITES", "Test", "planned"]
+__all__ = [
+    "ARMS",
+    "MAIN",
+    "PLAN",
+    "SAME",
+    "SEEDS",
+    "SUITES",
+    "Test",
+    "arm_recipe",
+    "arm_seeds",
+    "planned",
+]
 
 Rows = list[dict[str, Any]]
 
@@ -49,18 +47,18 @@ ARMS: Mapping[str, str] = types.MappingProxyType(
         "unquantized": "INTUITOR, not quantized",
     }
 )
-"""What a notebook can ask for, and its label: recipes, and the bases that they start from."""
+"""Labels of the arms: recipes, and the bases that they start from."""
 
 SEEDS: Mapping[str, tuple[int, ...]] = types.MappingProxyType(
     {"smoke": (7,), "cpu": (7, 8, 9), "gpu-12gb": (7,), "gpu-24gb": (7,), "paper": (7,)}
 )
-"""Seeds of the main comparison; everything else is trained with the first of them."""
+"""Seeds of the main comparison; other arms are trained with the first one."""
 
 SAME: Mapping[str, str] = types.MappingProxyType({"kl-0.005": "intuitor"})
-"""Arms that are the same training as another one."""
+"""Arms that are the same training as another arm."""
 
 MAIN = ("grpo", "grpo-pv", "intuitor", "random")
-"""Trained with every seed."""
+"""Arms that are trained with every seed."""
 
 PLAN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     {
@@ -76,36 +74,24 @@ PLAN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
         "09_reward_controls": (*MAIN, "em", "unquantized"),
     }
 )
-"""The trainings of each notebook. Most are shared."""
+"""The arms of each notebook; most are shared."""
 
 
 @dataclass(frozen=True)
 class Test:
-    """Problems put to a policy, in one way of decoding.
-
-    Args:
-        name: what notebooks ask for.
-        benchmark: a name of `BENCHMARKS`, or `HELD_OUT`.
-        title: in tables.
-        n: items; None is all.
-        temperature: 0 is greedy.
-        num_samples: completions an item.
-        max_new_tokens: limit of a completion; None is the benchmark's.
-        column: the column of the paper's tables that it measures; None of a stand-in.
-        prompt_template: of `HELD_OUT`, instead of the recipe's.
-    """
+    """A benchmark and the decoding with which a policy is evaluated."""
 
     __test__ = False  # for pytest
 
-    name: str
-    benchmark: str
-    title: str
-    n: int | None = None
+    name: str  # in the suite
+    benchmark: str  # a name of `BENCHMARKS`, or `HELD_OUT`
+    title: str  # in tables
+    n: int | None = None  # None: all items
     temperature: float = 0.0
     num_samples: int = 1
-    max_new_tokens: int | None = None
-    column: str | None = None
-    prompt_template: str | None = None
+    max_new_tokens: int | None = None  # None: the benchmark's
+    column: str | None = None  # of the paper's tables; None for a stand-in
+    prompt_template: str | None = None  # replaces the recipe's for `HELD_OUT`
 
 
 def _suite(*tests: Test) -> Mapping[str, Test]:
@@ -161,7 +147,8 @@ SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
 """The tests of each profile, by name. Only the GPU profiles have the paper's benchmarks."""
 
 
-def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None) -> Sequence[int]:
+def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Sequence[int]:
+    """Seeds to train an arm with, of `seeds` or the profile's."""
     given = SEEDS[profile] if seeds is None else seeds
     return given if arm in MAIN else given[:1]
 
@@ -169,17 +156,13 @@ def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None) -> Sequence[i
 def planned(profile: str) -> dict[str, Recipe]:
     """Every training of the notebooks under a profile, once each, by recipe digest."""
     arms = dict.fromkeys(SAME.get(arm, arm) for names in PLAN.values() for arm in names)
-    recipes = [
-        arm_recipe(arm, profile, seed) for arm in arms for seed in arm_seeds(arm, profile, None)
-    ]
+    recipes = [arm_recipe(arm, profile, seed) for arm in arms for seed in arm_seeds(arm, profile)]
     return {recipe.digest: recipe for recipe in recipes}
 
 
-# --- One trial ------------------------------------------------------------------------------
-
-
 def arm_recipe(arm: str, profile: str, seed: int) -> Recipe:
+    """The recipe of an arm; for a base, the recipe that starts from it."""
     name = arm.partition(":")[2] or ("intuitor" if arm == "base" else arm)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of beta = 0, which is the question
+        warnings.simplefilter("ignore")  # beta = 0 is intended in its arm
         return get_recipe(name, profile, seed=seed)

@@ -1,16 +1,7 @@
-"""The trainings and tests behind the notebooks: asked for by name, done once, shared by all.
+"""Results on record: JSON files that are read if they exist and made otherwise.
 
-A *trial* is one policy of an experiment: a recipe trained under a profile and a seed, or the base
-it starts from. `collect` gives trials with what a notebook needs of them. Their results are small
-files without weights:
-
-    data/results/<profile>/<recipe>-s<seed>-<digest>/   committed with the project
-    runs/results/<profile>/...                          of this machine
-        training.json        settings, environment, metrics of every step, some completions
-        <test>.json          a row per completion; <test>@<step>.json of a snapshot
-
-Committed ones are read, unless `retrain` is asked for; what is missing is trained and evaluated,
-through the run store, which does nothing twice. Nothing here imports torch before it must.
+data/results/<profile>/...     committed with the project
+runs/results/<profile>/...     of this machine
 """
 
 from __future__ import annotations
@@ -37,41 +28,32 @@ def result(
     retrain: bool = False,
     runs: str | Path | None = None,
 ) -> Any:
-    """A JSON-ready result by name: the one on record, else what `make` returns, recorded.
+    """Return a JSON-ready result by name; if it is not on record, make and record it.
 
     Args:
-        name: of its file, with `/` between folders.
-        make: makes it.
-        profile: under which it is kept.
-        key: JSON-ready; a record made with another key does not count.
-        retrain: do not read the results that come with the project.
+        name: name of its file, with `/` between folders.
+        make: makes the result.
+        profile: the profile it belongs to.
+        key: JSON-ready; a record with another key is ignored.
+        retrain: ignore the results committed with the project.
         runs: the run store.
     """
     key = json.loads(json.dumps(key))
-    for path in _places(name, profile, retrain, runs):
-        if path.is_file():
+    stored = RunStore(runs).root / "results" / profile / f"{name}.json"
+    data = data_folder()
+    committed = data and data / "results" / profile / f"{name}.json"
+    for path in (None if retrain else committed, stored):
+        if path is not None and path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             if found["key"] == key:
                 return found["result"]
     value = make()
-    write_text(_places(name, profile, True, runs)[0], _dump({"key": key, "result": value}))
+    write_text(stored, _dump({"key": key, "result": value}))
     return json.loads(json.dumps(value))
 
 
-def _places(name: str, profile: str, retrain: bool, runs: str | Path | None) -> list[Path]:
-    """Files of a result: the committed one unless `retrain`, and that of the run store."""
-    stored = RunStore(runs).root / "results" / profile / f"{name}.json"
-    committed = _committed(profile)
-    return [stored] if retrain or committed is None else [committed / f"{name}.json", stored]
-
-
-def _committed(profile: str) -> Path | None:
-    data = data_folder()
-    return None if data is None else data / "results" / profile
-
-
 def _dump(value: Mapping[str, Any]) -> str:
-    """JSON with a line for each column and each step, so that changes can be read."""
+    """Format JSON with a line per column and per step, for readable diffs."""
 
     def lines(value: Any, depth: int) -> str:
         pad = " " * depth
@@ -95,32 +77,28 @@ def keep(
     """Copy results and notebook records of the run store into the project's data folder.
 
     Args:
-        profile: whose.
-        notebooks: only the records of these, and no results; by default all of both.
+        profile: the profile to keep.
+        notebooks: numbers or names of notebooks, to keep only their records and no results.
         runs: the run store.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: there is no project around, or nothing to keep.
+        InputError: the working folder is in no project, or there is nothing to keep.
     """
-    target, root = _committed(profile), RunStore(runs).root
-    if target is None:
+    data, root = data_folder(), RunStore(runs).root
+    if data is None:
         raise InputError("no project here: keep results from within a clone of it")
-    results = root / "results" / profile
-    copies = {
-        source: target / source.relative_to(results)
-        for source in sorted(results.rglob("*.json"))
-        if not notebooks
-    }
-    copies |= {
-        source: target.parent.parent / "records" / source.name
+    sources = [] if notebooks else sorted((root / "results" / profile).rglob("*.json"))
+    sources += [
+        source
         for source in sorted((root / "records").glob(f"*-{profile}.json"))
         if not notebooks or source.stem.startswith(tuple(notebooks))
-    }
-    if not copies:
+    ]
+    if not sources:
         raise InputError(f"{root} holds no results under {profile}: execute the notebooks first")
-    for source, copy in copies.items():
+    copies = [data / source.relative_to(root) for source in sources]
+    for source, copy in zip(sources, copies, strict=True):
         write_text(copy, source.read_text(encoding="utf-8"))
-    return [*copies.values()]
+    return copies

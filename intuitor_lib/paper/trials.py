@@ -1,16 +1,13 @@
-"""The trainings and tests behind the notebooks: asked for by name, done once, shared by all.
+"""Trials: the policies behind the notebooks, with what was measured on them.
 
-A *trial* is one policy of an experiment: a recipe trained under a profile and a seed, or the base
-it starts from. `collect` gives trials with what a notebook needs of them. Their results are small
-files without weights:
+A trial is a recipe trained under a profile and a seed, or the base it starts from. `collect`
+returns trials with the tests that a notebook needs. Their results are small files without weights
+(see `results`), in a folder `<recipe>-s<seed>-<digest>`:
 
-    data/results/<profile>/<recipe>-s<seed>-<digest>/   committed with the project
-    runs/results/<profile>/...                          of this machine
-        training.json        settings, environment, metrics of every step, some completions
-        <test>.json          a row per completion; <test>@<step>.json of a snapshot
+    training.json   settings, environment, metrics of every step, some completions
+    <test>.json     a row per completion; <test>@<step>.json for a snapshot
 
-Committed ones are read, unless `retrain` is asked for; what is missing is trained and evaluated,
-through the run store, which does nothing twice. Nothing here imports torch before it must.
+Missing ones are trained and evaluated through the run store. torch is imported only for that.
 """
 
 from __future__ import annotations
@@ -34,18 +31,18 @@ from .results import result
 if TYPE_CHECKING:
     from ..evaluation.benchmarks.benchmarks import Benchmark
 
-__all__ = ["Trial", "collect", "subject"]
+__all__ = ["Trial", "collect", "confidence", "subject"]
 
 _KEPT = ("id", "sample", "correct", "tokens", "clipped", "self_certainty", "answer", "completion")
 _LONGEST_KEPT = 400  # characters of a completion
-_METRICS_LEFT_OUT = ("epoch", "num_tokens", "learning_rate")
+_LEFT_OUT = ("epoch", "num_tokens", "learning_rate", "prompt")  # of metrics and completions
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One policy of an experiment, with what was measured on it.
+    """A policy of an experiment with its measurements.
 
-    `on_record` says that all of it was found, and nothing trained or evaluated for it now.
+    `on_record`: all of them were read, none was made now.
     """
 
     arm: str
@@ -58,25 +55,25 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """Of the training; of a base, that of the recipe that starts from it."""
+        """The seed of the training; for a base, of the recipe that starts from it."""
         return self.recipe.seed
 
-    @property
+    @functools.cached_property
     def metrics(self) -> Rows:
-        """One row per training step, with the alarms of today's rules; none of a base."""
+        """One row per training step, with alarms by the current rules; none for a base."""
         rows = self.training["metrics"] if self.training else []
         return marked(rows, problems=self.recipe.problems_per_step)
 
     @property
     def completions(self) -> Rows:
-        """Completions kept in training; none of a base."""
+        """Completions kept in training; none for a base."""
         return list(self.training["completions"]) if self.training else []
 
     def rows(self, test: str, step: int | None = None) -> Rows:
-        """The completions of a test: of the result, or of the snapshot after a step.
+        """The completions of a test, for the result or for the snapshot after a step.
 
         Raises:
-            KeyError: it was not asked for in `collect`.
+            KeyError: `collect` was called without this test.
         """
         if (test, step) not in self.tables:
             have = ", ".join(f"{name}@{at}" if at else name for name, at in self.tables)
@@ -95,16 +92,17 @@ def collect(
     retrain: bool = False,
     runs: str | Path | None = None,
 ) -> dict[str, list[Trial]]:
-    """Trials by label, one for each seed; what is not on record is trained and evaluated now.
+    """Collect trials by label, one per seed; train and evaluate what is not on record.
 
     Args:
-        arms: names of `ARMS`.
-        profile: of `PROFILES`.
-        tests: names of the profile's suite, put to every result.
-        steps: steps whose snapshots take the `step_tests`, too; a base takes them once, as step 0.
-        step_tests: names of the profile's suite.
-        seeds: of the trainings; by default `SEEDS` for those of `MAIN`, the first for others.
-        retrain: do not read the results that come with the project.
+        arms: names in `ARMS`.
+        profile: a name in `PROFILES`.
+        tests: names in the profile's suite, for every result.
+        steps: steps whose snapshots are evaluated on `step_tests`; a base is evaluated on them
+            once, as step 0.
+        step_tests: names in the profile's suite.
+        seeds: seeds of the trainings; default `SEEDS` for the arms in `MAIN`, the first for others.
+        retrain: ignore the results committed with the project.
         runs: the run store.
 
     Raises:
@@ -138,9 +136,9 @@ def collect(
 def confidence(
     profile: str, *, retrain: bool = False, runs: str | Path | None = None
 ) -> dict[str, Any]:
-    """What `measure_confidence` finds of base, GRPO and INTUITOR on the test `signal`.
+    """Run `measure_confidence` for base, GRPO and INTUITOR on the test `signal`.
 
-    The four pairs of generator and grader of the paper's Figure 8, the first seed's policies.
+    The pairs of generator and grader are the four of the paper's Figure 8, with the first seed.
     """
     test, seed = SUITES[profile]["signal"], SEEDS[profile][0]
     arms = {"base": "base", "GRPO": "grpo", "INTUITOR": "intuitor"}
@@ -155,10 +153,7 @@ def confidence(
             {label: subject(arm, profile, runs=runs) for label, arm in arms.items()},
             pairs,
             get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark,
-            n=test.n,
-            num_samples=test.num_samples,
-            temperature=test.temperature,
-            max_new_tokens=test.max_new_tokens or 1024,
+            **_decoding(test) | {"max_new_tokens": test.max_new_tokens or 1024},
         )
 
     trained = [arm_recipe(arm, profile, seed).digest for arm in arms.values()]
@@ -175,16 +170,16 @@ def confidence(
 def subject(
     arm: str, profile: str, *, seed: int | None = None, runs: str | Path | None = None
 ) -> Any:
-    """An arm's policy, as `evaluation.evaluate` and `confidence.measure_confidence` take it.
+    """Return an arm's policy for `evaluate` and `measure_confidence`, trained now if missing.
 
-    It is trained now if the run store has not got it. The seed is the profile's first by default.
+    The default seed is the profile's first.
     """
     seed = SEEDS[profile][0] if seed is None else seed
     return _Store(arm, profile, seed, True, runs).subject(None)
 
 
 class _Store:
-    """Reads a trial's results, and makes those that are missing."""
+    """Read the results of a trial; make those that are missing."""
 
     def __init__(
         self, arm: str, profile: str, seed: int, retrain: bool, runs: str | Path | None
@@ -222,14 +217,11 @@ class _Store:
         return self._result("training", self.recipe.digest, lambda: _training(self.run))
 
     def rows(self, test: Test, step: int | None) -> Rows:
-        """The rows of a test, of the result or a snapshot."""
-        last = step is None or step == self.recipe.max_steps
-        at = "" if last else f"@{step}"
+        """The rows of a test, for the result or for a snapshot."""
+        step = None if step == self.recipe.max_steps else step
+        name = test.name if step is None else f"{test.name}@{step}"
         key = {"test": asdict(test), "trained": self.recipe.digest}
-        found = self._result(
-            f"{test.name}{at}", key, lambda: self._evaluate(test, None if last else step)
-        )
-        return _as_rows(found["rows"])
+        return _as_rows(self._result(name, key, lambda: self._evaluate(test, step))["rows"])
 
     def subject(self, step: int | None) -> Any:
         """The policy to evaluate, loaded once for all tests; only the last one is held."""
@@ -246,19 +238,18 @@ class _Store:
         from ..evaluation.evaluation import evaluate
 
         record = evaluate(
-            self.subject(step),
-            _benchmark(test, self.profile),
-            n=test.n,
-            temperature=test.temperature,
-            num_samples=test.num_samples,
-            max_new_tokens=test.max_new_tokens,
-            runs=self.runs,
+            self.subject(step), _benchmark(test, self.profile), runs=self.runs, **_decoding(test)
         )
         spec = {
             part: {k: v for k, v in values.items() if k not in ("_ids", "_adapter", "_model")}
             for part, values in record.spec.items()
         }
         return {**spec, "environment": record.environment, "rows": _as_columns(record.rows)}
+
+
+def _decoding(test: Test) -> dict[str, Any]:
+    names = ("n", "temperature", "num_samples", "max_new_tokens")
+    return {name: getattr(test, name) for name in names}
 
 
 def _benchmark(test: Test, profile: str) -> Benchmark | str:
@@ -275,17 +266,16 @@ def _training(run: Any) -> dict[str, Any]:
         "problems": run.problems,
         "environment": run.environment,
         "seconds": round(run.seconds, 1),
-        "metrics": [
-            {
-                k: _short(v)
-                for k, v in row.items()
-                if k not in _METRICS_LEFT_OUT and not k.startswith("profiling/")
-            }
-            for row in run.metrics
-        ],
-        "completions": [
-            {k: _short(v) for k, v in row.items() if k != "prompt"} for row in run.completions
-        ],
+        "metrics": [_shortened(row) for row in run.metrics],
+        "completions": [_shortened(row) for row in run.completions],
+    }
+
+
+def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: _short(v)
+        for k, v in row.items()
+        if k not in _LEFT_OUT and not k.startswith("profiling/")
     }
 
 
@@ -297,7 +287,7 @@ def _short(value: Any) -> Any:
 
 
 def _as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Of several completions of an item, only the first keeps its text."""
+    """Rows as columns; only the first completion of an item keeps its text."""
     return {
         column: [
             None if column == "completion" and row["sample"] else _short(row.get(column))

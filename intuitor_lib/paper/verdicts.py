@@ -1,8 +1,7 @@
-"""Ours beside the paper: measured values, verdicts on its claims, and the summary of both.
+"""Measured values and verdicts on the paper's claims, as entries of a notebook's record.
 
-A notebook's record (`report.save_record`) carries, under `paper`, an entry for each table or
-figure it answers: what was measured, with profile, n, seeds and interval, and what was not tested
-here, with the reason. Under `claims` it carries verdicts. The summary reads these records.
+A record (`report.save_record`) holds under `paper` an entry for each table or figure it answers:
+what was measured, and what was not tested, with the reason. Under `claims` it holds verdicts.
 """
 
 from __future__ import annotations
@@ -14,12 +13,23 @@ from ..report.intervals import Estimate, difference_over_seeds, mean_over_seeds
 from .numbers import CLAIMS
 from .trials import Trial
 
-__all__ = ["NO_GPU", "answer", "change", "claim", "estimate", "measured", "not_tested", "verdict"]
+__all__ = [
+    "NO_GPU",
+    "VERDICTS",
+    "answer",
+    "change",
+    "claim",
+    "estimate",
+    "measured",
+    "not_tested",
+    "policy_name",
+    "verdict",
+]
 
 VERDICTS = ("same direction", "opposite", "undecided", "not tested here")
 
 CLOSE = 0.1
-"""Two accuracies are called close if the interval of their difference lies within this."""
+"""Two accuracies are close if the interval of their difference lies within ± this."""
 
 NO_GPU = (
     "needs this model and the benchmark's items, so a GPU and the hub; the profile was run without"
@@ -31,7 +41,7 @@ ONLY_SMOKE = "its notebook was executed at smoke only, which trains two steps"
 def estimate(
     trials: Sequence[Trial], test: str, column: str = "correct", step: int | None = None
 ) -> Estimate:
-    """Mean of a column of a test over the seeds of an arm, with its 95 % interval."""
+    """Estimate the mean of a column of a test over the seeds of an arm, with a 95 % interval."""
     return mean_over_seeds([trial.rows(test, step) for trial in trials], column)
 
 
@@ -44,7 +54,7 @@ def change(
     step: int | None = None,
     step_before: int | None = None,
 ) -> Estimate:
-    """Difference of two arms on the same items, with its 95 % interval."""
+    """Estimate the difference of two arms on the same items, with a 95 % interval."""
     return difference_over_seeds(
         [trial.rows(test, step_before) for trial in before],
         [trial.rows(test, step) for trial in after],
@@ -55,22 +65,21 @@ def change(
 def measured(
     what: str, value: Estimate, trials: Sequence[Trial], *, unit: str = "accuracy"
 ) -> dict[str, Any]:
-    """A value for a record, with everything that must stand beside a number of ours."""
-    first = trials[0]
+    """Make a record's value: an estimate with its unit, seeds, profile and model."""
     return {
         "what": what,
         "unit": unit,
         **value.to_dict(),
         "seeds": [trial.seed for trial in trials],
-        "profile": first.profile,
-        "model": policy_name(first),
+        "profile": trials[0].profile,
+        "model": policy_name(trials[0]),
     }
 
 
 def answer(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An entry of a record for a table or figure: what was `measured` of it here.
+    """Make a record's entry for a table or figure from `measured` values.
 
-    Under `smoke` it says that this is no result.
+    An entry of the profile `smoke` is marked as not tested.
     """
     entry: dict[str, Any] = {"measured": [dict(value) for value in values]}
     if any(value["profile"] == "smoke" for value in values):
@@ -79,22 +88,23 @@ def answer(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def not_tested(what: str, reason: str) -> dict[str, str]:
-    """What is missing, and why."""
+    """Make a record's entry for something that was not tested, and the reason."""
     return {"what": what, "reason": reason}
 
 
 def policy_name(trial: Trial) -> str:
+    """The model of a trial, with its quantization and adapter."""
     recipe = trial.recipe
     weights = "not quantized" if recipe.quantization == "none" else recipe.quantization.upper()
     return f"{recipe.model.removeprefix('embedded:')} ({weights}{' + LoRA' * recipe.use_lora})"
 
 
 def verdict(value: Estimate, expected: str) -> str:
-    """What an interval says of a claim.
+    """Judge a claim by an interval.
 
     Args:
-        value: a difference, or a shift from what no effect would give.
-        expected: what the claim says: "higher" or "lower" than 0, or "close" to it (`CLOSE`).
+        value: a difference, or a shift from the value without effect.
+        expected: by the claim, "higher" or "lower" than 0, or "close" to it (`CLOSE`).
     """
     if expected == "close":
         if value.low >= -CLOSE and value.high <= CLOSE:
@@ -115,15 +125,16 @@ def claim(
     unit: str = "accuracy",
     note: str = "",
 ) -> dict[str, Any]:
-    """A claim's entry in a record: what was measured of it here, and the verdict.
+    """Make a record's entry for a claim: the measured value and the verdict.
 
-    Under `smoke`, whose trainings are two steps, a claim is not tested.
+    A claim is not tested under the profile `smoke`, whose trainings take two steps.
 
     Raises:
-        KeyError: no such claim.
+        KeyError: the claim is unknown.
     """
-    if id not in {known.id for known in CLAIMS}:
-        raise KeyError(f"no claim {id!r}: choose from {', '.join(c.id for c in CLAIMS)}")
+    known = [claim.id for claim in CLAIMS]
+    if id not in known:
+        raise KeyError(f"no claim {id!r}: choose from {', '.join(known)}")
     entry = {**measured(what, value, trials, unit=unit), "expected": expected, "note": note}
     if trials[0].profile == "smoke":
         return entry | {"verdict": "not tested here", "reason": ONLY_SMOKE}

@@ -1,30 +1,60 @@
-"""From a recipe to a trained run: GRPO with self-certainty as the reward, on TRL."""
+"""Load the trained policy of a finished run, to train further or to evaluate."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import peft
 
+from ..recipe.recipe import Recipe
 from ..store.runs import Run
-from .loading import Policy, load_policy
+from .loading import Policy, load_model, load_policy
 
-__all__ = ["load_run"]
+__all__ = ["base_settings", "load_run", "load_run_frozen"]
 
 
 def load_run(run: Run, *, step: int | None = None) -> Policy:
-    """The trained policy of a finished run; its reference is the policy it started from.
+    """Load the trained policy of a finished run; its reference is the policy training started from.
 
-    With `step`, as it was after that step, of which the run must have kept a snapshot
-    (`snapshot_steps`).
+    With `step`, load the snapshot after that step (`snapshot_steps`).
 
     Raises:
-        InputError: the run is not finished, or damaged, or has no such snapshot.
+        InputError: the run is not finished, is damaged, or has no such snapshot.
     """
+    weights = _checked_weights(run, step)
+    if not run.recipe.use_lora:
+        return load_policy(run.recipe.replace(model=str(weights)))
+    policy = load_policy(run.recipe)
+    adapter = peft.load_peft_weights(str(weights), device="cpu")
+    peft.set_peft_model_state_dict(policy.model, adapter)
+    return policy
+
+
+def load_run_frozen(run: Run, *, step: int | None = None) -> Policy:
+    """Load the same policy as `load_run` without a reference, with no trainable weights.
+
+    Raises:
+        InputError: as `load_run`.
+    """
+    weights = str(_checked_weights(run, step))
+    settings = base_settings(run.recipe)
+    if run.recipe.use_lora:
+        return load_model(run.recipe.model, **settings | {"adapter": weights})
+    return load_model(weights, **settings | {"revision": None})
+
+
+def base_settings(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of `load_model` for the policy that training by this recipe starts from."""
+    return {
+        "adapter": recipe.adapter,
+        "revision": recipe.model_revision,
+        "quantization": recipe.quantization,
+        "dtype": recipe.dtype if recipe.use_lora else "float32",
+    }
+
+
+def _checked_weights(run: Run, step: int | None) -> Path:
     run.require_finished()
     run.require_whole()
-    weights_of = run.weights(step)
-    if not run.recipe.use_lora:
-        return load_policy(run.recipe.replace(model=str(weights_of)))
-    policy = load_policy(run.recipe)
-    weights = peft.load_peft_weights(str(weights_of), device="cpu")
-    peft.set_peft_model_state_dict(policy.model, weights)
-    return policy
+    return run.weights(step)

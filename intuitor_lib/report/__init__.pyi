@@ -7,6 +7,7 @@ from .comparisons import (
 )
 from .curves import (
     estimates_over as estimates_over,
+    first_alarms as first_alarms,
     moving_average as moving_average,
     seed_curves as seed_curves,
     training_curves as training_curves,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from .intervals import Estimate, Rows
 from .style import clean_axes, error_lengths, panel_grid, style_of
 
-__all__ = ["estimates_over", "moving_average", "seed_curves", "training_curves"]
+__all__ = ["estimates_over", "first_alarms", "moving_average", "seed_curves", "training_curves"]
 
 _PANELS = (
     ("rewards/self_certainty/mean", "self-certainty (nats)"),
@@ -39,12 +39,18 @@ def training_curves(runs: Mapping[str, Rows], *, window: int | None = None) -> F
     )
 
 
-def _collapse_marks(ax: Axes, label: str, rows: Rows, index: int, *, named: bool) -> None:
-    """Draw a line at the first step of each sign of collapse, with its name if `named`."""
+def first_alarms(rows: Rows) -> dict[str, int]:
+    """The first step of each collapse alarm in metrics rows, by name, in order of step."""
     first: dict[str, int] = {}
     for row in rows:
         for name in row.get("collapse", []):
             first.setdefault(name, row["step"])
+    return first
+
+
+def _collapse_marks(ax: Axes, label: str, rows: Rows, index: int, *, named: bool) -> None:
+    """Draw a line at the first step of each sign of collapse, with its name if `named`."""
+    first = first_alarms(rows)
     color = style_of(label, index)["color"]
     for step in dict.fromkeys(first.values()):
         ax.axvline(step, color=color, linestyle=":", linewidth=1.2)

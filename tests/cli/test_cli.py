@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from intuitor_lib import get_recipe
-from intuitor_lib.cli.script import main
+from intuitor_lib.cli.script import _parser, main
 from intuitor_lib.store.locks import hold
 
 MATH = Path(__file__).parents[3] / "shared" / "data" / "math_train.jsonl"
@@ -91,6 +91,15 @@ def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["09", "--profile", "smoke"], ["--profile", "smoke", "09"], ["09"]]
+)
+def test_options_may_stand_between_names(arguments):
+    options = _parser().parse_args(["results", "keep", *arguments])
+    assert (options.action, options.notebooks) == ("keep", ["09"])
+    assert options.profile == ("smoke" if "smoke" in arguments else "cpu")
 
 
 def test_malformed_problems_are_told_by_line_before_torch_is_imported(tmp_path):

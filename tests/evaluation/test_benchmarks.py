@@ -1,4 +1,4 @@
-"""The benchmarks: items from every source, prompts, golds graded right, spoiled ones wrong."""
+"""The benchmarks: items and prompts; references graded right, corrupted ones wrong."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def test_files_of_ones_own_are_read(name, folder):
     wanted = {"gsm8k": 3, "livecodebench": 7, "alpaca_eval": 2}.get(name, 1)
     assert len({item.id for item in items}) == len(items) == wanted
     assert all(item.prompt and item.question in item.prompt for item in items)
-    json.dumps([item.gold for item in items])
+    json.dumps([item.reference for item in items])
 
 
 def test_prompts_are_the_papers(folder):
@@ -62,7 +62,7 @@ def test_prompts_are_the_papers(folder):
         return load_items(get_benchmark(name), folder=folder)[0]
 
     assert ask("gsm8k").prompt == "1 + 1?"
-    assert ask("gsm8k").gold == "2"
+    assert ask("gsm8k").reference == "2"
     assert get_benchmark("gsm8k").system_prompt == SYSTEM_PROMPTS["math-3b"]
     crux = ask("cruxeval").prompt
     assert CRUX["code"] in crux
@@ -73,7 +73,7 @@ def test_prompts_are_the_papers(folder):
     assert mmlu.prompt.count("Question: Which number is even?\nOptions:\nA. 1\nB. 2\nC. 3\n") == 5
     assert mmlu.prompt.count("The answer is (B).") == 5
     assert mmlu.prompt.endswith("C. 3\nAnswer: Let's think step by step.")
-    assert mmlu.gold == {"answer": "A", "letters": "ABC"}
+    assert mmlu.reference == {"answer": "A", "letters": "ABC"}
     stdin, method = load_items(get_benchmark("livecodebench"), folder=folder)[:2]
     assert "reads standard input" in stdin.prompt
     assert METHOD["starter_code"] in method.prompt
@@ -145,7 +145,7 @@ def refuse(*_, **__):
 
 def test_the_folder_may_be_named_in_the_environment(folder, monkeypatch):
     monkeypatch.setenv("INTUITOR_BENCHMARKS", str(folder))
-    assert load_items(get_benchmark("gsm8k"))[0].gold == "2"
+    assert load_items(get_benchmark("gsm8k"))[0].reference == "2"
     monkeypatch.setenv("INTUITOR_BENCHMARKS", str(folder / "nothing"))
     with pytest.raises(InputError, match="is no folder"):
         load_items(get_benchmark("gsm8k"))
@@ -160,7 +160,7 @@ def test_embedded_items_are_drawn_by_their_seed(name):
     assert len({item.id for item in first}) == len({item.prompt for item in first}) == 20
 
 
-def test_a_changed_gold_changes_the_fingerprint():
+def test_a_changed_reference_changes_the_fingerprint():
     items = [Item("a", "q", "q", "1"), Item("b", "q", "q", "2")]
     prints = {
         fingerprint(items),
@@ -185,8 +185,8 @@ def test_humaneval_is_whole_and_asks_for_its_function():
     items = load_items(get_benchmark("humaneval"))
     assert len(items) == 164
     for item in items:
-        assert f"def {item.gold['defines']}(" in item.prompt
-        assert item.gold["solution"] not in item.prompt
+        assert f"def {item.reference['defines']}(" in item.prompt
+        assert item.reference["solution"] not in item.prompt
         assert " check(" not in item.prompt
 
 
@@ -215,11 +215,11 @@ def test_the_embedded_programs_train_and_their_benchmark_are_apart():
     assert len(ends) == 2
 
 
-# --- Grading by the golds -------------------------------------------------------------------
+# --- Grading by the references --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [n for n in BENCHMARKS if n in EMBEDDED])
-def test_golds_of_embedded_benchmarks_are_right_and_spoiled_ones_wrong(name):
+def test_references_of_embedded_benchmarks_are_right_and_corrupted_ones_wrong(name):
     benchmark = get_benchmark(name)
     if benchmark.grader.runs_code and protections().mode == "none":
         pytest.skip("programs cannot be confined on this machine")
@@ -231,7 +231,7 @@ def test_golds_of_embedded_benchmarks_are_right_and_spoiled_ones_wrong(name):
 
 
 @pytest.mark.parametrize(("name", "n"), [("gsm8k", 1319), ("math500", 500), ("cruxeval", 800)])
-def test_golds_of_the_real_benchmarks_are_right_and_spoiled_ones_wrong(name, n):
+def test_references_of_the_real_benchmarks_are_right_and_corrupted_ones_wrong(name, n):
     if not DATA.is_dir():
         pytest.skip(f"needs the benchmark files in {DATA}")
     benchmark = get_benchmark(name)
@@ -245,7 +245,7 @@ def test_check_sees_a_grader_that_is_wrong(monkeypatch):
     items = load_items(benchmark, 5)
     monkeypatch.setattr(
         "intuitor_lib.evaluation.benchmarks.graders.grade",
-        lambda texts, golds, **_: [True] * len(texts),
+        lambda texts, references, **_: [True] * len(texts),
     )
     found = check_grading(benchmark, items)
     assert (found["right"], found["wrong"]) == (5, 5)
@@ -267,7 +267,7 @@ def test_a_function_body_continues_its_prompt():
     # A chat model leaves out the import that stands before the function, and needs it.
     (row,) = [r for r in questions.humaneval_rows(1, 0) if r["task_id"] == "HumanEval/0"]
     item = questions.humaneval_item(row)
-    function = item.gold["solution"].removeprefix("from typing import List\n\n\n")
+    function = item.reference["solution"].removeprefix("from typing import List\n\n\n")
     assert function.startswith("def has_close_elements(numbers: List[float]")
     assert grade([item], [f"```python\n{function}\n```"])[0].correct
 

@@ -167,7 +167,10 @@ class Interrupting(MathGrader):
         return super().grade(items, texts)
 
 
-SAMPLED = {"temperature": 1.0, "num_samples": 2, "batch_size": 3, "seed": 5}
+SAMPLED = {
+    **{"temperature": 1.0, "num_samples": 2, "batch_size": 3, "seed": 5},
+    "dtype": "float32",  # "auto" is chosen by timing, anew at each load
+}
 
 
 def test_each_completion_is_kept_with_its_verdict(tiny_model, tmp_path):

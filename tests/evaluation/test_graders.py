@@ -14,8 +14,8 @@ from intuitor_lib.evaluation.benchmarks.graders import (
 from intuitor_lib.grading.sandbox.confine import protections
 
 
-def verdict(grader, gold, text):
-    return grader.grade([Item("a", "q", "q", gold)], [text])[0]
+def verdict(grader, reference, text):
+    return grader.grade([Item("a", "q", "q", reference)], [text])[0]
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,14 @@ def test_without_the_last_number_only_a_box_counts():
 
 
 def test_a_choice_is_a_letter_of_the_question():
-    gold = {"answer": "B", "letters": "ABC"}
-    assert verdict(ChoiceGrader(), gold, "Hence the answer is (B).") == (True, "B", "choice")
-    assert verdict(ChoiceGrader(), gold, "Hence the answer is (C).") == (False, "C", "choice")
-    assert verdict(ChoiceGrader(), gold, "Hence the answer is (J).") == (False, None, "no answer")
+    reference = {"answer": "B", "letters": "ABC"}
+    assert verdict(ChoiceGrader(), reference, "Hence the answer is (B).") == (True, "B", "choice")
+    assert verdict(ChoiceGrader(), reference, "Hence the answer is (C).") == (False, "C", "choice")
+    assert verdict(ChoiceGrader(), reference, "Hence the answer is (J).") == (
+        False,
+        None,
+        "no answer",
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,7 @@ def test_a_value_is_a_field_of_a_json_object(text, expected):
 
 @pytest.mark.skipif(protections().mode == "none", reason="programs cannot be confined here")
 def test_code_is_run_with_what_stood_before_the_function():
-    gold = {
+    reference = {
         "tests": {
             "kind": "check",
             "setup": "",
@@ -72,7 +76,7 @@ def test_code_is_run_with_what_stood_before_the_function():
     }
     grader = CodeGrader()
     passed = grader.grade(
-        [Item("a", "q", "q", gold)] * 4,
+        [Item("a", "q", "q", reference)] * 4,
         [
             "Sure!\n```python\ndef area(r):\n    return math.pi * r**2\n```\nIt is `pi r^2`.",
             "    return math.pi * r * r",  # a base model continues the code
@@ -82,21 +86,21 @@ def test_code_is_run_with_what_stood_before_the_function():
     )
     assert [v.correct for v in passed] == [True, True, True, False]
     assert passed[3].reason == "error: AssertionError"
-    item = Item("a", "q", "q", gold)
-    assert verdict(grader, gold, grader.right(item)).correct
-    assert not verdict(grader, gold, grader.wrong(item)).correct
+    item = Item("a", "q", "q", reference)
+    assert verdict(grader, reference, grader.right(item)).correct
+    assert not verdict(grader, reference, grader.wrong(item)).correct
 
 
 def test_instructions_are_followed_wholly_or_not():
-    gold = {
+    reference = {
         "checks": [
             {"kind": "no_commas", "arguments": {}},
             {"kind": "case", "arguments": {"case": "lower"}},
         ]
     }
-    assert verdict(InstructionGrader(), gold, "all is well") == (True, None, "followed")
-    assert verdict(InstructionGrader(), gold, "Well, no").reason == "no_commas, case"
-    assert not verdict(InstructionGrader(), gold, "well, no").correct
+    assert verdict(InstructionGrader(), reference, "all is well") == (True, None, "followed")
+    assert verdict(InstructionGrader(), reference, "Well, no").reason == "no_commas, case"
+    assert not verdict(InstructionGrader(), reference, "well, no").correct
 
 
 def test_what_a_judge_must_say_is_left_open():

@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 import torch
+from damage import flip
 
 from intuitor_lib.evaluation.subjects import find_subject
 from intuitor_lib.policy.loading import load_model, load_policy
 from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
 from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.store.stored import DamagedError
 from intuitor_lib.training.training import train
 
 
@@ -82,10 +84,18 @@ def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
     assert kept(find_subject(model, store, **settings)) != kept(adapted)
 
 
+def test_a_damaged_run_is_not_loaded(tiny_recipe, tmp_path):
+    run = train(tiny_recipe, runs=tmp_path)
+    subject = find_subject(run, RunStore(tmp_path))
+    flip(run.adapter / "adapter_model.safetensors")
+    with pytest.raises(DamagedError, match="adapter_model"):
+        subject.load()
+
+
 def test_a_loaded_policy_is_known_by_its_weights(tiny_model, store):
-    policy = load_model(str(tiny_model))
+    policy = load_model(str(tiny_model), dtype="float32")
     before = kept(find_subject(policy, store))
-    assert before == kept(find_subject(load_model(str(tiny_model)), store))
+    assert before == kept(find_subject(load_model(str(tiny_model), dtype="float32"), store))
     with torch.no_grad():
         next(policy.model.parameters())[0, 0] += 1
     assert kept(find_subject(policy, store)) != before

@@ -5,7 +5,13 @@ import io
 import numpy as np
 import pytest
 
-from intuitor_lib.report.curves import estimates_over, moving_average, seed_curves, training_curves
+from intuitor_lib.report.curves import (
+    estimates_over,
+    first_alarms,
+    moving_average,
+    seed_curves,
+    training_curves,
+)
 from intuitor_lib.report.intervals import Estimate
 from intuitor_lib.report.style import METHODS
 
@@ -58,6 +64,7 @@ def test_a_collapse_is_marked_where_it_rang_first():
     rows = [{"step": i, "kl": 0.1 * i, "entropy": 1.0} for i in range(1, 7)]
     for row in rows[3:]:
         row["collapse"] = ["kl"] if row["step"] < 6 else ["kl", "entropy"]
+    assert first_alarms(rows) == {"kl": 4, "entropy": 6}
     figure = training_curves({"INTUITOR": rows, "random": rows[:3]})
     for ax in figure.axes:
         marks = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]

@@ -1,4 +1,4 @@
-"""The benchmarks: where their items come from, how they are asked and graded.
+"""The benchmarks: sources of their items, prompts and graders.
 
 In: a benchmark's name, and its rows from the hub, a folder or this package. Out: items with their
 prompts, and verdicts on completions. Uses: recipe, problems, grading.

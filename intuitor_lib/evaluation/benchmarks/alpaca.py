@@ -1,8 +1,8 @@
-"""AlpacaEval 2.0: outputs in the form that `alpaca_eval` judges, and its verdict read back.
+"""AlpacaEval 2.0: write outputs for `alpaca_eval` to judge, and read its result back.
 
-The judge is a paid model behind an API and `alpaca_eval` pins libraries that ours exclude, so it
-runs in an environment of its own, by a script written beside the outputs. The length-controlled
-win rate is computed by `alpaca_eval` alone.
+The judge is a paid model behind an API, and `alpaca_eval` pins versions that conflict with ours. A
+script written beside the outputs therefore runs it in its own environment. `alpaca_eval` computes
+the length-controlled win rate.
 """
 
 from __future__ import annotations
@@ -23,6 +23,14 @@ JUDGE = "gpt-4.1"
 """The paper's judge; AlpacaEval's own default is gpt-4-1106-preview."""
 
 _OUTPUTS, _SCRIPT, _RESULT = "model_outputs.json", "judge.sh", "judge"
+_JUDGED = (
+    "length_controlled_winrate",
+    "lc_standard_error",
+    "win_rate",
+    "standard_error",
+    "n_total",
+    "avg_length",
+)
 
 # datasets 4 dropped the loading scripts that alpaca_eval's data needs, setuptools 81 the
 # pkg_resources it imports.
@@ -62,8 +70,8 @@ def write_outputs(folder: Path, rows: Sequence[Mapping[str, Any]], generator: st
     """Write `model_outputs.json` and the script that `judging_command` runs.
 
     Args:
-        folder: where to.
-        rows: `id`, `prompt` (the instruction), `completion` and `dataset` of each.
+        folder: the evaluation's folder.
+        rows: rows with `id`, `prompt` (the instruction), `completion` and `dataset`.
         generator: the model's name in AlpacaEval's tables.
     """
     outputs = [
@@ -81,31 +89,30 @@ def write_outputs(folder: Path, rows: Sequence[Mapping[str, Any]], generator: st
 
 
 def judging_command(folder: Path) -> str | None:
-    """The command that judges the outputs in `folder`, None where there are none."""
+    """Return the command that judges the outputs in `folder`; None without outputs."""
     script = folder / _SCRIPT
     return f"OPENAI_API_KEY=... bash {shlex.quote(str(script))}" if script.is_file() else None
 
 
 def read_judgement(folder: Path) -> dict[str, float] | None:
-    """AlpacaEval's row for the outputs in `folder`, None while they are not judged.
+    """Read AlpacaEval's result for the outputs in `folder`; None until they are judged.
 
-    `length_controlled_winrate`, `win_rate`, their standard errors `lc_standard_error` and
-    `standard_error` (all in percent), `n_total`, `avg_length` (characters).
+    Returns:
+        `length_controlled_winrate`, `win_rate`, their standard errors `lc_standard_error` and
+        `standard_error` (all in percent), `n_total` and `avg_length` (characters).
 
     Raises:
-        DataError: there is a result that cannot be read, or none for these outputs.
+        DataError: the result cannot be read, or is not for these outputs.
     """
     file = folder / _RESULT / "leaderboard.csv"
     if not file.is_file():
         return None
     outputs = json.loads((folder / _OUTPUTS).read_text(encoding="utf-8"))
     generator = outputs[0]["generator"]
-    wanted = ("length_controlled_winrate", "lc_standard_error", "win_rate", "standard_error")
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             rows = {row.pop(""): row for row in csv.DictReader(stream)}
-        row = rows[generator]
-        result = {key: float(row[key]) for key in (*wanted, "n_total", "avg_length")}
+        result = {key: float(rows[generator][key]) for key in _JUDGED}
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{file} holds no result for {generator!r} ({error!r}): judge again with {_SCRIPT}"

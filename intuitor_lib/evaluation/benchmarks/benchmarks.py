@@ -1,7 +1,7 @@
-"""The benchmarks: where their items come from, how they are asked and graded.
+"""The benchmarks as data: sources, prompts and graders.
 
-The six of the paper and HumanEval under their own names; embedded generators, which need no
-network, under theirs: a stand-in is never reported as what it stands in for.
+The paper's six and HumanEval have their own names. Embedded generators, which need no network,
+have theirs: a stand-in is never reported under the name of the benchmark it stands in for.
 """
 
 from __future__ import annotations
@@ -47,51 +47,34 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as data.
+    """A benchmark as data."""
 
-    Args:
-        name: on the command line and in the run store.
-        title: in tables.
-        source: where its rows come from.
-        to_item: an `Item` from a row.
-        grader: how completions are graded.
-        metric: what the score is called.
-        licence: of the items.
-        max_new_tokens: limit of a completion (tokens).
-        column: the column of the paper's Table 1 that it is.
-        stands_in_for: the benchmark that it is used instead of where that cannot be had.
-        system_prompt: None for none.
-        chat: whether prompts go through the chat template.
-        stop: texts that end a completion.
-        shots: worked examples for the prompts, added to each row as `shots`.
-    """
-
-    name: str
-    title: str
+    name: str  # on the command line and in the run store
+    title: str  # in tables
     source: Source
     to_item: Callable[[Row], Item]
     grader: Grader
-    licence: str
+    licence: str  # of the items
     max_new_tokens: int
-    metric: str = "accuracy"
-    column: str | None = None
-    stands_in_for: str | None = None
+    metric: str = "accuracy"  # name of the score
+    column: str | None = None  # of the paper's Table 1
+    stands_in_for: str | None = None  # title of the benchmark that it replaces
     system_prompt: str | None = None
-    chat: bool = True
-    stop: tuple[str, ...] = ()
-    shots: HubTable | None = None
+    chat: bool = True  # whether prompts go through the chat template
+    stop: tuple[str, ...] = ()  # texts that end a completion
+    shots: HubTable | None = None  # worked examples, added to each row as `shots`
 
     @property
     def embedded(self) -> bool:
-        """Whether it needs neither hub nor files."""
+        """Whether it needs neither the hub nor files."""
         return isinstance(self.source, Embedded)
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """A benchmark by name.
+    """Return a benchmark by name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: the name is unknown.
     """
     if name not in BENCHMARKS:
         raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
@@ -101,10 +84,10 @@ def get_benchmark(name: str) -> Benchmark:
 def load_items(
     benchmark: Benchmark, n: int | None = None, *, seed: int = 0, folder: str | Path | None = None
 ) -> list[Item]:
-    """The items of a benchmark, all of them or `n` drawn by `seed`, in the order of the source.
+    """Load the items of a benchmark, all or `n` drawn by `seed`, in the order of the source.
 
     Raises:
-        DataError: a source that cannot be read, rows that are no items, fewer than `n` items.
+        DataError: the source cannot be read, rows are no items, or there are fewer than `n`.
         InputError: n < 1.
     """
     if n is not None and n < 1:
@@ -135,12 +118,11 @@ def load_items(
 
 
 def check_grading(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
-    """Grade a right and a wrong completion of every item, both made from its gold answer.
+    """Grade a right and a wrong completion of every item, both made from its reference answer.
 
     Returns:
-        `n` (items with a gold), `right` and `wrong` (how many of these completions were found
-        right; n and 0 where grading works), `odd` (ids and reasons of the others), `seconds` of
-        both together.
+        `n` (items with a reference), `right` and `wrong` (number of these completions graded
+        right; n and 0 if grading works), `odd` (ids and reasons of the others) and `seconds`.
     """
     started = time.monotonic()
     found: dict[str, Any] = {"right": 0, "wrong": 0, "odd": []}
@@ -155,10 +137,10 @@ def check_grading(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]
 
 
 def fingerprint(items: Sequence[Item]) -> str:
-    """16 hex digits of the SHA-256 over ids, prompts and golds in order."""
+    """16 hex digits of the SHA-256 of the items' ids, prompts and references in order."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps([item.id, item.prompt, item.gold]).encode() + b"\n")
+        digest.update(json.dumps([item.id, item.prompt, item.reference]).encode() + b"\n")
     return digest.hexdigest()[:16]
 
 
@@ -368,7 +350,7 @@ BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
         )
     }
 )
-"""Every benchmark by name. MMLU-Pro has no stand-in: nothing embedded would be honest."""
+"""Every benchmark by name. MMLU-Pro has no stand-in: no embedded one would be comparable."""
 
 PAPER_COLUMNS = ("GSM8K", "MATH500", "LCB", "CRUX", "MMLU-Pro", "AlpacaEval")
 """Columns of the paper's Table 1, in its order."""

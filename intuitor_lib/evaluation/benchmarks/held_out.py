@@ -15,14 +15,14 @@ from .sources import Embedded
 __all__ = ["HELD_OUT", "held_out_benchmark"]
 
 HELD_OUT = "held_out"
-"""As the name of a benchmark: the problems that the recipe `intuitor` holds out."""
+"""Name of the benchmark of the problems that the recipe `intuitor` holds out."""
 
 
 def held_out_benchmark(recipe: Recipe) -> Benchmark:
-    """A recipe's held-out problems as a benchmark, asked as in training.
+    """Make a benchmark of a recipe's held-out problems, with the prompts of training.
 
     Raises:
-        DataError: the problems cannot be had, or none is held out.
+        DataError: the problems cannot be loaded, or none is held out.
     """
     problems = load_problems(recipe).held_out
     if not problems:

@@ -1,9 +1,9 @@
 """LiveCodeBench's raw files: problems and their packed tests.
 
 `datasets` runs no loading scripts, so the jsonl files of `livecodebench/code_generation_lite` are
-read as they are. They hold over a gigabyte of tests each: a problem keeps the place of its line,
-and its tests are read when it is graded. The private tests are base64 of zlib of a pickled JSON
-text, which an unpickler reads that refuses every class.
+read directly. Each holds over a gigabyte of tests, so a problem keeps the offset of its line and
+its tests are read when it is graded. The private tests are base64 of zlib of a pickled JSON text;
+the unpickler used here refuses every class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...problems.tables import DataError
 __all__ = ["FILES", "read_problems", "unit_tests_of", "unpack_tests"]
 
 FILES = tuple(f"test{i}.jsonl" for i in ("", *range(2, 7)))
-"""The files whose problems together are release_v6."""
+"""The files that together make up release_v6."""
 
 MAX_UNPACKED = 1 << 30  # bytes; release_v6 stays far below
 
@@ -34,10 +34,10 @@ class _TextOnly(pickle.Unpickler):
 
 
 def unpack_tests(packed: str) -> list[dict[str, Any]]:
-    """Test cases (`input`, `output`, `testtype`) from their JSON text, packed or not.
+    """Read test cases (`input`, `output`, `testtype`) from their JSON text, packed or not.
 
     Raises:
-        DataError: anything else, a class in the pickle, over 1 GiB unpacked.
+        DataError: the text is something else, pickles a class, or exceeds 1 GiB unpacked.
     """
     try:
         if packed.lstrip().startswith("["):
@@ -65,7 +65,7 @@ def unpack_tests(packed: str) -> list[dict[str, Any]]:
 
 
 def read_problems(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a raw file without their private tests, with `file` and `offset` instead.
+    """Yield the rows of a raw file, with `file` and `offset` in place of the private tests.
 
     Raises:
         DataError: the file cannot be read, or a line is no problem.
@@ -96,7 +96,7 @@ def _parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
 
 
 def unit_tests_of(problem: Mapping[str, Any]) -> dict[str, Any]:
-    """All tests of a problem of `read_problems`, as `unit_tests.run_tests` takes them.
+    """Read all tests of a problem from `read_problems`, in the form of `unit_tests.run_tests`.
 
     Raises:
         DataError: the tests cannot be unpacked.
@@ -113,7 +113,6 @@ def unit_tests_of(problem: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def entry_point(row: Mapping[str, Any]) -> str | None:
-    """`Solution.method` of a problem that asks for a method, None of one that reads stdin."""
-    metadata = json.loads(row.get("metadata") or "{}")
-    name = metadata.get("func_name")
+    """`Solution.method` of a problem that wants a method, None of one that reads stdin."""
+    name = json.loads(row.get("metadata") or "{}").get("func_name")
     return f"Solution.{name}" if name else None

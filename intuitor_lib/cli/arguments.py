@@ -1,0 +1,129 @@
+"""Arguments that several commands share, and the recipe they describe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.benchmarks.sources import FOLDER_VARIABLE
+from ..recipe.constants import InputError, RecipeError
+from ..recipe.profiles import PROFILES
+from ..recipe.recipe import Recipe
+from ..recipe.recipes import get_recipe
+from ..store.files import write_text
+
+if TYPE_CHECKING:
+    from ..report.tables import Table
+
+__all__ = [
+    "Command",
+    "add_recipe",
+    "add_shared",
+    "assignments",
+    "print_table",
+    "read_recipe",
+    "require_profile",
+]
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "--runs": {"metavar": "DIR", "help": "run store; default $INTUITOR_RUNS or runs/"},
+    "--profile": {"default": "cpu", "help": f"{', '.join(PROFILES)}; default cpu"},
+    "--csv": {"metavar": "FILE", "help": "write the table there too"},
+    "--benchmarks": {
+        "metavar": "DIR",
+        "help": f"folder of benchmark files; default ${FOLDER_VARIABLE}",
+    },
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "change a setting",
+    },
+}
+
+
+class Command(argparse.ArgumentParser):
+    """A parser that accepts options between positional arguments."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._intermixed:  # called by parse_known_intermixed_args
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
+
+
+def add_shared(parser: argparse.ArgumentParser, *flags: str) -> None:
+    """Add options that several commands have."""
+    for flag in flags:
+        parser.add_argument(flag, **_SHARED[flag])
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `read_recipe`."""
+    parser.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    add_shared(parser, "--set")
+    parser.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
+    parser.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
+    parser.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
+    add_shared(parser, "--profile")
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse KEY=VALUE texts; a value that is not JSON is a string."""
+    values = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise InputError(f"{text!r} is not of the form KEY=VALUE")
+        try:
+            values[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key.strip()] = value
+    return values
+
+
+def read_recipe(options: argparse.Namespace) -> Recipe:
+    """Make the recipe that the arguments of `add_recipe` describe."""
+    changes = assignments(options.set)
+    if "profile" in changes:
+        raise InputError("--set profile=...: use --profile, which applies the profile's settings")
+    if options.seed is not None:
+        changes["seed"] = options.seed
+    if options.data is not None:
+        changes |= {"dataset": options.data, "dataset_kwargs": {}}
+    if options.prompt_column is not None:
+        changes["prompt_column"] = options.prompt_column
+    if options.answer_column is not None:
+        none = options.answer_column.lower() == "none"
+        changes["answer_column"] = None if none else options.answer_column
+    path = Path(options.recipe)
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        return get_recipe(options.recipe, options.profile, **changes)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"recipe file {str(path)!r} cannot be read: {error}") from error
+    recipe = Recipe.from_json(text) if path.suffix == ".json" else Recipe.from_yaml(text)
+    return recipe.replace(**changes)
+
+
+def require_profile(name: str) -> None:
+    """Refuse an unknown profile."""
+    if name not in PROFILES:
+        raise InputError(f"unknown profile {name!r}: choose from {', '.join(PROFILES)}")
+
+
+def print_table(table: Table, csv: str | None) -> None:
+    """Print a table; also write it to the file `csv` if there is one."""
+    print(table)
+    if csv is not None:
+        write_text(Path(csv), table.to_csv())
