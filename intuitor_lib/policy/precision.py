@@ -1,8 +1,4 @@
-"""The policy: a causal language model, in 4 bits or not, with LoRA adapters, and its reference.
-
-The reference policy is the same weights with the adapter off; a policy that starts from an
-existing adapter keeps a frozen copy of that adapter as its reference.
-"""
+"""The dtype to compute in, chosen by what the device multiplies fastest."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ __all__ = ["compute_dtype", "product_seconds"]
 
 
 def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
-    """The dtype of a recipe's `dtype` on a device.
+    """The torch dtype for a recipe's `dtype` on a device.
 
     "auto" is bf16 on GPUs that have it and on CPUs that multiply it faster than fp32, else fp32:
     a CPU without AVX512-BF16 or AMX multiplies bf16 matrices hundreds of times slower.
@@ -30,7 +26,7 @@ def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
 
 
 def product_seconds(dtype: torch.dtype, device: torch.device, size: int = 256) -> float:
-    """Seconds of the product of two square matrices, the best of three."""
+    """Seconds of the product of two `size` x `size` matrices, the best of three."""
     matrix = torch.ones(size, size, dtype=dtype, device=device)
     seconds = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""From a recipe to a trained run: GRPO with self-certainty as the reward, on TRL."""
+"""Load the policy that a run trained."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["load_run"]
 def load_run(run: Run, *, step: int | None = None) -> Policy:
     """The trained policy of a finished run; its reference is the policy it started from.
 
-    With `step`, as it was after that step, of which the run must have kept a snapshot
-    (`snapshot_steps`).
+    Args:
+        run: a run of the store.
+        step: load the snapshot after this step (`snapshot_steps`) instead of the result.
 
     Raises:
         InputError: the run is not finished, or damaged, or has no such snapshot.
     """
     run.require_finished()
     run.require_whole()
-    weights_of = run.weights(step)
+    folder = str(run.weights(step))
     if not run.recipe.use_lora:
-        return load_policy(run.recipe.replace(model=str(weights_of)))
+        return load_policy(run.recipe.replace(model=folder))
     policy = load_policy(run.recipe)
-    weights = peft.load_peft_weights(str(weights_of), device="cpu")
-    peft.set_peft_model_state_dict(policy.model, weights)
+    peft.set_peft_model_state_dict(policy.model, peft.load_peft_weights(folder, device="cpu"))
     return policy

@@ -1,4 +1,4 @@
-"""GRPO with self-certainty as the reward, on TRL: the trainer, its arguments and its rewards."""
+"""The arguments of TRL's trainer for a recipe."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     """TRL's arguments for a recipe: the paper's choices where TRL's defaults differ.
 
     The loss is eq. 5's mean over tokens within a completion, then over completions; advantages
-    are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL would default to
-    another loss ("dapo"), to beta 0 and to an importance-weighted KL.
+    are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL's defaults are
+    another loss ("dapo"), beta 0 and an importance-weighted KL.
 
-    Several processes share the completions of an update (`share_batch`), so that they train what
-    one would.
+    Several processes share the completions of an update (`share_batch`) and train the same as one.
 
-    With vLLM the completions come from another engine and, for a LoRA policy, from weights in
-    which the adapter is rounded into the base (`serving.merged_weights`). TRL's importance sampling
-    corrects the loss for it and leaves out completions whose probability differs more than
-    threefold; this is not part of eq. 5. vLLM draws from a seed of its own, the process's number.
+    With vLLM the completions come from another engine and, for a LoRA policy, from weights with
+    the adapter rounded into the base (`serving.merged_weights`). TRL's importance sampling
+    corrects the loss for this and leaves out completions whose probability differs more than
+    threefold, which is not part of eq. 5. vLLM's seed is the number of the process.
 
     Raises:
         InputError: as `share_batch` and `check_rollout`.
@@ -77,8 +76,8 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
         seed=recipe.seed,
-        save_strategy="no",  # `SavePoints` says when
-        # Two that can be gone on from, and of a collapse one from before its window.
+        save_strategy="no",  # `SavePoints` saves
+        # Two to resume from, and one from before the window in which a collapse is detected.
         save_total_limit=2 + -(-WINDOW // recipe.save_steps),
         logging_steps=1,
         disable_tqdm=True,
