@@ -140,7 +140,7 @@ def _train_and_measure(recipe: Recipe, runs: str) -> dict[str, int]:
     problems = load_problems(recipe)
     estimated = _estimate_in_fork(recipe, problems)
     os.environ["INTUITOR_MEMORY_CHECK"] = "0"
-    sample, make = grpo.sample_completions, trainer._make_trainer
+    sample, make = grpo.sample_completions, trainer._Training._make_trainer
 
     def without_end(*args: Any) -> Any:
         made = make(*args)
@@ -152,7 +152,7 @@ def _train_and_measure(recipe: Recipe, runs: str) -> dict[str, int]:
 
     with (
         mock.patch.object(grpo, "sample_completions", without_ends),
-        mock.patch.object(trainer, "_make_trainer", without_end),
+        mock.patch.object(trainer._Training, "_make_trainer", without_end),
     ):
         trainer.train(recipe, runs=runs, problems=problems)
     return {"measured": peak_resident(), "estimated": estimated}
