@@ -34,7 +34,11 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         InputError: as `share_batch` and `check_rollout`.
     """
     dtype = compute_dtype(recipe.dtype, device)
-    batch_size, accumulation = share_batch(recipe, join().num_processes)
+    batch_size, accumulation = share_batch(
+        recipe.per_device_train_batch_size,
+        recipe.gradient_accumulation_steps,
+        join().num_processes,
+    )
     check_rollout(recipe, device)
     return trl.GRPOConfig(
         output_dir=str(output_dir),

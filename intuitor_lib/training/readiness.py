@@ -321,8 +321,8 @@ def _disk(policy: Policy, root: Path) -> Finding:
     return Finding("disk", "warning" if free < 2 * needed else "ok", text)
 
 
-def require(found: Preflight, recipe: Recipe) -> None:
-    """Log the warnings of a preflight, and refuse a recipe that has faults.
+def require(found: Preflight, name: str) -> None:
+    """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults.
 
     Raises:
         InputError: lists every fault.
@@ -332,6 +332,6 @@ def require(found: Preflight, recipe: Recipe) -> None:
     if found.faults:
         listed = "; ".join(f"{finding.name}: {finding.text}" for finding in found.faults)
         raise InputError(
-            f"recipe {recipe.name!r} should not be trained like this: {listed}. "
+            f"recipe {name!r} should not be trained like this: {listed}. "
             "(preflight_problems=0 trains without these checks)"
         )

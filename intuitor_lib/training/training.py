@@ -79,7 +79,11 @@ def train(
     """
     problems = problems or load_problems(recipe)
     warn_if_alone()
-    share_batch(recipe, join().num_processes)
+    share_batch(
+        recipe.per_device_train_batch_size,
+        recipe.gradient_accumulation_steps,
+        join().num_processes,
+    )
     run = open_run(recipe, problems, runs)
     if from_main(run.finished):
         if is_main():
@@ -144,7 +148,7 @@ class _Training:
             policy = load_policy(self.recipe)
             if self.main and self.recipe.preflight_problems:
                 found = preflight(self.recipe, problems, policy, runs=self.run.path.parent)
-                require(found, self.recipe)
+                require(found, self.recipe.name)
         return policy
 
     def _describe(self, policy: Policy) -> None:
