@@ -59,9 +59,8 @@ def head_settings(model: nn.Module) -> tuple[float, float | None]:
     Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
     logits, Granite and MiniCPM3 divide them, Gemma and others cap them.
 
-    Raises:
-        ValueError: the logits are not the backbone's last hidden state through one linear layer:
-            an encoder-decoder, or a transformed, quantized, adapted or padded head.
+    Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
+    one linear layer: an encoder-decoder, or a transformed, quantized, adapted or padded head.
     """
     base, _, _ = backbone_and_head(model)
     config = base.config.get_text_config()
@@ -112,21 +111,12 @@ def head_log_probs(
     """Log-probabilities (N,) of `token_ids` (N,) and entropies (N,), both in nats and fp32.
 
     At most `chunk_size` logits exist at a time, and nothing of their size is kept for the backward
-    pass: the gradient of a log-probability with respect to its hidden state,
+    pass: the gradient of a log-probability with respect to its hidden state (H,),
     (W[token] - sum_v p_v W[v]) / temperature, is computed with the probabilities in the forward
-    pass and stored as (N, H). Entropies and the head get no gradient.
+    pass. Entropies and the head get no gradient. `hidden` (N, H) are the states that predict the
+    tokens; `logit_scale` and `softcap` are those of `head_settings`.
 
-    Args:
-        hidden: last hidden states (N, H) that predict the tokens.
-        head: the LM head.
-        token_ids: (N,).
-        temperature: divides the logits.
-        logit_scale: as from `head_settings`.
-        softcap: as from `head_settings`.
-        chunk_size: logits held at a time.
-
-    Raises:
-        ValueError: the head is trained, which needs TRL's own function.
+    Raises `ValueError` for a trained head, which needs TRL's own function.
     """
     if any(parameter.requires_grad for parameter in head.parameters()):
         raise ValueError(

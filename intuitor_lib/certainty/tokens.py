@@ -23,18 +23,12 @@ __all__ = ["chunked_self_certainty", "entropy", "self_certainty", "token_log_pro
 def self_certainty(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """KL(U || p) in nats of each position's raw logits: eq. 4 before the mean over tokens.
 
-    Args:
-        logits: (B, T, V), or any (..., V), that *predict* the tokens: from one position before
-            them. A logit of -inf (a suppressed word) gives inf, since U has mass where p has none:
-            pass the raw logits of the model.
-        mask: (B, T), booleans or 0/1 integers.
+    `logits` (B, T, V), or any (..., V), are those that *predict* the tokens, from one position
+    before them. `mask` (B, T) holds booleans or 0/1 integers; masked positions are 0. Returns
+    (B, T), non-negative up to rounding, in fp32 (float64 for float64 logits). A logit of -inf (a
+    suppressed word) gives inf: pass the raw logits of the model.
 
-    Returns:
-        (B, T) in fp32, in float64 for float64 logits; 0 where masked, else non-negative up to
-        rounding.
-
-    Raises:
-        ValueError: a mask of another shape or type, or fewer than two logits.
+    Raises `ValueError` for a mask of another shape or type, and for fewer than two logits.
     """
     shifted = _shifted(logits)
     value = torch.logsumexp(shifted, -1) - shifted.mean(-1) - math.log(logits.shape[-1])
@@ -53,10 +47,8 @@ def entropy(logits: Tensor, mask: Tensor | None = None) -> Tensor:
 def token_log_probs(logits: Tensor, token_ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """Log-probability in nats of `token_ids` (B, T) under the logits (B, T, V) that predict them.
 
-    Shapes, types, mask and errors as in `self_certainty`. Masked positions may hold any id.
-
-    Raises:
-        ValueError: ids of another shape or outside the vocabulary.
+    Shapes, types, mask and errors as in `self_certainty`. Masked positions may hold any id. Raises
+    `ValueError` for ids of another shape or outside the vocabulary.
     """
     shifted = _shifted(logits)
     vocabulary = logits.shape[-1]
@@ -93,21 +85,12 @@ def chunked_self_certainty(
     bias)`. The product runs in the dtype of `weight`, as in the model, and the rest in fp32
     (float64 for float64 weights).
 
-    Args:
-        hidden: (B, T, H), or any (..., H): the input of the LM head.
-        weight: (V, H).
-        bias: (V,).
-        mask: (B, T); only positions where it is true are computed, the others are 0.
-        logit_scale: as from `head.head_settings`.
-        softcap: as from `head.head_settings`.
-        chunk_size: logits that exist at a time, at least those of one token. The bound holds under
-            `no_grad`; autograd keeps every chunk.
+    `hidden` (B, T, H), or any (..., H), is the input of the LM head with `weight` (V, H) and `bias`
+    (V,). At most `chunk_size` logits exist at a time, but at least those of one token (under
+    `no_grad`; autograd keeps every chunk). Positions where `mask` (B, T) is false are 0 and not
+    computed. Returns (B, T) nats.
 
-    Returns:
-        (B, T) nats.
-
-    Raises:
-        ValueError: shapes that do not fit, a bad mask, `chunk_size` < 1 or `softcap` <= 0.
+    Raises `ValueError` for shapes that do not fit, a bad mask, `chunk_size` < 1, `softcap` <= 0.
     """
     _check_head(hidden, weight, bias)
     if chunk_size < 1:

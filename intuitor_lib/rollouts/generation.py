@@ -37,16 +37,10 @@ def generate(
 ) -> list[Completion]:
     """One completion for each prompt, up to and with its end token, in the order of the prompts.
 
-    Args:
-        policy: any causal language model with its tokenizer.
-        prompt_ids: N unpadded, non-empty lists of token ids.
-        max_new_tokens: limit of a completion.
-        temperature: 0 is greedy; else the whole distribution is sampled, without top-k or top-p.
-        seed: seed of a random state of its own; the caller's is left as it was.
-        batch_size: completions generated at a time.
-        stop: texts that end a completion.
-        certainty: score each token; with False, only where it needs no further forward pass.
-        label: label of a progress bar; None shows none.
+    Each token has its self-certainty and log-probability; with `certainty=False` only where these
+    need no further forward pass. Temperature 0 is greedy; else the whole distribution is sampled
+    (no top-k, no top-p), seeded by `seed` without changing the caller's random state. The texts
+    `stop` end a completion, too. `label` is that of a progress bar, None for none.
     """
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -15,6 +15,14 @@ from .monitor import WINDOW
 
 __all__ = ["grpo_config"]
 
+# Settings with the same name and meaning in a recipe and in TRL's arguments.
+_SAME = (
+    "num_generations num_iterations beta epsilon multi_objective_aggregation "
+    "max_completion_length temperature top_p top_k vllm_mode vllm_server_base_url "
+    "vllm_gpu_memory_utilization learning_rate lr_scheduler_type max_steps adam_beta1 adam_beta2 "
+    "adam_epsilon weight_decay max_grad_norm gradient_checkpointing seed"
+)
+
 
 def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) -> trl.GRPOConfig:
     """TRL's arguments for a recipe: the paper's choices where TRL's defaults differ.
@@ -42,44 +50,23 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     check_rollout(recipe, device)
     return trl.GRPOConfig(
         output_dir=str(output_dir),
+        **{name: getattr(recipe, name) for name in _SAME.split()},
         loss_type="grpo",
         scale_rewards="group",
-        multi_objective_aggregation=recipe.multi_objective_aggregation,
         use_bias_correction_kl=False,
-        beta=recipe.beta,
-        epsilon=recipe.epsilon,
-        num_iterations=recipe.num_iterations,
-        num_generations=recipe.num_generations,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
-        max_completion_length=recipe.max_completion_length,
-        temperature=recipe.temperature,
-        top_p=recipe.top_p,
-        top_k=recipe.top_k,
         use_transformers_continuous_batching=recipe.rollout == "continuous_batching",
         transformers_continuous_batching_config=continuous_batching_settings(recipe, device),
         use_vllm=recipe.rollout == "vllm",
-        vllm_mode=recipe.vllm_mode,
-        vllm_server_base_url=recipe.vllm_server_base_url,
-        vllm_gpu_memory_utilization=recipe.vllm_gpu_memory_utilization,
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
-        max_steps=recipe.max_steps,
         optim="adamw_torch",
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
-        seed=recipe.seed,
         save_strategy="no",  # `SavePoints` saves
         # Two to resume from, and one from before the window in which a collapse is detected.
         save_total_limit=2 + -(-WINDOW // recipe.save_steps),

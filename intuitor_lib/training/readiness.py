@@ -186,90 +186,82 @@ def _measure(
 def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:
     """Whether prompts end with the template's generation prompt, and begin with one start token."""
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
-    bare = tokenizer.apply_chat_template(conversations, tokenize=False)
-    opening = texts[0][len(bare[0]) :] if texts[0].startswith(bare[0]) else ""
-    if not opening:
-        yield Finding(
-            "prompt end",
-            "warning",
-            "the chat template adds nothing after the user's turn (no generation prompt), so the "
-            "model may go on with that turn",
-        )
-    all_ids = prompt_token_ids(tokenizer, conversations)
-    wrong = [
-        problem.id
-        for problem, ids in zip(problems, all_ids, strict=True)
-        if opening and not tokenizer.decode(ids).rstrip().endswith(opening.strip())
+    bare = tokenizer.apply_chat_template(conversations, tokenize=False)[0]
+    text = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)[
+        0
     ]
-    if wrong:
-        yield Finding(
-            "prompt end",
-            "fault",
-            f"{len(wrong)} prompts of {len(problems)} do not end with the template's {opening!r} "
-            f"(the first is {wrong[0]}): the tokenizer cuts or changes them",
-        )
-    elif opening:
-        yield Finding("prompt end", "ok", f"every prompt ends with the template's {opening!r}")
+    opening = text[len(bare) :] if text.startswith(bare) else ""
+    all_ids = prompt_token_ids(tokenizer, conversations)
+    if opening:
+        ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]
+        wrong = [problem.id for problem, right in zip(problems, ends, strict=True) if not right]
+        text = f"every prompt ends with the template's {opening!r}"
+        if wrong:
+            text = (
+                f"{len(wrong)} prompts of {len(problems)} do not end with the template's "
+                f"{opening!r} (the first is {wrong[0]}): the tokenizer cuts or changes them"
+            )
+        yield Finding("prompt end", "fault" if wrong else "ok", text)
+    else:
+        text = "the chat template adds nothing after the user's turn (no generation prompt), so "
+        yield Finding("prompt end", "warning", text + "the model may go on with that turn")
     start = tokenizer.bos_token_id
     if start is not None and all_ids[0][:2] == [start, start]:
-        yield Finding(
-            "prompt start",
-            "warning",
-            f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
-            "tokenizer both add it",
-        )
+        text = f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
+        yield Finding("prompt start", "warning", text + "tokenizer both add it")
 
 
 def _ending(recipe: Recipe, problem: Problem, policy: Policy) -> Finding:
     """Whether an end token of the model is part of how the chat template ends a turn."""
-    name = "end token"
     ends = end_tokens(policy.model)
     tokenizer = policy.tokenizer
-    words = {i: tokenizer.convert_ids_to_tokens(i) for i in sorted(ends)}
-    if not ends:
-        return Finding(
-            name,
-            "fault",
-            "the model names no end token: every completion would run to its limit. Set "
-            "generation_config.eos_token_id in the model's folder",
-        )
     rows = policy.model.get_output_embeddings().weight.shape[0]
+    if not ends:
+        text = "the model names no end token: every completion would run to its limit. Set "
+        return Finding(
+            "end token", "fault", text + "generation_config.eos_token_id in the model's folder"
+        )
     if not any(0 <= i < rows for i in ends):
-        return Finding(name, "fault", f"end tokens {sorted(ends)} are outside of its {rows} logits")
+        text = f"end tokens {sorted(ends)} are outside of its {rows} logits"
+        return Finding("end token", "fault", text)
     turn = [*conversation(problem.prompt, recipe), {"role": "assistant", "content": "Answer."}]
     text = tokenizer.apply_chat_template([turn], tokenize=False)[0]
     after = tokenizer(text.rpartition("Answer.")[2], add_special_tokens=False)["input_ids"]
+    words = ", ".join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(ends))
     if after and not ends & set(after):
-        ending = tokenizer.decode(after)
-        return Finding(
-            name,
-            "warning",
-            f"the chat template ends a turn with {ending!r}, which none of the model's end tokens "
-            f"({', '.join(map(repr, words.values()))}) is part of: completions may run on",
-        )
-    return Finding(name, "ok", f"completions end with {', '.join(map(repr, words.values()))}")
+        text = f"the chat template ends a turn with {tokenizer.decode(after)!r}, which none of the "
+        text += f"model's end tokens ({words}) is part of: completions may run on"
+        return Finding("end token", "warning", text)
+    return Finding("end token", "ok", f"completions end with {words}")
 
 
 def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
     """Length, diversity, repetition and accuracy of the sampled completions."""
-    clipped, n = numbers["clipped_ratio"], numbers["completions"]
-    limit = recipe.max_completion_length
-    text = f"{clipped:.0%} of {n} completions reach max_completion_length={limit}"
-    if clipped > 0.5:
-        text += ": their answers may be cut off. Raise it, or ask for shorter answers"
-    yield Finding("length", "warning" if clipped > 0.5 else "ok", text)
-    own, group = numbers["distinct"], recipe.num_generations
-    text = f"{own:.0%} of a group's {group} completions do not copy another"
-    if own < 0.2:
-        text += ": equal ones have no advantage over each other. Raise temperature"
-    yield Finding("diversity", "warning" if own < 0.2 else "ok", text)
+
+    def check(name: str, text: str, advice: str, *, warn: bool) -> Finding:
+        return Finding(name, *(("warning", text + advice) if warn else ("ok", text)))
+
+    n, limit = numbers["completions"], recipe.max_completion_length
+    yield check(
+        "length",
+        f"{numbers['clipped_ratio']:.0%} of {n} completions reach max_completion_length={limit}",
+        ": their answers may be cut off. Raise it, or ask for shorter answers",
+        warn=numbers["clipped_ratio"] > 0.5,
+    )
+    yield check(
+        "diversity",
+        f"{numbers['distinct']:.0%} of a group's {recipe.num_generations} completions do not copy "
+        "another",
+        ": equal ones have no advantage over each other. Raise temperature",
+        warn=numbers["distinct"] < 0.2,
+    )
     if numbers["repetition"] > 0.3:
         text = f"{numbers['repetition']:.0%} of the 4-grams of a completion repeat an earlier one"
         yield Finding("repetition", "warning", text)
-    if "accuracy" in numbers and not 0.02 <= numbers["accuracy"] <= 0.98:
-        text = f"the untrained policy is right in {numbers['accuracy']:.0%} of {n} completions: "
-        text += "too " + ("hard" if numbers["accuracy"] < 0.5 else "easy") + " to learn much from"
+    accuracy = numbers.get("accuracy", 0.5)
+    if not 0.02 <= accuracy <= 0.98:
+        text = f"the untrained policy is right in {accuracy:.0%} of {n} completions: too "
+        text += f"{'hard' if accuracy < 0.5 else 'easy'} to learn much from"
         yield Finding("accuracy", "warning", text)
 
 
