@@ -184,7 +184,7 @@ class _Batches:
 
 
 def _behind(cache: DynamicCache, rows: Tensor, config: Any) -> DynamicCache:
-    """A cache whose row i holds what row `rows[i]` of `cache` holds."""
+    """A copy of `cache` whose row i is row `rows[i]` of it."""
     copy = DynamicCache(config=config.get_text_config())
     for layer, source in zip(copy.layers, cache.layers, strict=True):
         layer.lazy_initialization(source.keys, source.values)

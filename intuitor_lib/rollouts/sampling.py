@@ -129,7 +129,7 @@ class _Batch:
         self.device = backbone.get_input_embeddings().weight.device
         self.cache = DynamicCache(config=backbone.config.get_text_config())
         self.cache.layers = [GrowingLayer() for _ in self.cache.layers]
-        # Of all completions. What an ended one gets later is cut off by its length.
+        # Of all completions; `lengths` cuts off the tokens that an ended one still gets.
         shape, device = (len(prompt_ids), max_new_tokens), self.device
         self.tokens = torch.full(shape, pad_token_id, device=device)
         self.values = torch.zeros(2, *shape, device=device)

@@ -96,15 +96,11 @@ class Recorder(transformers.TrainerCallback):
 
     def _warn(self, found: list[Alarm]) -> None:
         consequence = {
-            "warn": "the training goes on (on_collapse='warn')",
+            "warn": "the training continues (on_collapse='warn')",
             "stop": "the training stops (on_collapse='stop')",
             "restore": "the last checkpoint before it is the result (on_collapse='restore')",
-        }
+        }[self.recipe.on_collapse]
         for alarm in found:
             if alarm.name not in self._warned:
                 self._warned.add(alarm.name)
-                logger.warning(
-                    "this training seems to collapse: %s; %s",
-                    alarm,
-                    consequence[self.recipe.on_collapse],
-                )
+                logger.warning("this training seems to collapse: %s; %s", alarm, consequence)

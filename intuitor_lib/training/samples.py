@@ -52,7 +52,7 @@ def held_out_accuracy(
 ) -> Callable[[], tuple[float, int]] | None:
     """A function that returns accuracy and its number of completions, one per labelled problem.
 
-    None where the recipe asks for no such accuracy or it cannot be measured.
+    None if the recipe has `eval_steps` 0 or the accuracy cannot be measured.
     """
     if not recipe.eval_steps:
         return None

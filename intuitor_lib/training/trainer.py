@@ -111,13 +111,16 @@ class IntuitorTrainer(trl.GRPOTrainer):
         theirs = super()._get_train_sampler(dataset)
         parts = self.num_iterations * self.args.steps_per_generation
         per_rollout = max(1, parts // self.args.gradient_accumulation_steps)
+        names = (
+            "data_source",
+            "mini_repeat_count",
+            "batch_size",
+            "repeat_count",
+            "shuffle",
+            "seed",
+        )
         sampler = EpochSampler(
-            theirs.data_source,
-            theirs.mini_repeat_count,
-            theirs.batch_size,
-            theirs.repeat_count,
-            theirs.shuffle,
-            theirs.seed,
+            *(getattr(theirs, name) for name in names),
             epoch=lambda: self.state.global_step // max(1, sampler.updates(per_rollout)),
         )
         return sampler
@@ -188,15 +191,9 @@ class IntuitorTrainer(trl.GRPOTrainer):
         other = compute_aux_loss or any(value is not None for value in inputs.values())
         # A batch without tokens to score has no gradient.
         if other or not self._grouped_update or not attention_mask[:, -logits_to_keep:].any():
+            arguments = (model, input_ids, attention_mask, logits_to_keep, batch_size)
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **inputs,
+                *arguments, compute_entropy, compute_aux_loss, **inputs
             )
         size = batch_size or len(input_ids)
         with self.accelerator.autocast():

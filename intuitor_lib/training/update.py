@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..certainty.forward import can_share_prompts, completion_states
+from ..certainty.forward import can_share_prompts, completion_states, distinct_prompts
 from ..certainty.head import (
     backbone_and_head,
     causal_model,
@@ -114,17 +114,12 @@ def grouped_order(batch: Mapping[str, Any]) -> dict[str, Any]:
     The whole batch goes into one update, which does not depend on the order; its micro-batches
     then hold whole groups of like length.
     """
-    prompts = [tuple(row) for row in batch["prompt_ids"].tolist()]
+    _, groups = distinct_prompts(batch["prompt_ids"].tolist())
     lengths = batch["completion_mask"].sum(1).tolist()
-    first: dict[tuple[int, ...], int] = {}
-    longest: dict[tuple[int, ...], int] = {}
-    for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        first.setdefault(prompt, i)
-        longest[prompt] = max(longest.get(prompt, 0), length)
-    order = sorted(
-        range(len(prompts)),
-        key=lambda i: (-longest[prompts[i]], first[prompts[i]], -lengths[i]),
-    )
+    longest: dict[int, int] = {}
+    for group, length in zip(groups, lengths, strict=True):
+        longest[group] = max(longest.get(group, 0), length)
+    order = sorted(range(len(groups)), key=lambda i: (-longest[groups[i]], groups[i], -lengths[i]))
     return {
         key: value[torch.tensor(order, device=value.device)]
         if isinstance(value, Tensor) and value.dim() > 0

@@ -308,10 +308,10 @@ def _reward_cost() -> list[Figure]:
             if round_:
                 times.append(step.seconds)
     ratio = sum(seconds["self_certainty"]) / sum(seconds["accuracy"])
-    told = "; ".join(
+    detail = "; ".join(
         f"{name} {', '.join(f'{s:.1f}' for s in times)} s" for name, times in seconds.items()
     )
-    return [_figure("INTUITOR step ÷ accuracy step, NF4", ratio, "<= 1.03", told)]
+    return [_figure("INTUITOR step ÷ accuracy step, NF4", ratio, "<= 1.03", detail)]
 
 
 def _rollouts() -> list[Figure]:
@@ -338,11 +338,11 @@ def _rollouts() -> list[Figure]:
                 tokens = made(policy, prompts, recipe)
                 rates[name].append(tokens / (time.perf_counter() - start))
         ratio = statistics.mean(rates["ours"]) / statistics.mean(rates["generate"])
-        told = "; ".join(
+        detail = "; ".join(
             f"{name} {', '.join(f'{rate:.0f}' for rate in values)} tokens/s"
             for name, values in rates.items()
         )
-        figures.append(_figure(f"rollouts, ours ÷ generate, {label}", ratio, ">= 2.0", told))
+        figures.append(_figure(f"rollouts, ours ÷ generate, {label}", ratio, ">= 2.0", detail))
     return figures
 
 
@@ -385,10 +385,10 @@ def _scoring_memory() -> list[Figure]:
     figures = []
     for what, label in (("certainty", "self-certainty"), ("loss", "log-probabilities, backward")):
         peaks = {way: scoring_peak(what, way, 4 * 1024, 151_936) for way in ("full", "ours")}
-        told = "; ".join(f"{way} {peak / 2**30:.2f} GiB" for way, peak in peaks.items())
+        detail = "; ".join(f"{way} {peak / 2**30:.2f} GiB" for way, peak in peaks.items())
         ratio = peaks["ours"] / peaks["full"]
         name = f"scoring memory, ours ÷ full logits, {label}"
-        figures.append(_figure(name, ratio, "<= 0.1", told))
+        figures.append(_figure(name, ratio, "<= 0.1", detail))
     return figures
 
 
@@ -399,8 +399,8 @@ def _growth() -> list[Figure]:
         recipe = _recipe("nf4", max_completion_length=length)
         seconds.append(_train_step(recipe, stock=False, full_length=True).seconds)
     exponent = float(np.polyfit(np.log(_LENGTHS), np.log(seconds), 1)[0])
-    told = ", ".join(f"{n} tokens {s:.0f} s" for n, s in zip(_LENGTHS, seconds, strict=True))
-    return [_figure("exponent of step time over tokens, NF4", exponent, "<= 1.15", told)]
+    detail = ", ".join(f"{n} tokens {s:.0f} s" for n, s in zip(_LENGTHS, seconds, strict=True))
+    return [_figure("exponent of step time over tokens, NF4", exponent, "<= 1.15", detail)]
 
 
 def _machine() -> list[Figure]:
