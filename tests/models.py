@@ -121,3 +121,12 @@ def fed(model, call):
 def gpt1():
     config = transformers.OpenAIGPTConfig(vocab_size=97, n_embd=8, n_layer=1, n_head=2)
     return transformers.OpenAIGPTLMHeadModel(config)
+
+
+def kl_from_uniform(logits):
+    """The definition, one word at a time: sum_v 1/V log((1/V) / p_v), in float64."""
+    logits = logits.double()
+    words = logits.shape[-1]
+    p = (logits - logits.amax(-1, keepdim=True)).exp()
+    p = p / p.sum(-1, keepdim=True)
+    return (1 / words * torch.log((1 / words) / p)).sum(-1)

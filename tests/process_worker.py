@@ -11,6 +11,7 @@ from intuitor_lib import Recipe
 from intuitor_lib.cli import script
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store.processes import from_main, join
+from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.training import training
 
 
@@ -42,7 +43,7 @@ def main(recipe_file: Path, folder: Path) -> None:
     with mock.patch.object(training, "IntuitorTrainer", Interrupted):
         with contextlib.suppress(KeyboardInterrupt):
             training.train(recipe, runs=folder / "broken")
-        (broken,) = training.RunStore(folder / "broken")
+        (broken,) = RunStore(folder / "broken")
         seen["interrupted"] = from_main([broken.status["state"], broken.steps])
         steps[:] = [2]
         run = training.train(recipe, runs=folder / "broken")

@@ -1,19 +1,13 @@
-"""Self-certainty, entropy and log-probabilities of tokens under a policy, in nats.
+"""Self-certainty, entropy and log-probabilities of completions under a model, in nats.
 
-Self-certainty (arXiv 2505.19590, eq. 4) is the mean over a completion's tokens of KL(U || p), the
-distance of the distribution p that predicts a token from the uniform U over the vocabulary. With V
-raw logits z at temperature 1:
-
-    KL(U || p) = sum_v 1/V log((1/V) / p_v) = logsumexp(z) - mean(z) - log V >= 0
-
-It is computed from logits (`self_certainty`), from hidden states and the LM head without ever
-holding the logits (`chunked_self_certainty`), or from a model and token ids (`score_completions`).
+Each function takes a model and token ids. The backbone computes prompts and completions, the LM
+head only the positions that predict completion tokens, a chunk of logits at a time.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -39,129 +33,95 @@ __all__ = [
     "token_self_certainty",
 ]
 
+Ids = Sequence[Sequence[int]]
+# (hidden states (n, H), LM head, logit scale, soft cap, the tokens they predict (n,)) -> (n,)
+_Score = Callable[[Tensor, Any, float, float | None, Tensor], Tensor]
+
+
+class ScoringOptions(TypedDict, total=False):
+    """Options of all scoring functions."""
+
+    eos_token_id: int | Sequence[int] | None
+    """A completion counts up to and with its first end token. None, the default, takes those of
+    the model's generation settings, then of its configuration; `[]` means that none ends it."""
+    batch_size: int
+    """Sequences per forward pass; 16 by default."""
+    pad_token_id: int
+    """Fills rows up; 0 by default. It may be an end token."""
+
 
 def token_self_certainty(
-    model: nn.Module,
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
-    *,
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int = 0,
-    batch_size: int = 16,
+    model: nn.Module, prompt_ids: Ids, completion_ids: Ids, **options: Unpack[ScoringOptions]
 ) -> list[Tensor]:
     """Self-certainty in nats of every token of every completion under `model` (eq. 4).
 
-    `prompt_ids` and `completion_ids` are N unpadded lists of token ids. A completion counts up to
-    its first `eos_token_id`, that token included; None asks the model's generation settings, then
-    its configuration, and `[]` means that no token ends a completion. Value i belongs to the
-    distribution that *predicts* token i: the prompt's last position gives the first, and what
-    follows the last token gives none.
+    Runs under `eval()` and `no_grad`, at temperature 1.
 
-    Runs the backbone under `eval()` and `no_grad` on `batch_size` sequences of like length at a
-    time, and the LM head on the completions only. `pad_token_id` may be an end token too. Returns
-    N tensors (length,) in input order, on the CPU, in fp32 (float64 for a float64 head).
+    Args:
+        model: a causal language model, inside PEFT or not.
+        prompt_ids: N unpadded, non-empty lists of token ids.
+        completion_ids: N unpadded lists of token ids.
+        options: see `ScoringOptions`.
 
-    Raises `ValueError` for lists of different length, an empty prompt, a token id outside the
-    vocabulary, `batch_size` < 1, and a model that `head_settings` refuses.
+    Returns:
+        N tensors (length,) in input order, on the CPU, in fp32 (float64 for a float64 head). Value
+        i belongs to the distribution that *predicts* token i: the prompt's last position gives the
+        first value, the position of the last token gives none.
+
+    Raises:
+        ValueError: lists of different length, an empty prompt, a token id outside the vocabulary,
+            `batch_size` < 1, or a model that `head_settings` refuses.
     """
-    return _per_token(
-        model,
-        prompt_ids,
-        completion_ids,
-        lambda hidden, head, scale, softcap, _: chunked_self_certainty(
+
+    def score(
+        hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
+    ) -> Tensor:
+        return chunked_self_certainty(
             hidden, head.weight, head.bias, logit_scale=scale, softcap=softcap
-        ),
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        batch_size=batch_size,
-    )
+        )
+
+    return _per_token(model, prompt_ids, completion_ids, score, **options)
 
 
 def completion_log_probs(
     model: nn.Module,
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
+    prompt_ids: Ids,
+    completion_ids: Ids,
     *,
     temperature: float = 1.0,
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int = 0,
-    batch_size: int = 16,
+    **options: Unpack[ScoringOptions],
 ) -> list[Tensor]:
     """Log-probability in nats of every token of every completion, at a sampling temperature.
 
-    The logits are divided by `temperature` (> 0). Other arguments, the result and errors as in
-    `token_self_certainty`.
+    The logits are divided by `temperature` (> 0). The rest is as in `token_self_certainty`.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, expected more than 0; 1 is the model's.")
-
-    def log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-        return token_log_probs(logits / temperature, tokens)
-
-    return _per_token(
-        model,
-        prompt_ids,
-        completion_ids,
-        _in_chunks(log_probs),
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        batch_size=batch_size,
-    )
+    score = _in_chunks(lambda logits, tokens: token_log_probs(logits / temperature, tokens))
+    return _per_token(model, prompt_ids, completion_ids, score, **options)
 
 
 def token_entropy(
-    model: nn.Module,
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
-    *,
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int = 0,
-    batch_size: int = 16,
+    model: nn.Module, prompt_ids: Ids, completion_ids: Ids, **options: Unpack[ScoringOptions]
 ) -> list[Tensor]:
-    """Entropy in nats of the distribution that predicts each token of every completion.
-
-    At temperature 1. Arguments, the result and errors as in `token_self_certainty`.
-    """
-    return _per_token(
-        model,
-        prompt_ids,
-        completion_ids,
-        _in_chunks(lambda logits, _: entropy(logits)),
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        batch_size=batch_size,
-    )
+    """Entropy in nats of the distribution that predicts each token, as `token_self_certainty`."""
+    score = _in_chunks(lambda logits, _: entropy(logits))
+    return _per_token(model, prompt_ids, completion_ids, score, **options)
 
 
 def score_completions(
-    model: nn.Module,
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
-    *,
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int = 0,
-    batch_size: int = 16,
+    model: nn.Module, prompt_ids: Ids, completion_ids: Ids, **options: Unpack[ScoringOptions]
 ) -> Tensor:
-    """Self-certainty (N,) of each completion: the mean of `token_self_certainty`, eq. 4.
+    """Self-certainty (N,) of each completion (eq. 4): the mean of its `token_self_certainty`.
 
-    In nats per token, fp32 on the CPU. An empty completion scores NaN: it has no token to be
-    certain of. Arguments and errors are those of `token_self_certainty`.
+    In nats per token, fp32 on the CPU; NaN for an empty completion.
     """
-    values = token_self_certainty(
-        model,
-        prompt_ids,
-        completion_ids,
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        batch_size=batch_size,
-    )
+    values = token_self_certainty(model, prompt_ids, completion_ids, **options)
     return torch.tensor([value.mean().item() for value in values], dtype=torch.float32)
 
 
-def _in_chunks(
-    value: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[Tensor, Any, float, float | None, Tensor], Tensor]:
-    """`value(logits (n, V), tokens (n,))` as `_per_token` takes it, few logits at a time."""
+def _in_chunks(value: Callable[[Tensor, Tensor], Tensor]) -> _Score:
+    """`value(logits (n, V), tokens (n,))` on at most `CHUNK_LOGITS` logits at a time."""
 
     def score(
         hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
@@ -179,18 +139,15 @@ def _in_chunks(
 
 def _per_token(
     model: nn.Module,
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
-    score: Callable[[Tensor, Any, float, float | None, Tensor], Tensor],
+    prompt_ids: Ids,
+    completion_ids: Ids,
+    score: _Score,
     *,
-    eos_token_id: int | Sequence[int] | None,
-    pad_token_id: int,
-    batch_size: int,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int = 0,
+    batch_size: int = 16,
 ) -> list[Tensor]:
-    """`score(hidden, head, logit_scale, softcap, tokens)` of every completion token.
-
-    `hidden` (n, H) are the states that predict `tokens` (n,).
-    """
+    """`score` of every completion token, a tensor for each completion."""
     base, backbone, head = backbone_and_head(model)
     logit_scale, softcap = head_settings(model)
     if batch_size < 1:
@@ -227,7 +184,7 @@ def _per_token(
 
 
 def end_tokens(model: Any, eos_token_id: int | Sequence[int] | None = None) -> set[int]:
-    """Tokens that end a completion: `eos_token_id`, or those the model's settings name."""
+    """The token ids that end a completion: `eos_token_id`, by default those of the model."""
     base = causal_model(model)
     for source in (getattr(base, "generation_config", None), base.config.get_text_config()):
         if eos_token_id is None:
@@ -243,12 +200,7 @@ def through_end(completion: Sequence[int], ends: set[int]) -> list[int]:
     return list(completion[:stop])
 
 
-def _check_sequences(
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
-    pad_token_id: int,
-    vocabulary: int,
-) -> None:
+def _check_sequences(prompt_ids: Ids, completion_ids: Ids, pad: int, vocabulary: int) -> None:
     if len(prompt_ids) != len(completion_ids):
         raise ValueError(
             f"{len(prompt_ids)} prompts and {len(completion_ids)} completions: repeat each prompt "
@@ -260,7 +212,7 @@ def _check_sequences(
             f"prompt_ids[{empty[0]}] is [], so nothing predicts its completion's first token: "
             "start the prompt with the beginning-of-sequence token."
         )
-    everything = itertools.chain(*prompt_ids, *completion_ids, [pad_token_id])
+    everything = itertools.chain(*prompt_ids, *completion_ids, [pad])
     stray = next((token for token in everything if not 0 <= token < vocabulary), None)
     if stray is not None:
         raise ValueError(
@@ -271,7 +223,7 @@ def _check_sequences(
 
 @contextmanager
 def scoring(model: nn.Module) -> Iterator[None]:
-    """Within it `eval()` and `no_grad`; afterwards every submodule is back in its own mode."""
+    """Run the block under `eval()` and `no_grad`, then restore the mode of every submodule."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()

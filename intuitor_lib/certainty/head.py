@@ -20,7 +20,7 @@ __all__ = [
 CHUNK_LOGITS = 2**25
 """Logits held at a time: 128 MiB in fp32, 220 tokens of Qwen2.5's 151,936-word vocabulary."""
 
-# Names under which model configurations hold what their forward does to the LM head's output.
+# Settings of model configurations that change the LM head's output.
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
 _UNSUPPORTED = ("logits_mup_width_multiplier", "output_logit_soft_cap", "unpadded_vocab_size")
@@ -57,11 +57,10 @@ def head_settings(model: nn.Module) -> tuple[float, float | None]:
     """`(logit_scale, softcap)` of a causal language model, for `chunked_self_certainty`.
 
     Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
-    logits, Granite and MiniCPM3 divide them, Gemma and others cap them. A PEFT model counts as the
-    model inside.
+    logits, Granite and MiniCPM3 divide them, Gemma and others cap them.
 
     Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
-    one linear layer: an encoder-decoder, a transformed, quantized or adapted head, a padded one.
+    one linear layer: an encoder-decoder, or a transformed, quantized, adapted or padded head.
     """
     base, _, _ = backbone_and_head(model)
     config = base.config.get_text_config()
@@ -111,14 +110,13 @@ def head_log_probs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (N,) of `token_ids` (N,) and entropies (N,), both in nats and fp32.
 
-    Of the logits of hidden states (N, H) divided by `temperature`; `logit_scale` and `softcap` as
-    `head_settings` gives them. No more than `chunk_size` logits exist at a time, and nothing of
-    their size is kept for the backward pass: the gradient of a log-probability with respect to
-    its hidden state, (W[token] - sum_v p_v W[v]) / temperature, is found while the probabilities
-    are at hand, and stored as (N, H). Entropies carry no gradient, and neither does the head; a
-    trainable one needs TRL's own function.
+    At most `chunk_size` logits exist at a time, and nothing of their size is kept for the backward
+    pass: the gradient of a log-probability with respect to its hidden state (H,),
+    (W[token] - sum_v p_v W[v]) / temperature, is computed with the probabilities in the forward
+    pass. Entropies and the head get no gradient. `hidden` (N, H) are the states that predict the
+    tokens; `logit_scale` and `softcap` are those of `head_settings`.
 
-    Raises `ValueError` for a head whose weights are trained.
+    Raises `ValueError` for a trained head, which needs TRL's own function.
     """
     if any(parameter.requires_grad for parameter in head.parameters()):
         raise ValueError(
@@ -150,7 +148,7 @@ class _HeadLogProbs(torch.autograd.Function):
         log_probs, entropies, directions = [], [], []
         for block, ids in zip(rows.split(size), token_ids.split(size), strict=True):
             logits = head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
-            # What the soft cap's tanh does to a gradient, before the logits are overwritten.
+            # The derivative of the soft cap, before the logits are overwritten.
             slope = None if softcap is None else 1 - (logits / softcap) ** 2
             picked = ids.unsqueeze(-1)
             probs = torch.softmax(logits.div_(temperature), -1)
@@ -179,4 +177,5 @@ class _HeadLogProbs(torch.autograd.Function):
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums over logits of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32

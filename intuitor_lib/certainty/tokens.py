@@ -1,4 +1,4 @@
-"""Self-certainty, entropy and log-probabilities of tokens under a policy, in nats.
+"""Self-certainty, entropy and log-probabilities of tokens from logits, in nats.
 
 Self-certainty (arXiv 2505.19590, eq. 4) is the mean over a completion's tokens of KL(U || p), the
 distance of the distribution p that predicts a token from the uniform U over the vocabulary. With V
@@ -6,8 +6,8 @@ raw logits z at temperature 1:
 
     KL(U || p) = sum_v 1/V log((1/V) / p_v) = logsumexp(z) - mean(z) - log V >= 0
 
-It is computed from logits (`self_certainty`), from hidden states and the LM head without ever
-holding the logits (`chunked_self_certainty`), or from a model and token ids (`score_completions`).
+`self_certainty` takes logits. `chunked_self_certainty` takes hidden states and the LM head and
+never holds all logits. `completions.score_completions` takes a model and token ids.
 """
 
 import math
@@ -23,10 +23,10 @@ __all__ = ["chunked_self_certainty", "entropy", "self_certainty", "token_log_pro
 def self_certainty(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """KL(U || p) in nats of each position's raw logits: eq. 4 before the mean over tokens.
 
-    `logits` (B, T, V), or any (..., V), are those that *predict* the tokens, one position before
-    them. `mask` (B, T), boolean or 0/1 integers; masked positions are 0. Returns (B, T) in fp32,
-    in float64 for float64 logits. Non-negative up to rounding. A logit of -inf (a suppressed word)
-    gives inf, since U expects that word and p never says it: pass the raw logits of the model.
+    `logits` (B, T, V), or any (..., V), are those that *predict* the tokens, from one position
+    before them. `mask` (B, T) holds booleans or 0/1 integers; masked positions are 0. Returns
+    (B, T), non-negative up to rounding, in fp32 (float64 for float64 logits). A logit of -inf (a
+    suppressed word) gives inf: pass the raw logits of the model.
 
     Raises `ValueError` for a mask of another shape or type, and for fewer than two logits.
     """
@@ -81,14 +81,14 @@ def chunked_self_certainty(
 ) -> Tensor:
     """`self_certainty` of a model's hidden states, without holding the logits (B, T, V).
 
-    `hidden` (B, T, H), or any (..., H), is what enters the LM head of `weight` (V, H) and `bias`
-    (V,); the logits are `softcap * tanh(z / softcap)` with `z = logit_scale * (hidden @ weight.T +
-    bias)`. At most `chunk_size` logits exist at a time, but those of one token always do (the
-    bound holds under `no_grad`; autograd keeps every chunk). Only positions where `mask` (B, T) is
-    true are computed, the others are 0.
+    The logits are `softcap * tanh(z / softcap)` with `z = logit_scale * (hidden @ weight.T +
+    bias)`. The product runs in the dtype of `weight`, as in the model, and the rest in fp32
+    (float64 for float64 weights).
 
-    The product runs in the type of `weight`, as in the model; all that follows, and the mean
-    logit, in fp32 (float64 for float64 weights). Returns (B, T) nats in that type.
+    `hidden` (B, T, H), or any (..., H), is the input of the LM head with `weight` (V, H) and `bias`
+    (V,). At most `chunk_size` logits exist at a time, but at least those of one token (under
+    `no_grad`; autograd keeps every chunk). Positions where `mask` (B, T) is false are 0 and not
+    computed. Returns (B, T) nats.
 
     Raises `ValueError` for shapes that do not fit, a bad mask, `chunk_size` < 1, `softcap` <= 0.
     """
@@ -119,7 +119,7 @@ def chunked_self_certainty(
 
 
 def _shifted(logits: Tensor) -> Tensor:
-    """Logits in fp32 or float64 less their maximum, which keeps digits when they are large."""
+    """Logits in fp32 or float64 less their maximum, which keeps the digits of large ones."""
     if logits.dim() < 1 or logits.shape[-1] < 2 or not logits.is_floating_point():
         raise ValueError(
             f"logits are {logits.dtype} of shape {tuple(logits.shape)}, expected floating-point "
@@ -130,7 +130,7 @@ def _shifted(logits: Tensor) -> Tensor:
 
 
 def _wanted(mask: Tensor | None, values: Tensor) -> Tensor:
-    """`mask`, or all, as booleans of the shape and device of `values`."""
+    """`mask` as booleans of the shape and on the device of `values`; all True by default."""
     if mask is None:
         return torch.ones_like(values, dtype=torch.bool)
     if mask.shape != values.shape:
@@ -139,7 +139,7 @@ def _wanted(mask: Tensor | None, values: Tensor) -> Tensor:
             "for each position, without the vocabulary or hidden dimension."
         )
     if mask.is_floating_point():
-        # An additive attention mask holds 0 where it lets through, the opposite of what is meant.
+        # An additive attention mask is 0 at positions that count, the opposite of this mask.
         raise ValueError(f"mask is {mask.dtype}, expected booleans or 0/1 integers: pass .bool().")
     return mask.to(values.device).bool()
 

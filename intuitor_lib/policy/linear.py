@@ -1,9 +1,9 @@
 """Linear layers on a CPU: 4-bit weights unpacked once, LoRA in fewer passes over memory.
 
 bitsandbytes unpacks a 4-bit weight for every product, and PEFT adds LoRA in separate operations,
-each a pass over the layer's output. On a CPU that is a large part of the time, and memory is what
-there is plenty of. What is computed is the same, up to the order of sums. GPUs keep the
-libraries' own kernels: nothing here touches a model that is not on the CPU.
+each a pass over the layer's output. On a CPU that is a large part of the time, and memory is
+plentiful. Results are the same up to the order of sums. A model on a GPU keeps the libraries' own
+kernels.
 """
 
 import contextlib
@@ -26,23 +26,25 @@ UNPACKED_SHARE = 0.25
 
 
 def speed_up_linears(model: nn.Module) -> None:
-    """Let the linear layers of a model on the CPU compute as this module does.
+    """Replace the forward of the linear layers of a model on the CPU, once.
 
-    4-bit weights are kept unpacked beside the packed ones if they take no more than a quarter of
-    the free memory. What is saved, quantized or trained stays as it is. Applied twice it does
-    nothing more.
+    4-bit weights are kept unpacked beside the packed ones if they fit in `UNPACKED_SHARE` of the
+    free memory. Saved, quantized and trained weights stay as they are.
     """
     if next(model.parameters()).device.type != "cpu":
         return
-    packed = [layer for layer in model.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
-    packed = [layer for layer in packed if not _is_unpacked(layer)]
+    packed = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, bitsandbytes.nn.Linear4bit) and not _is_unpacked(layer)
+    ]
     needed = sum(
         layer.in_features * layer.out_features * layer.weight.quant_state.dtype.itemsize
         for layer in packed
     )
     if needed <= UNPACKED_SHARE * psutil.virtual_memory().available:
         for layer in packed:
-            # In a tuple, where nn.Module does not take the weight for one more parameter.
+            # In a tuple, so that nn.Module does not register the weight once more.
             layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)
             layer.forward = types.MethodType(_unpacked_forward, layer)
     for layer in model.modules():
@@ -53,10 +55,11 @@ def speed_up_linears(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def merged_adapters(model: nn.Module) -> Iterator[None]:
-    """Within it, fp32 layers sped up compute with one product, of base and adapter together.
+    """Merge adapters into copies of the base weights, so that a layer is one product.
 
-    For many small products with the same weights, as in sampling. In lower precision the sum would
-    round the adapter away, so those layers are left alone. The weights must not change within it.
+    For many small products with the same weights, as in sampling; the weights must not change
+    meanwhile. Only for fp32 layers of `speed_up_linears`: lower precision would round the adapter
+    away.
     """
     merged = []
     try:
@@ -79,13 +82,13 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def _is_linear(layer: LoraLayer) -> bool:
-    # Not those of a class that computes something else.
+    # A subclass may compute something else.
     forward = type(layer.get_base_layer()).forward
     return forward in (nn.Linear.forward, bitsandbytes.nn.Linear4bit.forward)
 
 
 def _is_unpacked(layer: Any) -> bool:
-    """Whether the packed weight is still the one unpacked; merging an adapter puts in another."""
+    """Whether the packed weight is still the one unpacked; merging an adapter replaces it."""
     return hasattr(layer, "_unpacked") and layer._packed[0] is layer.weight
 
 
@@ -94,7 +97,7 @@ def _unpacked(layer: Any) -> Tensor:
 
 
 def _weight(base: Any) -> Tensor | None:
-    """The weight (out, in) as a matrix to compute with as it is; None where there is none."""
+    """The weight (out, in) in the dtype of computing; None where there is no such matrix."""
     if not isinstance(base, bitsandbytes.nn.Linear4bit):
         return base.weight
     computes_in_it = _is_unpacked(base) and base.compute_dtype in (None, base._unpacked.dtype)
@@ -110,7 +113,7 @@ def _unpacked_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def _vanilla_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
-    """LoRA's A (r, in), B (out, r) and scaling of the one active adapter; None if it is not so."""
+    """LoRA's A (r, in), B (out, r) and scaling; None unless one plain adapter is active."""
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return None
     name = layer.active_adapters[0]
@@ -127,7 +130,7 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if hasattr(self, "_merged") and x.dtype == torch.float32 and not self.disable_adapters:
             return functional.linear(x, self._merged, base.bias)
         weight, adapter = _weight(base), _vanilla_adapter(self)
-        # Weights that are trained, or of another type than what comes in, are PEFT's.
+        # PEFT computes trained weights and mixed dtypes.
         if (
             adapter is not None
             and weight is not None

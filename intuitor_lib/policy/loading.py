@@ -1,8 +1,4 @@
-"""The policy: a causal language model, in 4 bits or not, with LoRA adapters, and its reference.
-
-The reference policy is the same weights with the adapter off; a policy that starts from an
-existing adapter keeps a frozen copy of that adapter as its reference.
-"""
+"""Load models and their tokenizers: in 4 bits or not, with adapters or without."""
 
 from __future__ import annotations
 
@@ -26,22 +22,21 @@ __all__ = ["Policy", "describe_policy", "load_model", "load_policy"]
 
 
 class Policy(NamedTuple):
-    """What `load_policy` returns; unpacks as `model, tokenizer`."""
+    """A model and its tokenizer."""
 
     model: Any
     tokenizer: Any
 
 
 def load_policy(recipe: Recipe) -> Policy:
-    """The model and tokenizer a recipe names, quantized and with LoRA adapters as it says.
+    """The recipe's model and tokenizer, quantized and with LoRA adapters where the recipe has them.
 
-    On CUDA where there is one (the GPU of this process under `accelerate launch`), else on the
-    CPU. Base weights are frozen under LoRA; LoRA weights are fp32.
+    On the GPU of this process if there is one, else on the CPU. Under LoRA the base weights are
+    frozen and the LoRA weights are fp32.
 
     Raises:
         InputError: prompt and completion do not fit the model's context; the tokenizer has no
-            chat template or nothing to pad with; the adapter folder holds no adapter;
-            the model is neither a local folder nor reachable on the hub.
+            chat template or no token to pad with; the adapter or the model cannot be loaded.
     """
     trust = recipe.trust_remote_code
     config = _load(
@@ -54,7 +49,7 @@ def load_policy(recipe: Recipe) -> Policy:
         recipe.model_revision,
         recipe.quantization,
         compute=dtype,
-        # All weights trained: AdamW steps of 3e-6 round away in bf16, so the weights stay fp32.
+        # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
         stored=dtype if recipe.use_lora else torch.float32,
         trust_remote_code=trust,
     )
@@ -73,17 +68,17 @@ def load_model(
     quantization: str = "none",
     dtype: str = "auto",
 ) -> Policy:
-    """A model to generate and score with, none of its weights trainable.
+    """A model to generate and score with, without trainable weights.
 
     Args:
         model: `EMBEDDED_MODEL`, a local folder or a name on the hub.
-        revision: of the hub.
-        adapter: folder or hub name of a PEFT adapter to put on it.
+        revision: revision on the hub.
+        adapter: folder or hub name of a PEFT adapter.
         quantization: "nf4" or "none".
-        dtype: of computing, as in a recipe.
+        dtype: dtype of computing, as in a recipe.
 
     Raises:
-        InputError: as `load_policy`; a chat template is not asked for.
+        InputError: as `load_policy`, but the chat template is not required.
     """
     compute = compute_dtype(dtype, join().device)
     loaded, tokenizer = _load_weights(
@@ -131,7 +126,7 @@ def _load_weights(
 
 
 def _load(auto: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
-    # Bars are for models that take a while to arrive.
+    # Progress bars only for models that take long to load.
     embedded = name == EMBEDDED_MODEL
     source = embedded_model_folder() if embedded else name
     try:
@@ -141,8 +136,8 @@ def _load(auto: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
         if "trust_remote_code" not in str(error):
             raise
         raise InputError(
-            f"model={name!r} comes with code of its own, which is not run unless it is asked for: "
-            "read it, and set trust_remote_code=true if you trust it"
+            f"model={name!r} comes with code of its own, which is not run by default: read it, "
+            "and set trust_remote_code=true if you trust it"
         ) from error
     except OSError as error:
         raise InputError(
@@ -171,7 +166,7 @@ def _set_pad_token(tokenizer: Any, name: str) -> None:
             f"the tokenizer of {name} has neither a pad nor an end-of-sequence token: set "
             "tokenizer.pad_token and tokenizer.eos_token in its folder"
         )
-    # As TRL does. Masks are made from lengths, so an end token that is also padding still counts.
+    # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
     tokenizer.pad_token = tokenizer.eos_token
 
 
@@ -188,7 +183,7 @@ def _keep_4bit_weights_unpacked(model: nn.Module) -> None:
 
 
 def describe_policy(model: Any) -> dict[str, Any]:
-    """What was really loaded: device, precision, 4-bit layers, trainable and all parameters."""
+    """Device, precision, 4-bit layers, trainable and all parameters of a loaded model."""
     import bitsandbytes
 
     four_bit = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]

@@ -1,4 +1,4 @@
-"""The precision that a policy computes in."""
+"""The dtype to compute in, chosen by what the device multiplies fastest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["compute_dtype", "product_seconds"]
 
 
 def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
-    """The dtype of a recipe's `dtype` on a device.
+    """The torch dtype for a recipe's `dtype` on a device.
 
     "auto" is bf16 on GPUs that have it and on CPUs that multiply it faster than fp32, else fp32:
     a CPU without AVX512-BF16 or AMX multiplies bf16 matrices hundreds of times slower.
@@ -31,7 +31,7 @@ def product_seconds(dtype: torch.dtype, device: torch.device, size: int = 256) -
     The first ones start threads, and other work on the machine slows some: neither may decide.
     """
     matrix = torch.ones(size, size, dtype=dtype, device=device)
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < 3 or (len(seconds) < 20 and sum(seconds) < 0.1):
         start = time.perf_counter()
         (matrix @ matrix)[0, 0].item()

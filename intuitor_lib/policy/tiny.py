@@ -19,12 +19,11 @@ def make_tiny_model(
     """A random model of two layers with a tokenizer, written to a folder.
 
     Args:
-        architecture: as transformers names its classes: "Qwen2", "Llama".
-        folder: where it is written.
-        tokenizer: the embedded model's by default.
-        seed: of the weights; torch's global random state stays as it was.
-        settings: of the architecture's configuration, instead of the small ones; `dtype` is that
-            of the stored weights.
+        architecture: transformers' name of the architecture: "Qwen2", "Llama".
+        folder: where the model is written.
+        tokenizer: by default the embedded model's.
+        seed: seed of the weights; torch's global random state stays as it was.
+        settings: override the architecture's configuration; `dtype` is that of the stored weights.
     """
     tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(embedded_model_folder())
     dtype = settings.pop("dtype", torch.float32)

@@ -1,20 +1,15 @@
-"""Sample completions, and read the policy's confidence from the very logits drawn from.
-
-What `generate` of transformers does for a group of completions to one prompt, with less work: each
-distinct prompt is computed once, completions that have ended leave the batch, keys and values grow
-in place, and what is drawn from the logits comes with its self-certainty.
-"""
+"""A cache of keys and values that grows in place."""
 
 from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["room_for"]
+__all__ = ["GrowingLayer", "room_for"]
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values with room to grow, so that a step writes its own and copies no others."""
+    """Keys and values with room to grow, so that a step copies none of the earlier ones."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
@@ -39,11 +34,11 @@ class GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices.to(self.keys.device))
-        self._room, self._value_room = self.keys, self.values  # grows at the next step
+        self._room, self._value_room = self.keys, self.values  # the next step makes new room
 
 
 def room_for(held: int, needed: int) -> int:
-    """Tokens to make room for when `needed` outgrow the room of the `held` ones."""
+    """Tokens to make room for when `needed` tokens do not fit beside the `held` ones."""
     return max(needed, held + held // 2, held + 64)
 
 

@@ -1,9 +1,4 @@
-"""Sample completions, and read the policy's confidence from the very logits drawn from.
-
-What `generate` of transformers does for a group of completions to one prompt, with less work: each
-distinct prompt is computed once, completions that have ended leave the batch, keys and values grow
-in place, and what is drawn from the logits comes with its self-certainty.
-"""
+"""Draw tokens from logits, with their self-certainty and log-probability."""
 
 import contextlib
 import math
@@ -25,14 +20,14 @@ _BLOCK = 128  # tokens of the vocabulary that are summed before one of them is c
 
 @contextlib.contextmanager
 def own_random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Within it torch draws from `seed` on; afterwards the caller's random state is as it was."""
+    """Seed torch with `seed`; afterwards restore the caller's random state."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 def make_warpers(top_k: int, top_p: float) -> LogitsProcessorList:
-    """What cuts a distribution down before it is drawn from; nothing for 0 and 1."""
+    """Top-k and top-p filters of logits; none for `top_k` 0 and `top_p` 1."""
     warpers = LogitsProcessorList()
     if top_k:
         warpers.append(TopKLogitsWarper(top_k=top_k))
@@ -48,11 +43,12 @@ def draw(
     warpers: Callable[[Any, Tensor], Tensor] | None = None,
     self_certainty: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A token from each row of raw logits (B, V) in fp32: `(tokens, self_certainty, log_probs)`.
+    """Draw a token from each row of raw logits (B, V) in fp32, which are overwritten.
 
-    Each (B,). Self-certainty (nats) is of the raw logits, NaN where it is not wanted; the
-    log-probability is of the distribution drawn from, greedy at temperature 0. `logits` are
-    overwritten.
+    Returns:
+        `(tokens, self_certainty, log_probs)`, each (B,). Self-certainty (nats) belongs to the raw
+        logits and is NaN unless asked for; log-probabilities (nats) belong to the distribution
+        drawn from, at temperature 0 to the model's.
     """
     top, best = logits.max(-1)
     certainty = torch.full_like(top, math.nan)
@@ -76,9 +72,9 @@ def draw(
 
 
 def _choose(weights: Tensor) -> Tensor:
-    """A column of each row (B, V), drawn with probability proportional to its weight.
+    """Draw a column of each row (B, V) with probability proportional to its weight.
 
-    By inversion: one uniform number for each row chooses a block of the vocabulary, then a token
+    By inversion: one uniform number for each row selects a block of the vocabulary, then a token
     in it. Sums over blocks are in float64, so that no token is lost to rounding.
     """
     rows, vocabulary = weights.shape
@@ -93,7 +89,7 @@ def _choose(weights: Tensor) -> Tensor:
     before = until.gather(-1, block) - sums.gather(-1, block)
     chosen = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, _BLOCK)).squeeze(1).double()
     within = _first_above(chosen.cumsum(-1), target - before)
-    # Rounding at the edge of a block may point at a token that cannot be drawn.
+    # Rounding at the edge of a block may select a token of probability 0.
     possible = chosen.gather(-1, within) > 0
     within = torch.where(possible, within, chosen.argmax(-1, keepdim=True))
     return (block * _BLOCK + within).squeeze(-1)

@@ -1,8 +1,4 @@
-"""Evaluate a policy: generate, grade, score its confidence.
-
-`evaluate` runs a benchmark and keeps every completion in the run store; `measure` makes the rows
-of a notebook's before and after on a recipe's held-out problems.
-"""
+"""Generate completions with any model, by `sample_completions` or by transformers."""
 
 from __future__ import annotations
 
@@ -26,8 +22,6 @@ from .sampling import Completion, reason_against, sample_completions
 
 __all__ = ["generate"]
 
-NO_COMPLETION = Completion([], torch.empty(0), torch.empty(0))
-
 
 def generate(
     policy: Policy,
@@ -41,47 +35,37 @@ def generate(
     certainty: bool = True,
     label: str | None = "generate",
 ) -> list[Completion]:
-    """Completions, each up to and with its end token, in the order of the prompts.
+    """One completion for each prompt, up to and with its end token, in the order of the prompts.
 
-    With the self-certainty and the log-probability of each token; under `certainty=False` only
-    where they cost nothing. Temperature 0 is greedy; else the whole distribution is sampled (no
-    top-k, no top-p), from a random state of its own: the caller's is left as it was. A completion
-    that says one of `stop` ends there. A bar shows the batches under `label`.
+    Each token has its self-certainty and log-probability; with `certainty=False` only where these
+    need no further forward pass. Temperature 0 is greedy; else the whole distribution is sampled
+    (no top-k, no top-p), seeded by `seed` without changing the caller's random state. The texts
+    `stop` end a completion, too. `label` is that of a progress bar, None for none.
     """
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    completions: list[Completion] = [NO_COMPLETION] * len(prompt_ids)
-    sampled = reason_against(policy.model) is None
+    completions: dict[int, Completion] = {}
+    model, tokenizer = policy
+    sampled = reason_against(model) is None
     if sampled:
-        speed_up_linears(policy.model)
-    with own_random_state(policy.model.device, seed):
+        speed_up_linears(model)
+    criterion = transformers.StopStringCriteria(tokenizer, list(stop)) if stop else None
+    with own_random_state(model.device, seed):
         for batch in track(batches, total=len(batches), label=label) if label else batches:
-            arguments = ([prompt_ids[i] for i in batch], max_new_tokens, temperature, stop)
+            prompts = [prompt_ids[i] for i in batch]
             if sampled:
-                made = _sample(policy, *arguments)
+                made = sample_completions(
+                    model,
+                    prompts,
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    pad_token_id=tokenizer.pad_token_id,
+                    stop=criterion,
+                )
             else:
-                made = _generate(policy, *arguments, certainty)
-            for i, completion in zip(batch, made, strict=True):
-                completions[i] = completion
-    return completions
-
-
-def _sample(
-    policy: Policy,
-    prompt_ids: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    stop: Sequence[str],
-) -> list[Completion]:
-    criterion = transformers.StopStringCriteria(policy.tokenizer, list(stop)) if stop else None
-    return sample_completions(
-        policy.model,
-        prompt_ids,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        pad_token_id=policy.tokenizer.pad_token_id,
-        stop=criterion,
-    )
+                made = _generate(policy, prompts, max_new_tokens, temperature, stop, certainty)
+            completions |= dict(zip(batch, made, strict=True))
+    return [completions[i] for i in range(len(prompt_ids))]
 
 
 def _generate(
@@ -92,7 +76,7 @@ def _generate(
     stop: Sequence[str],
     certainty: bool,
 ) -> list[Completion]:
-    """By transformers, for models that `sample_completions` cannot serve."""
+    """Generate with transformers, for models that `sample_completions` does not support."""
     model, tokenizer = policy
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -120,17 +104,10 @@ def _generate(
     for ids in output[:, padded["input_ids"].shape[1] :].tolist():
         completion = through_end(ids, ends)
         while stop and completion[-1:] == [tokenizer.pad_token_id]:
-            completion.pop()  # what fills the row after a stop text
+            completion.pop()  # padding after a stop text
         completions.append(completion)
     if not certainty:
-        return [NO_COMPLETION._replace(ids=ids) for ids in completions]
-    arguments = (model, prompt_ids, completions)
-    return [
-        Completion(*parts)
-        for parts in zip(
-            completions,
-            token_self_certainty(*arguments),
-            completion_log_probs(*arguments, temperature=temperature or 1.0),
-            strict=True,
-        )
-    ]
+        return [Completion(ids, torch.empty(0), torch.empty(0)) for ids in completions]
+    values = token_self_certainty(model, prompt_ids, completions)
+    log_probs = completion_log_probs(model, prompt_ids, completions, temperature=temperature or 1.0)
+    return [*map(Completion, completions, values, log_probs)]

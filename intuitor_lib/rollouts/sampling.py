@@ -1,8 +1,8 @@
-"""Sample completions, and read the policy's confidence from the very logits drawn from.
+"""Sample completions, and read the policy's confidence from the logits drawn from.
 
-What `generate` of transformers does for a group of completions to one prompt, with less work: each
-distinct prompt is computed once, completions that have ended leave the batch, keys and values grow
-in place, and what is drawn from the logits comes with its self-certainty.
+This does the work of transformers' `generate` for groups of completions with less computation:
+each distinct prompt is computed once, completions that have ended leave the batch, keys and values
+grow in place, and each token comes with its self-certainty.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ from .drawing import draw, make_warpers
 
 __all__ = ["Completion", "reason_against", "sample_completions"]
 
-_COMPACT = 7 / 8  # ended rows leave when no more than this share of the batch goes on
+_COMPACT = 7 / 8  # ended rows are dropped when at most this share of the batch is unfinished
 
 
 class Completion(NamedTuple):
-    """A sampled completion: its token ids through its end token, and two values of each token.
+    """A sampled completion: its token ids up to and with its end token, and values of each token.
 
     `self_certainty` (nats) is eq. 4's term, from the raw logits at temperature 1; `log_probs`
-    (nats) are those of the distribution drawn from.
+    (nats) belong to the distribution drawn from.
     """
 
     ids: list[int]
@@ -37,7 +37,7 @@ class Completion(NamedTuple):
 
     @property
     def mean_certainty(self) -> float | None:
-        """Self-certainty (nats), the mean over the tokens; None of an empty completion."""
+        """Mean self-certainty (nats) over the tokens; None for an empty completion."""
         return self.self_certainty.mean().item() if self.ids else None
 
 
@@ -62,27 +62,25 @@ def sample_completions(
     batch_size: int | None = None,
     self_certainty: bool = True,
     stop: Callable[[Tensor, Any], Tensor] | None = None,
-    on_batch: Callable[[int], None] | None = None,
 ) -> list[Completion]:
     """One completion for each prompt, in their order; equal prompts are computed once.
 
-    The same distribution as `model.generate`; at temperature 0 the same tokens, up to the rounding
-    that another shape of the batch brings. Draws from torch's global random state.
+    The same distribution as `model.generate`; at temperature 0 the same tokens, up to rounding in
+    a batch of another shape. Draws from torch's global random state.
 
     Args:
-        model: a causal language model that `reason_against` has nothing against.
+        model: a causal language model for which `reason_against` returns None.
         prompt_ids: N unpadded, non-empty lists of token ids.
-        max_new_tokens: at which a completion is cut.
+        max_new_tokens: limit of a completion.
         temperature: divides the logits; 0 takes the most likely token.
-        top_k: how many of the most likely tokens are drawn from; 0 is all.
-        top_p: the least probability that the tokens drawn from hold together.
-        eos_token_id: tokens that end a completion; the model's own by default.
-        pad_token_id: fills up rows.
-        batch_size: completions made at a time; all of them by default.
-        self_certainty: read it; else it is NaN.
-        stop: `stop(ids, None)` says which rows (B,) of the completions so far (B, T) have ended,
-            as a `transformers.StoppingCriteria` does.
-        on_batch: called with the number of completions done after each batch.
+        top_k: draw from this many of the most likely tokens; 0 draws from all.
+        top_p: draw from the most likely tokens with this probability in total.
+        eos_token_id: tokens that end a completion; the model's by default.
+        pad_token_id: fills rows up.
+        batch_size: completions sampled at a time; all by default.
+        self_certainty: compute it; else it is NaN.
+        stop: a `transformers.StoppingCriteria`: `stop(ids, None)` returns which rows (B,) of the
+            completions so far (B, T) have ended.
     """
     base, backbone, head = backbone_and_head(model)
     logit_scale, softcap = head_settings(model)
@@ -91,7 +89,7 @@ def sample_completions(
     # Equal prompts side by side, so that a batch computes few of them.
     order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), tuple(prompt_ids[i])))
     size = batch_size or max(1, len(order))
-    completions: list[Completion | None] = [None] * len(order)
+    completions: dict[int, Completion] = {}
 
     def logits_of(hidden: Tensor) -> Tensor:
         hidden = hidden.to(head.weight.device, head.weight.dtype)
@@ -111,15 +109,12 @@ def sample_completions(
                 if not rollout.add(*drawn, ends, stop) or step == max_new_tokens - 1:
                     break
                 hidden = rollout.step()
-            for i, completion in zip(batch, rollout.completions(), strict=True):
-                completions[i] = completion
-            if on_batch is not None:
-                on_batch(len(batch))
-    return [completion for completion in completions if completion is not None]
+            completions |= dict(zip(batch, rollout.completions(), strict=True))
+    return [completions[i] for i in range(len(order))]
 
 
 class _Batch:
-    """Completions in the making: their tokens, and the keys and values before them."""
+    """Unfinished completions: their tokens, and the keys and values of earlier positions."""
 
     def __init__(
         self,
@@ -134,18 +129,18 @@ class _Batch:
         self.device = backbone.get_input_embeddings().weight.device
         self.cache = DynamicCache(config=backbone.config.get_text_config())
         self.cache.layers = [GrowingLayer() for _ in self.cache.layers]
-        # All completions, by column: what an ended one is given later is cut off by its length.
+        # Of all completions; `lengths` cuts off the tokens that an ended one still gets.
         shape, device = (len(prompt_ids), max_new_tokens), self.device
         self.tokens = torch.full(shape, pad_token_id, device=device)
         self.values = torch.zeros(2, *shape, device=device)
         self.lengths = torch.zeros(len(prompt_ids), dtype=torch.long, device=device)
         self.made = 0
-        # Of the rows still in the batch:
+        # Of the rows still in the batch: their completion, and whether it is unfinished.
         self.rows = torch.arange(len(prompt_ids), device=device)
         self.going = torch.ones(len(prompt_ids), dtype=torch.bool, device=device)
 
     def prefill(self) -> Tensor:
-        """Hidden states (B, H) that predict the first tokens."""
+        """Feed the prompts; return the hidden states (B, H) that predict the first tokens."""
         ids, real = padded(self.prompts, self.pad_token_id)
         hidden = self.backbone(
             input_ids=ids.to(self.device),
@@ -168,7 +163,7 @@ class _Batch:
         ends: Tensor,
         stop: Callable[[Tensor, Any], Tensor] | None,
     ) -> bool:
-        """Take the next token (B,) of every row in the batch; whether any row goes on."""
+        """Add the next token (B,) of every row in the batch; whether any row is unfinished."""
         tokens = tokens.to(self.device)
         self.tokens[self.rows, self.made] = tokens
         self.values[0, self.rows, self.made] = self_certainty.to(self.device)
@@ -189,7 +184,7 @@ class _Batch:
         return left > 0
 
     def step(self) -> Tensor:
-        """Feed the last tokens; hidden states (B, H) that predict the next ones."""
+        """Feed the last tokens; return the hidden states (B, H) that predict the next ones."""
         if self.mask is not None:
             new = torch.ones(len(self.rows), 1, dtype=torch.bool, device=self.device)
             self.mask = torch.cat([self.mask, new], 1)
@@ -204,6 +199,7 @@ class _Batch:
         return hidden[:, -1]
 
     def completions(self) -> list[Completion]:
+        """All completions, cut to their lengths."""
         tokens, values = self.tokens.tolist(), self.values.cpu()
         return [
             Completion(tokens[i][:n], values[0, i, :n].clone(), values[1, i, :n].clone())

@@ -1,9 +1,9 @@
-"""Rollouts by vLLM or continuous batching: what they need, and the weights vLLM is sent.
+"""Rollouts by vLLM or continuous batching: requirements, settings, and weights sent to vLLM.
 
-TRL hands vLLM a LoRA policy by merging the adapter into the base weights and taking it out again
-after (`VLLMGeneration.sync_weights`). In bf16 that leaves rounding in the frozen base at every
-step; in 4 bits it quantizes the base anew, twice a step, and sends vLLM packed bytes without their
-scales. `send_merged_weights` merges into copies, layer by layer, and never touches the base.
+TRL sends vLLM a LoRA policy by merging the adapter into the base weights and unmerging it after
+(`VLLMGeneration.sync_weights`). In bf16 this leaves rounding errors in the frozen base at every
+step; in 4 bits it quantizes the base twice a step, and sends packed bytes without their scales.
+`send_merged_weights` merges into copies, layer by layer, and does not change the base.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _VLLM = ("0.22.0", "0.31.0")  # as TRL 1.16 requires: trl.import_utils.is_vllm_a
 
 
 def check_rollout(recipe: Recipe, device: torch.device) -> None:
-    """Refuse a way of sampling that cannot work here, before anything is loaded.
+    """Refuse a rollout that cannot work on this machine, before anything is loaded.
 
     Raises:
-        InputError: vLLM without a GPU, without the package in a version that TRL knows, or
+        InputError: vLLM without a GPU, without the package in a version that TRL supports, or
             within the trainer's process on a 4-bit policy.
     """
     if recipe.rollout != "vllm":
@@ -58,7 +58,7 @@ def check_rollout(recipe: Recipe, device: torch.device) -> None:
     version = importlib.metadata.version("vllm")
     if not _release(least) <= _release(version) <= _release(most):
         raise InputError(
-            f"rollout='vllm' with vllm {version}, which this version of TRL does not know: "
+            f"rollout='vllm' with vllm {version}, which this version of TRL does not support: "
             f"pip install 'vllm>={least},<={most}', {instead}"
         )
     if recipe.vllm_mode == "colocate" and recipe.quantization != "none":
@@ -75,10 +75,10 @@ def _release(version: str) -> list[int]:
 
 
 def continuous_batching_settings(recipe: Recipe, device: torch.device) -> dict[str, Any] | None:
-    """Settings of transformers' continuous batching; None where its own choice is sound.
+    """Settings of transformers' continuous batching; None for its own.
 
-    It takes a share of a GPU's memory for keys and values. On a CPU that would be half of the
-    machine's memory, so there it gets what the completions need, up to a bound.
+    By default it takes a share of the memory for keys and values, on a CPU half of the machine's.
+    On a CPU these settings take as much as the completions need, up to a bound.
     """
     if recipe.rollout != "continuous_batching" or device.type != "cpu":
         return None
@@ -91,7 +91,7 @@ def continuous_batching_settings(recipe: Recipe, device: torch.device) -> dict[s
 
 
 def send_merged_weights(generation: Any, model: Any) -> None:
-    """Have a `trl` `VLLMGeneration` send `merged_weights(model)` in place of TRL's own merging."""
+    """Make TRL's `VLLMGeneration` send `merged_weights(model)` instead of merging in place."""
     if isinstance(model, peft.PeftModel):
         generation._iter_named_params = lambda: merged_weights(model)
 
@@ -99,13 +99,12 @@ def send_merged_weights(generation: Any, model: Any) -> None:
 def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and weights of the base model with the active LoRA adapters in them.
 
-    4-bit layers are dequantized, to the dtype they compute in. The sum is made in fp32 and rounded
-    once, so a small adapter is only as visible to vLLM as that dtype allows; in a layer of the
-    policy itself it is added to the layer's output and not rounded with the weight. The model is
-    not changed.
+    4-bit layers are dequantized to the dtype they compute in. The sum is computed in fp32 and
+    rounded once to that dtype, which may hide a small adapter from vLLM; the policy itself adds
+    the adapter to the layer's output instead. The model is not changed.
 
     Raises:
-        ValueError: an adapter that is not plain LoRA.
+        ValueError: the adapter is not plain LoRA.
     """
     layers = dict(model.named_modules())
     for name, parameter in model.named_parameters():

@@ -20,7 +20,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object, get_int_from_env, str_to_bool
 
 from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
 
 __all__ = [
     "all_or_none",
@@ -122,17 +121,22 @@ def all_or_none() -> Iterator[None]:
             raise RuntimeError(f"process {index} of {len(failures)} failed: {text}")
 
 
-def share_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
-    """`per_device_train_batch_size` and `gradient_accumulation_steps` of each process.
+def share_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int, int]:
+    """Batch size and accumulation steps of each process for an update of the same completions.
 
-    An update has the same completions for any number of processes: each makes an equal share, in
-    as few passes as possible with at most the recipe's `per_device_train_batch_size` at a time. A
-    group may be split over two processes; its rewards are gathered before they are normalized.
+    Each process computes an equal share of the `batch_size * accumulation` completions, in as few
+    passes as possible with at most `batch_size` at a time. A group may lie on two processes; its
+    rewards are gathered before they are normalized.
+
+    Args:
+        batch_size: the recipe's `per_device_train_batch_size`.
+        accumulation: the recipe's `gradient_accumulation_steps`.
+        processes: how many processes share an update.
 
     Raises:
         InputError: the completions of an update cannot be shared equally.
     """
-    total = recipe.completions_per_step
+    total = batch_size * accumulation
     if total % processes:
         fitting = [n for n in range(1, total + 1) if total % n == 0]
         near = [n for n in fitting if n < processes][-1:] + [n for n in fitting if n > processes][
@@ -140,15 +144,11 @@ def share_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
         ]
         raise InputError(
             f"{processes} processes cannot share the {total} completions of an update equally "
-            f"(per_device_train_batch_size={recipe.per_device_train_batch_size} x "
-            f"gradient_accumulation_steps={recipe.gradient_accumulation_steps}): start "
+            f"(per_device_train_batch_size={batch_size} x "
+            f"gradient_accumulation_steps={accumulation}): start "
             f"{' or '.join(map(str, near))} processes, or make the product a multiple of "
             f"{processes}"
         )
     share = total // processes
-    passes = next(
-        n
-        for n in range(1, share + 1)
-        if share % n == 0 and share // n <= recipe.per_device_train_batch_size
-    )
+    passes = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= batch_size)
     return share // passes, passes

@@ -1,8 +1,8 @@
 """From a recipe to a trained run: rewards, trainer, monitor, preflight.
 
 In: a recipe. Out: a finished `Run` in the store, with metrics, completions and weights. TRL's
-`GRPOTrainer` trains; `IntuitorTrainer` adds what INTUITOR is. Uses: recipe, store, report,
-problems, grading, certainty, policy, rollouts.
+`GRPOTrainer` trains; `IntuitorTrainer` adds self-certainty from its rollouts. Uses: recipe, store,
+report, problems, grading, certainty, policy, rollouts.
 """
 
 import lazy_loader

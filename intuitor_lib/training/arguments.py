@@ -1,4 +1,4 @@
-"""GRPO with self-certainty as the reward, on TRL: the trainer, its arguments and its rewards."""
+"""The arguments of TRL's trainer for a recipe."""
 
 from __future__ import annotations
 
@@ -15,70 +15,60 @@ from .monitor import WINDOW
 
 __all__ = ["grpo_config"]
 
+# Settings with the same name and meaning in a recipe and in TRL's arguments.
+_SAME = (
+    "num_generations num_iterations beta epsilon multi_objective_aggregation "
+    "max_completion_length temperature top_p top_k vllm_mode vllm_server_base_url "
+    "vllm_gpu_memory_utilization learning_rate lr_scheduler_type max_steps adam_beta1 adam_beta2 "
+    "adam_epsilon weight_decay max_grad_norm gradient_checkpointing seed"
+)
+
 
 def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) -> trl.GRPOConfig:
     """TRL's arguments for a recipe: the paper's choices where TRL's defaults differ.
 
     The loss is eq. 5's mean over tokens within a completion, then over completions; advantages
-    are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL would default to
-    another loss ("dapo"), to beta 0 and to an importance-weighted KL.
+    are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL's defaults are
+    another loss ("dapo"), beta 0 and an importance-weighted KL.
 
-    Several processes share the completions of an update (`share_batch`), so that they train what
-    one would.
+    Several processes share the completions of an update (`share_batch`) and train the same as one.
 
-    With vLLM the completions come from another engine and, for a LoRA policy, from weights in
-    which the adapter is rounded into the base (`serving.merged_weights`). TRL's importance sampling
-    corrects the loss for it and leaves out completions whose probability differs more than
-    threefold; this is not part of eq. 5. vLLM draws from a seed of its own, the process's number.
+    With vLLM the completions come from another engine and, for a LoRA policy, from weights with
+    the adapter rounded into the base (`serving.merged_weights`). TRL's importance sampling
+    corrects the loss for this and leaves out completions whose probability differs more than
+    threefold, which is not part of eq. 5. vLLM's seed is the number of the process.
 
     Raises:
         InputError: as `share_batch` and `check_rollout`.
     """
     dtype = compute_dtype(recipe.dtype, device)
-    batch_size, accumulation = share_batch(recipe, join().num_processes)
+    batch_size, accumulation = share_batch(
+        recipe.per_device_train_batch_size,
+        recipe.gradient_accumulation_steps,
+        join().num_processes,
+    )
     check_rollout(recipe, device)
     return trl.GRPOConfig(
         output_dir=str(output_dir),
+        **{name: getattr(recipe, name) for name in _SAME.split()},
         loss_type="grpo",
         scale_rewards="group",
-        multi_objective_aggregation=recipe.multi_objective_aggregation,
         use_bias_correction_kl=False,
-        beta=recipe.beta,
-        epsilon=recipe.epsilon,
-        num_iterations=recipe.num_iterations,
-        num_generations=recipe.num_generations,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
-        max_completion_length=recipe.max_completion_length,
-        temperature=recipe.temperature,
-        top_p=recipe.top_p,
-        top_k=recipe.top_k,
         use_transformers_continuous_batching=recipe.rollout == "continuous_batching",
         transformers_continuous_batching_config=continuous_batching_settings(recipe, device),
         use_vllm=recipe.rollout == "vllm",
-        vllm_mode=recipe.vllm_mode,
-        vllm_server_base_url=recipe.vllm_server_base_url,
-        vllm_gpu_memory_utilization=recipe.vllm_gpu_memory_utilization,
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
-        max_steps=recipe.max_steps,
         optim="adamw_torch",
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
-        seed=recipe.seed,
-        save_strategy="no",  # `SavePoints` says when
-        # Two that can be gone on from, and of a collapse one from before its window.
+        save_strategy="no",  # `SavePoints` saves
+        # Two to resume from, and one from before the window in which a collapse is detected.
         save_total_limit=2 + -(-WINDOW // recipe.save_steps),
         logging_steps=1,
         disable_tqdm=True,

@@ -1,4 +1,4 @@
-"""Ctrl-C, a kernel's interrupt and a batch system's SIGTERM: end at the next safe point."""
+"""Stop at the next safe point after Ctrl-C, a kernel's interrupt or a batch system's SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ended as asked, with everything saved. The message says how to go on."""
+    """Stopped by a signal, with everything saved. The message explains how to resume."""
 
 
 class StopRequest:
-    """Whether somebody asked to stop: within `listening` the first signal asks, the second stops.
+    """Whether to stop: within `listening` the first signal sets `asked`, the second interrupts.
 
-    Signals reach the main thread alone; elsewhere they do what they did before.
+    Signals are handled in the main thread only; in another thread `listening` changes nothing.
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self, promise: str) -> Iterator[None]:
-        """Take SIGINT and SIGTERM; the first one prints `promise` and sets `asked`.
+        """Handle SIGINT and SIGTERM: the first one prints `promise` and sets `asked`.
 
         Raises:
-            KeyboardInterrupt: at the second one.
+            KeyboardInterrupt: at the second signal.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -188,7 +188,9 @@ def require_memory(
     if available is None:
         available = available_memory(device) // (processes if device == "cpu" else 1)
     if processes > 1:
-        batch, steps = share_batch(recipe, processes)
+        batch, steps = share_batch(
+            recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, processes
+        )
         shared = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
         with contextlib.suppress(RecipeError):
             recipe = recipe.replace(**shared)

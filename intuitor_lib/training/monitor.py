@@ -1,12 +1,12 @@
 """Early signs that a training collapses, read from its metrics.
 
-Self-certainty can be raised by repetition, by very short or by identical completions; trainings
-on it are known to collapse, above all without a KL penalty. Each rule compares the last few steps
-with the first few of the same run, so none depends on a model or a task. They are a pure function
-of the metrics: stored runs are judged as running ones are.
+Self-certainty can be raised by repetition, by very short or by identical completions, and
+trainings on it are known to collapse, above all without a KL penalty. Each rule compares the last
+few steps with the first few of the same run, so none depends on a model or a task. The rules are a
+pure function of the metrics, so they judge stored runs as they judge running ones.
 
-A policy that has learned to give the right answer at once is sure, terse and always the same, too.
-Where an accuracy is recorded and has risen beyond chance, the rules that ask for these are silent.
+A policy that has learned to give the right answer at once is confident, terse and repetitive, too.
+Where a recorded accuracy has risen beyond chance, the rules on these properties do not apply.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Alarm:
-    """A rule that a run broke at a step, and the numbers that say so."""
+    """A rule that a run broke at a step, with the numbers."""
 
     name: str
     step: int
@@ -40,7 +40,7 @@ class Alarm:
 class Rule:
     """`broken(now, start)` compares the means of a metric over the last and the first steps.
 
-    `of_skill_too`: a policy that answers well may do the same.
+    `of_skill_too`: a policy that answers well may break it, too.
     """
 
     name: str
@@ -85,10 +85,10 @@ RULES = (
         "divergence from the policy it started from, a token (nats)",
     ),
 )
-"""The rules on one metric each; LOG.md has the runs that the thresholds come from."""
+"""The rules on single metrics; LOG.md lists the runs behind the thresholds."""
 
 _ACCURACIES = ("held_out/accuracy", "rewards/accuracy/mean")
-_SIGNIFICANT = 3.1  # standard errors, one-sided p of .001: a run is looked at many times
+_SIGNIFICANT = 3.1  # standard errors, one-sided p of .001: a run is judged many times
 
 
 def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
@@ -96,9 +96,9 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
 
     Args:
         rows: metrics rows of a run, from its first step.
-        problems: of a step. The completions of one problem are right or wrong together more
-            often than not, so this is the number that an accuracy of training rests on. A
-            held-out one rests on the `held_out/n` of its row.
+        problems: problems of a step: the sample size of an accuracy in training, since the
+            completions of one problem are mostly right or wrong together. The sample size of a
+            held-out accuracy is the `held_out/n` of its row.
     """
     if not rows:
         return []
@@ -126,7 +126,7 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
 
 
 def marked(rows: Rows, *, problems: int) -> list[dict[str, Any]]:
-    """The rows of a stored run, with `collapse`, the names of the `alarms` at each, made anew."""
+    """The rows of a stored run with `collapse`, the names of the `alarms` at each, recomputed."""
     judged = []
     for i, row in enumerate(rows, 1):
         found = [alarm.name for alarm in alarms(rows[:i], problems=problems)]
@@ -136,7 +136,7 @@ def marked(rows: Rows, *, problems: int) -> list[dict[str, Any]]:
 
 
 def _fall(rows: Rows, column: str, n: int) -> str | None:
-    """How accuracy fell to less than half of its best, beyond chance; None where it did not."""
+    """How accuracy fell to half of its best or less, beyond chance; None where it did not."""
     levels, samples = _levels(rows, column, n)
     if rows[-1].get(column) is None or not samples:
         return None
@@ -153,9 +153,9 @@ def _risen(rows: Rows, column: str, n: int) -> bool:
 
 
 def _levels(rows: Rows, column: str, n: int) -> tuple[list[float], int]:
-    """Levels of an accuracy over time, and the problems behind each; 0 if there is no second."""
+    """Levels of an accuracy over time, and the problems behind each; 0 with fewer than two."""
     values = [row[column] for row in rows if row.get(column) is not None]
-    # Held-out accuracies are apart by many steps and of many problems: no mean over a window.
+    # Held-out accuracies are many steps apart and of many problems: no mean over a window.
     width = 1 if column.startswith("held_out") else WINDOW
     if len(values) <= width or n < 1:
         return [], 0
@@ -163,7 +163,7 @@ def _levels(rows: Rows, column: str, n: int) -> tuple[list[float], int]:
 
 
 def _apart(low: float, high: float, samples: int) -> bool:
-    """Whether two shares of so many samples each differ upwards beyond chance."""
+    """Whether the share `high` exceeds `low` beyond chance, each of this many samples."""
     pooled = (low + high) / 2
     error = math.sqrt(2 * pooled * (1 - pooled) / samples)
     return high - low > _SIGNIFICANT * error
@@ -174,19 +174,19 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def distinct(texts: Sequence[str], group: int) -> float:
-    """Share of a group's completions that are not another's copy, averaged over groups.
+    """Share of a group's completions that do not copy another, averaged over groups.
 
-    1 where every completion of a group is its own, 0 where all are the same. `texts` are whole
-    groups of `group` completions, one behind the other.
+    1 where all completions of a group differ, 0 where all are the same. `texts` are whole groups
+    of `group` completions, one after the other.
     """
     groups = [texts[i : i + group] for i in range(0, len(texts), group)]
     return _mean([(len(set(part)) - 1) / (group - 1) for part in groups])
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that came before in the same completion (seq-rep-n, arXiv 1908.04319).
+    """Share of n-grams that repeat an earlier one of the completion (seq-rep-n, arXiv 1908.04319).
 
-    0 for one of fewer than n tokens.
+    0 for fewer than n tokens.
     """
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,8 +1,8 @@
-"""What can be known before a training: do prompts and end tokens fit, and is there a signal?
+"""The preflight: checks before a training, of prompts, end tokens, disk, and of the signal.
 
 INTUITOR can only help where the model's self-certainty ranks right answers above wrong ones to the
-same problem. A small sample of the untrained policy tells, before hours are spent. It draws from
-a random state of its own and changes nothing of the training.
+same problem. The preflight measures this on a small sample of the untrained policy. It draws from
+a random state of its own and does not affect the training.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ..recipe.constants import InputError
 from ..recipe.recipe import Recipe
 from ..report.intervals import Estimate
 from ..report.ranks import auc_within_groups
-from ..rollouts.drawing import own_random_state
-from ..rollouts.sampling import Completion, reason_against, sample_completions
+from ..rollouts.sampling import reason_against
 from ..store.files import write_text
 from ..store.run_store import RunStore
 from .monitor import distinct, repetition
+from .samples import sample_problems
 
-__all__ = ["Finding", "Preflight", "preflight", "sample_aside", "signal"]
+__all__ = ["Finding", "Preflight", "preflight", "require", "signal"]
 
 logger = logging.getLogger(__name__)
 
-_GROUPS_AT_LEAST = 5  # with fewer groups a bootstrap interval says little
-_SAMPLE = 64  # prompts looked at
-# What changes the untrained policy, its prompts or its sampling; the rest is about the training.
+_GROUPS_AT_LEAST = 5  # a bootstrap interval needs as many groups
+_PROMPTS = 64  # prompts checked
+# Settings of the untrained policy, its prompts and its sampling. The result depends on no others.
 _SETTINGS = (
     "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
     "dataset_revision dataset_kwargs dataset_seed max_problems eval_problems prompt_column "
@@ -51,7 +51,7 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `verdict` is ok, warning or fault; a fault ends a training."""
+    """One check. `verdict` is ok, warning or fault; a fault prevents the training."""
 
     name: str
     verdict: str
@@ -60,19 +60,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found, and the numbers behind it."""
+    """All findings, and the numbers behind them."""
 
     findings: tuple[Finding, ...]
     numbers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def faults(self) -> list[Finding]:
-        """What a training must not begin with."""
+        """Findings that prevent the training."""
         return [finding for finding in self.findings if finding.verdict == "fault"]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What is worth a thought first."""
+        """Findings to consider before the training."""
         return [finding for finding in self.findings if finding.verdict == "warning"]
 
     def __str__(self) -> str:
@@ -83,15 +83,14 @@ class Preflight:
 def preflight(
     recipe: Recipe, problems: Problems, policy: Policy, *, runs: str | Path | None = None
 ) -> Preflight:
-    """Look at a training before it begins; once for each policy, problems and sampling.
+    """Check a training before it begins, once for each policy, problems and sampling.
 
-    The result is kept in `preflights/` of the run store. What can change from day to day, the
-    space on the disk, is looked at each time.
+    The result is kept in `preflights/` of the run store. The disk space is checked each time.
 
     Args:
-        recipe: what will be trained.
+        recipe: the recipe to train.
         problems: its problems.
-        policy: its policy, not trained yet.
+        policy: its untrained policy.
         runs: folder of the run store.
 
     Raises:
@@ -113,7 +112,7 @@ def preflight(
             "findings": [asdict(finding) for finding in findings],
             "numbers": numbers,
         }
-        # A fault is mended in the model's folder, and then looked for again.
+        # A fault is mended in the model's folder, so it is checked again.
         if not any(finding.verdict == "fault" for finding in findings):
             write_text(file, json.dumps(content, indent=2) + "\n")
     return Preflight((*findings, _disk(policy, store.root)), numbers)
@@ -134,165 +133,158 @@ def _look(
 ) -> tuple[list[Finding], dict[str, Any]]:
     kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
     findings = [
-        *_prompts(recipe, kept[:_SAMPLE], policy.tokenizer),
+        *_prompts(recipe, kept[:_PROMPTS], policy.tokenizer),
         _ending(recipe, kept[0], policy),
     ]
     reason = reason_against(policy.model)
     if reason is not None:
-        text = f"not sampled: {reason}"
-        return [*findings, Finding("sample", "warning", text)], {}
+        return [*findings, Finding("sample", "warning", f"not sampled: {reason}")], {}
     if {recipe.rollout, recipe.update} & {"auto", "grouped"}:
         speed_up_linears(policy.model)  # as its training will
-    # Spread over the problems, not the first few of a sorted file.
+    # Spread over the problems, since a file may be sorted.
     number = min(recipe.preflight_problems, len(kept))
     chosen = [kept[i * len(kept) // number] for i in range(number)]
+    numbers, rows, against = _measure(recipe, chosen, policy)
+    found, auc, groups = signal(rows, against)
+    numbers |= {"against": against, "auc": auc.to_dict() if auc else None, "mixed_groups": groups}
+    return [*findings, *_sample(numbers, recipe), found], numbers
+
+
+def _measure(
+    recipe: Recipe, problems: Sequence[Problem], policy: Policy
+) -> tuple[dict[str, Any], list[tuple[str, float, bool]], str]:
+    """Numbers of a sample, and `signal`'s arguments: its rows and the name of their criterion."""
     group = recipe.num_generations
-    conversations = [conversation(problem.prompt, recipe) for problem in chosen]
-    prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
-    completions = sample_aside(policy, [ids for ids in prompt_ids for _ in range(group)], recipe)
-    texts = [
-        policy.tokenizer.decode(completion.ids, skip_special_tokens=True)
-        for completion in completions
-    ]
+    completions, texts = sample_problems(policy, problems, recipe, group=group)
     ends = end_tokens(policy.model)
     numbers: dict[str, Any] = {
-        "problems": number,
+        "problems": len(problems),
         "completions": len(completions),
         "clipped_ratio": statistics.mean(float(c.ids[-1] not in ends) for c in completions),
         "mean_length": statistics.mean(len(c.ids) for c in completions),
         "repetition": statistics.mean(repetition(c.ids) for c in completions),
         "distinct": distinct(texts, group),
     }
-    scores = [completion.self_certainty.mean().item() for completion in completions]
-    ids = [problem.id for problem in chosen for _ in range(group)]
-    answers = [problem.answer for problem in chosen for _ in range(group)]
-    labelled = [answer is not None for answer in answers]
-    if any(labelled):
-        verdicts = grade_labelled(texts, answers, last_number=recipe.last_number)
-        pairs = zip(ids, scores, verdicts, strict=True)
-        rows = [(i, s, v) for i, s, v in pairs if v is not None]
-        against, numbers["accuracy"] = "correctness", statistics.mean(float(v) for _, _, v in rows)
+    answers = [problem.answer for problem in problems for _ in range(group)]
+    good: Sequence[bool | None]
+    if any(answer is not None for answer in answers):
+        name, against = "accuracy", "correctness"
+        good = grade_labelled(texts, answers, last_number=recipe.last_number)
     else:
+        name, against = "plurality", "the plurality answer"
         voted = [extract_answer(text, last_number=recipe.last_number) for text in texts]
-        elected = [
-            vote for i in range(0, len(voted), group) for vote in plurality(voted[i : i + group])
-        ]
-        rows, against = list(zip(ids, scores, elected, strict=True)), "the plurality answer"
-        numbers["plurality"] = statistics.mean(map(float, elected))
-    found, auc, groups = signal(rows, against)
-    numbers |= {"against": against, "auc": auc.to_dict() if auc else None, "mixed_groups": groups}
-    return [*findings, *_sample(numbers, recipe), found], numbers
+        groups = [voted[i : i + group] for i in range(0, len(voted), group)]
+        good = [vote for members in groups for vote in plurality(members)]
+    ids = [problem.id for problem in problems for _ in range(group)]
+    scores = [completion.self_certainty.mean().item() for completion in completions]
+    triples = zip(ids, scores, good, strict=True)
+    rows = [(problem, score, is_good) for problem, score, is_good in triples if is_good is not None]
+    numbers[name] = statistics.mean(float(is_good) for _, _, is_good in rows)
+    return numbers, rows, against
 
 
 def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:
-    """Whether prompts end where the chat template lets the model begin, and begin once."""
+    """Whether prompts end with the template's generation prompt, and begin with one start token."""
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
-    bare = tokenizer.apply_chat_template(conversations, tokenize=False)
-    opening = texts[0][len(bare[0]) :] if texts[0].startswith(bare[0]) else ""
-    if not opening:
-        yield Finding(
-            "prompt end",
-            "warning",
-            "the chat template adds nothing after the user's turn (no generation prompt), so the "
-            "model may go on with that turn",
-        )
-    all_ids = prompt_token_ids(tokenizer, conversations)
-    wrong = [
-        problem.id
-        for problem, ids in zip(problems, all_ids, strict=True)
-        if opening and not tokenizer.decode(ids).rstrip().endswith(opening.strip())
+    bare = tokenizer.apply_chat_template(conversations, tokenize=False)[0]
+    text = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)[
+        0
     ]
-    if wrong:
-        yield Finding(
-            "prompt end",
-            "fault",
-            f"{len(wrong)} prompts of {len(problems)} do not end with the template's {opening!r} "
-            f"(the first is {wrong[0]}): the tokenizer cuts or changes them",
-        )
-    elif opening:
-        yield Finding("prompt end", "ok", f"every prompt ends with the template's {opening!r}")
+    opening = text[len(bare) :] if text.startswith(bare) else ""
+    all_ids = prompt_token_ids(tokenizer, conversations)
+    if opening:
+        ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]
+        wrong = [problem.id for problem, right in zip(problems, ends, strict=True) if not right]
+        text = f"every prompt ends with the template's {opening!r}"
+        if wrong:
+            text = (
+                f"{len(wrong)} prompts of {len(problems)} do not end with the template's "
+                f"{opening!r} (the first is {wrong[0]}): the tokenizer cuts or changes them"
+            )
+        yield Finding("prompt end", "fault" if wrong else "ok", text)
+    else:
+        text = "the chat template adds nothing after the user's turn (no generation prompt), so "
+        yield Finding("prompt end", "warning", text + "the model may go on with that turn")
     start = tokenizer.bos_token_id
     if start is not None and all_ids[0][:2] == [start, start]:
-        yield Finding(
-            "prompt start",
-            "warning",
-            f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
-            "tokenizer both add it",
-        )
+        text = f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
+        yield Finding("prompt start", "warning", text + "tokenizer both add it")
 
 
 def _ending(recipe: Recipe, problem: Problem, policy: Policy) -> Finding:
-    """Whether a token that the chat template ends a turn with ends a completion."""
-    name = "end token"
+    """Whether an end token of the model is part of how the chat template ends a turn."""
     ends = end_tokens(policy.model)
     tokenizer = policy.tokenizer
-    words = {i: tokenizer.convert_ids_to_tokens(i) for i in sorted(ends)}
-    if not ends:
-        return Finding(
-            name,
-            "fault",
-            "the model names no end token: every completion would run to its limit. Set "
-            "generation_config.eos_token_id in the model's folder",
-        )
     rows = policy.model.get_output_embeddings().weight.shape[0]
+    if not ends:
+        text = "the model names no end token: every completion would run to its limit. Set "
+        return Finding(
+            "end token", "fault", text + "generation_config.eos_token_id in the model's folder"
+        )
     if not any(0 <= i < rows for i in ends):
-        return Finding(name, "fault", f"end tokens {sorted(ends)} are outside of its {rows} logits")
+        text = f"end tokens {sorted(ends)} are outside of its {rows} logits"
+        return Finding("end token", "fault", text)
     turn = [*conversation(problem.prompt, recipe), {"role": "assistant", "content": "Answer."}]
     text = tokenizer.apply_chat_template([turn], tokenize=False)[0]
     after = tokenizer(text.rpartition("Answer.")[2], add_special_tokens=False)["input_ids"]
+    words = ", ".join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(ends))
     if after and not ends & set(after):
-        ending = tokenizer.decode(after)
-        return Finding(
-            name,
-            "warning",
-            f"the chat template ends a turn with {ending!r}, which none of the model's end tokens "
-            f"({', '.join(map(repr, words.values()))}) is part of: completions may run on",
-        )
-    return Finding(name, "ok", f"completions end with {', '.join(map(repr, words.values()))}")
+        text = f"the chat template ends a turn with {tokenizer.decode(after)!r}, which none of the "
+        text += f"model's end tokens ({words}) is part of: completions may run on"
+        return Finding("end token", "warning", text)
+    return Finding("end token", "ok", f"completions end with {words}")
 
 
 def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
-    clipped, n = numbers["clipped_ratio"], numbers["completions"]
-    limit = recipe.max_completion_length
-    text = f"{clipped:.0%} of {n} completions reach max_completion_length={limit}"
-    if clipped > 0.5:
-        text += ": their answers may be cut off. Raise it, or ask for shorter answers"
-    yield Finding("length", "warning" if clipped > 0.5 else "ok", text)
-    own, group = numbers["distinct"], recipe.num_generations
-    text = f"of a group's {group} completions {own:.0%} are not another's copy"
-    if own < 0.2:
-        text += ": equal ones have no advantage over each other. Raise temperature"
-    yield Finding("diversity", "warning" if own < 0.2 else "ok", text)
+    """Length, diversity, repetition and accuracy of the sampled completions."""
+
+    def check(name: str, text: str, advice: str, *, warn: bool) -> Finding:
+        return Finding(name, *(("warning", text + advice) if warn else ("ok", text)))
+
+    n, limit = numbers["completions"], recipe.max_completion_length
+    yield check(
+        "length",
+        f"{numbers['clipped_ratio']:.0%} of {n} completions reach max_completion_length={limit}",
+        ": their answers may be cut off. Raise it, or ask for shorter answers",
+        warn=numbers["clipped_ratio"] > 0.5,
+    )
+    yield check(
+        "diversity",
+        f"{numbers['distinct']:.0%} of a group's {recipe.num_generations} completions do not copy "
+        "another",
+        ": equal ones have no advantage over each other. Raise temperature",
+        warn=numbers["distinct"] < 0.2,
+    )
     if numbers["repetition"] > 0.3:
-        text = f"{numbers['repetition']:.0%} of the 4-grams of a completion came before in it"
+        text = f"{numbers['repetition']:.0%} of the 4-grams of a completion repeat an earlier one"
         yield Finding("repetition", "warning", text)
-    if "accuracy" in numbers and not 0.02 <= numbers["accuracy"] <= 0.98:
-        text = f"the untrained policy is right in {numbers['accuracy']:.0%} of {n} completions: "
-        text += "too " + ("hard" if numbers["accuracy"] < 0.5 else "easy") + " to learn much from"
+    accuracy = numbers.get("accuracy", 0.5)
+    if not 0.02 <= accuracy <= 0.98:
+        text = f"the untrained policy is right in {accuracy:.0%} of {n} completions: too "
+        text += f"{'hard' if accuracy < 0.5 else 'easy'} to learn much from"
         yield Finding("accuracy", "warning", text)
 
 
 def signal(
     rows: Sequence[tuple[str, float, bool]], against: str
 ) -> tuple[Finding, Estimate | None, int]:
-    """How self-certainty ranks the good completions of a problem above its other ones.
+    """Whether self-certainty ranks the good completions of a problem above its other ones.
 
     Args:
         rows: problem, self-certainty (nats) and goodness of each completion.
-        against: what makes a completion good, for the message.
+        against: the criterion of goodness, for the message.
 
     Returns:
-        The finding; the probability that a good completion has the higher self-certainty of a
-        pair from one problem (AUC; mean over problems that have both kinds), None where it
-        cannot be told; how many such problems there are.
+        The finding; the probability that the good completion of a pair from one problem has the
+        higher self-certainty (AUC; mean over problems with both kinds), None with too few of these
+        problems; their number.
     """
     table = [{"id": problem, "value": value, "correct": good} for problem, value, good in rows]
     auc = auc_within_groups(table, "value")
     n = 0 if auc is None else auc.n
     if auc is None or n < _GROUPS_AT_LEAST:
         text = (
-            f"cannot be told: {n} of the sampled problems have both kinds of completions (by "
+            f"not measurable: {n} of the sampled problems have both kinds of completions (by "
             f"{against}), {_GROUPS_AT_LEAST} are needed. Raise preflight_problems, or take "
             "problems that the model sometimes solves"
         )
@@ -305,12 +297,12 @@ def signal(
         meaning = "Certain completions tend to be WORSE: training on certainty would favour them"
     else:
         verdict = "warning"
-        meaning = "Undecided: by this sample certainty may be no better than a coin"
+        meaning = "Undecided: in this sample certainty may rank no better than at random"
     return Finding("signal", verdict, text + meaning), auc, n
 
 
 def _disk(policy: Policy, root: Path) -> Finding:
-    """Room for checkpoints: weights and two moments of AdamW each, of three, and the result."""
+    """Whether three checkpoints (weights, two AdamW moments) and the result fit on the disk."""
     trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
     needed = trained * 4 * 3 * 3 + trained * 4
     root.mkdir(parents=True, exist_ok=True)
@@ -321,34 +313,17 @@ def _disk(policy: Policy, root: Path) -> Finding:
     return Finding("disk", "warning" if free < 2 * needed else "ok", text)
 
 
-def sample_aside(
-    policy: Policy, prompt_ids: Sequence[Sequence[int]], recipe: Recipe, *, seed: int = 0
-) -> list[Completion]:
-    """Completions drawn as the recipe's training draws them, from a random state of their own."""
-    with own_random_state(policy.model.device, seed):
-        return sample_completions(
-            policy.model,
-            prompt_ids,
-            max_new_tokens=recipe.max_completion_length,
-            temperature=recipe.temperature,
-            top_k=recipe.top_k,
-            top_p=recipe.top_p,
-            pad_token_id=policy.tokenizer.pad_token_id,
-            batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
-        )
-
-
-def require(found: Preflight, recipe: Recipe) -> None:
-    """Say what was found amiss, and refuse what cannot be trained.
+def require(found: Preflight, name: str) -> None:
+    """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults.
 
     Raises:
-        InputError: with every fault.
+        InputError: lists every fault.
     """
     for finding in found.warnings:
         logger.warning("preflight, %s: %s", finding.name, finding.text)
     if found.faults:
         listed = "; ".join(f"{finding.name}: {finding.text}" for finding in found.faults)
         raise InputError(
-            f"recipe {recipe.name!r} should not be trained like this: {listed}. "
-            "(preflight_problems=0 trains without this look)"
+            f"recipe {name!r} should not be trained like this: {listed}. "
+            "(preflight_problems=0 trains without these checks)"
         )

@@ -1,4 +1,4 @@
-"""Writes what a training does to its run, shows it, and watches it for a collapse."""
+"""Record a training in its run, show its metrics, and watch them for a collapse."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "reward", "kl")
 class Recorder(transformers.TrainerCallback):
     """Writes each step's metrics and some of its completions to the run and shows the metrics.
 
-    Every process has one; the main one writes. `held_out` measures accuracy on held-out problems,
-    `snapshot(step)` keeps the policy as it is.
+    Every process has one; the main process writes. `held_out` measures the accuracy on held-out
+    problems and its number of completions, `snapshot(step)` saves the policy.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Recorder(transformers.TrainerCallback):
         self._held_out = held_out
         self._snapshot = snapshot
         self._more: dict[str, float] = {}
-        self._told = {name for row in self.rows for name in row.get("collapse", [])}
+        self._warned = {name for row in self.rows for name in row.get("collapse", [])}
 
     def completions(self, rows: list[dict[str, Any]]) -> None:
-        """Keep some rows of every process; each calls it with its own."""
+        """Record some completions of every process; each process passes its own."""
         share = -(-_COMPLETIONS_KEPT_PER_STEP // join().num_processes)
         kept = from_all(rows[:share])
         seen = from_all([(row["completion"], row["repetition"]) for row in rows])
@@ -89,20 +89,18 @@ class Recorder(transformers.TrainerCallback):
                 row["collapse"] = [alarm.name for alarm in found]
             self.rows.append(row)
             self.run.append("metrics.jsonl", [row])
-            self._tell(found)
+            self._warn(found)
             self.display.update(self.rows)
         if self.recipe.on_collapse != "warn" and from_main(bool(found)):
             control.should_training_stop = True
 
-    def _tell(self, found: list[Alarm]) -> None:
-        done = {
-            "warn": "the training goes on (on_collapse='warn')",
+    def _warn(self, found: list[Alarm]) -> None:
+        consequence = {
+            "warn": "the training continues (on_collapse='warn')",
             "stop": "the training stops (on_collapse='stop')",
             "restore": "the last checkpoint before it is the result (on_collapse='restore')",
-        }
+        }[self.recipe.on_collapse]
         for alarm in found:
-            if alarm.name not in self._told:
-                self._told.add(alarm.name)
-                logger.warning(
-                    "this training seems to collapse: %s; %s", alarm, done[self.recipe.on_collapse]
-                )
+            if alarm.name not in self._warned:
+                self._warned.add(alarm.name)
+                logger.warning("this training seems to collapse: %s; %s", alarm, consequence)

@@ -1,4 +1,4 @@
-"""Where a training is saved so that it can go on exactly: between two rollouts."""
+"""Checkpoints between two rollouts, and an order of problems that a resumed training repeats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import transformers
 from trl.trainer.utils import RepeatSampler
 
-from ..recipe.recipe import Recipe
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import from_all, is_main, wait
 from .interrupts import StopRequest
@@ -22,7 +21,7 @@ class EpochSampler(RepeatSampler):
     """TRL's order of problems, with each epoch's order a function of seed and epoch.
 
     TRL draws the orders of all epochs from one generator, which no checkpoint holds: a training
-    that goes on in its second epoch would see the first one's order. The first epoch is TRL's.
+    resumed in its second epoch would repeat the first one's order. The first epoch is TRL's.
     """
 
     def __init__(self, *args: Any, epoch: Callable[[], int], **kwargs: Any) -> None:
@@ -30,26 +29,30 @@ class EpochSampler(RepeatSampler):
         self._epoch = epoch
 
     def __iter__(self) -> Any:
-        """Indices of one epoch, the one that is due."""
+        """Indices of the current epoch."""
         epoch, seed = self._epoch(), self.seed or 0
-        # Torch's generator takes 32 bits of a seed.
+        # Torch's generator uses 32 bits of a seed.
         later = random.Random(f"{seed}:{epoch}").getrandbits(32)
         self.generator.manual_seed(later if epoch else seed)
         return super().__iter__()
 
     def updates(self, per_rollout: int) -> int:
-        """Optimizer steps in an epoch, with `per_rollout` of them to a rollout."""
+        """Optimizer steps in an epoch, with `per_rollout` of them for each rollout."""
         return len(self.data_source) // self.batch_size * per_rollout
 
 
 class SavePoints(transformers.TrainerCallback):
-    """Saves every `save_steps` steps, at the end, and when asked to stop; then it stops.
+    """Saves every `save_steps` steps, at the last step, and before stopping at a request.
 
-    A rollout that serves several updates is in no checkpoint, so all are taken between two.
+    Checkpoints do not hold the rollout of an update, so they are taken between two rollouts, which
+    are `num_iterations` steps apart. `run` is the folder of the run.
     """
 
-    def __init__(self, recipe: Recipe, run: Path, stop: StopRequest) -> None:
-        self._recipe, self._run, self._stop = recipe, run, stop
+    def __init__(
+        self, run: Path, stop: StopRequest, *, save_steps: int, num_iterations: int
+    ) -> None:
+        self._run, self._stop = run, stop
+        self._save_steps, self._num_iterations = save_steps, num_iterations
         self._saved = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -57,17 +60,17 @@ class SavePoints(transformers.TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         stopping = any(from_all([self._stop.asked]))
-        last = state.global_step >= self._recipe.max_steps
-        if state.global_step % self._recipe.num_iterations and not last:
+        last = state.global_step >= state.max_steps
+        if state.global_step % self._num_iterations and not last:
             return
-        due = state.global_step - self._saved >= self._recipe.save_steps
+        due = state.global_step - self._saved >= self._save_steps
         if due or last or stopping:
             control.should_save = True
         if stopping:
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        wait()  # each process writes its own part
+        wait()  # until each process has written its part
         if is_main():
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             complete_checkpoint(folder, self._run)

@@ -1,8 +1,8 @@
-"""GRPO with self-certainty as the reward, on TRL: the trainer, its arguments and its rewards."""
+"""TRL's GRPO trainer with self-certainty from the rollouts and each prompt computed once."""
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,31 +30,29 @@ from .update import (
 
 __all__ = ["IntuitorTrainer"]
 
-logger = logging.getLogger(__name__)
-
 
 class IntuitorTrainer(trl.GRPOTrainer):
-    """`trl.GRPOTrainer` for the policies of `load_policy`. What is different:
+    """`trl.GRPOTrainer` for the policies of `load_policy`. The changes:
 
     - LoRA weights on a 4-bit model stay fp32. TRL casts them to bf16, where AdamW's small steps
       round away.
     - A fresh adapter needs no copy as its reference: the reference is the adapter turned off.
-    - Rollouts compute each prompt once for its group, and hand self-certainty to the rewards
-      (`rollouts.sample_completions`). `rollout="generate"` is TRL's way.
+    - Rollouts compute each prompt once for its group, and pass self-certainty to the rewards
+      (`rollouts.sample_completions`). `rollout="generate"` selects TRL's rollouts.
     - The update and the reference compute each prompt once and score completions only
-      (`update.add_completion_forward`). `update="plain"` is TRL's way.
-    - On a CPU with either of these, linear layers compute as in `linear`.
-    - The order of problems in an epoch depends on seed and epoch alone (`EpochSampler`).
-    - `on_completions(rows)` sees every completion with its rewards.
+      (`update.add_completion_forward`). `update="plain"` selects TRL's forward.
+    - On a CPU with either of these, linear layers compute as in `policy.linear`.
+    - The order of problems in an epoch depends only on seed and epoch (`EpochSampler`).
+    - `on_completions(rows)` gets every completion with its rewards.
 
-    Both ways give the same update up to rounding. "auto" takes the first one for every model that
-    allows it; the first one's name, "grouped", insists.
+    Both ways give the same update up to rounding. "auto" computes prompts once where the model
+    allows it; "grouped" requires it.
 
     Raises:
-        InputError: "grouped" is asked for and the model does not allow it.
+        InputError: "grouped" is set and the model does not allow it.
     """
 
-    _buffered_inputs: Any  # of TRL: the micro-batches of an update
+    _buffered_inputs: Any  # TRL's micro-batches of an update
 
     def __init__(
         self,
@@ -93,7 +91,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
                 add_completion_forward(scored, temperature=self.temperature)
 
     def _choose(self, name: str, choice: str, reason: str | None) -> bool:
-        """Whether "grouped" is taken where `choice` is wanted and `reason` may stand against it."""
+        """Whether to compute prompts once, for a setting and a reason against it."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
         if self.use_vllm or self.use_transformers_continuous_batching:
@@ -103,7 +101,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
         return choice in ("auto", "grouped") and not reason
 
     def _reason_against_sampling(self) -> str | None:
-        """What TRL's arguments ask of sampling that `sample_completions` does not know."""
+        """The sampling arguments that `sample_completions` does not support, as a reason."""
         known = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
         asked = [name for name, off in known.items() if (getattr(self.args, name) or off) != off]
         asked += ["tools"] if self.tools else []
@@ -113,13 +111,16 @@ class IntuitorTrainer(trl.GRPOTrainer):
         theirs = super()._get_train_sampler(dataset)
         parts = self.num_iterations * self.args.steps_per_generation
         per_rollout = max(1, parts // self.args.gradient_accumulation_steps)
+        names = (
+            "data_source",
+            "mini_repeat_count",
+            "batch_size",
+            "repeat_count",
+            "shuffle",
+            "seed",
+        )
         sampler = EpochSampler(
-            theirs.data_source,
-            theirs.mini_repeat_count,
-            theirs.batch_size,
-            theirs.repeat_count,
-            theirs.shuffle,
-            theirs.seed,
+            *(getattr(theirs, name) for name in names),
             epoch=lambda: self.state.global_step // max(1, sampler.updates(per_rollout)),
         )
         return sampler
@@ -144,7 +145,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
                 self.accelerator,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as policy,
-            # As the update computes, so that what is sampled is what is trained.
+            # As in the update, so that the policy sampled is the policy trained.
             self.accelerator.autocast(),
         ):
             completions = sample_completions(
@@ -165,12 +166,11 @@ class IntuitorTrainer(trl.GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         parts = self.args.steps_per_generation
-        # Of rollouts for several updates, TRL's shuffle says which completions each gets.
+        # TRL's shuffle assigns the completions of a rollout to several updates.
         one_update = parts == self.args.gradient_accumulation_steps
         if not (self._grouped_update and self.model.training and one_update):
             return super()._prepare_inputs(generation_batch)
-        # As TRL, but where it shuffles the completions of an update over its micro-batches, groups
-        # stay together.
+        # As TRL, but groups stay together instead of being shuffled over the micro-batches.
         every = parts * self.num_iterations
         if self._step % every == 0 or self._buffered_inputs is None:
             rollouts = self._generate_and_score_completions(generation_batch)
@@ -189,17 +189,11 @@ class IntuitorTrainer(trl.GRPOTrainer):
         **inputs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         other = compute_aux_loss or any(value is not None for value in inputs.values())
-        # A batch without a single token to score has nothing to hang a gradient on.
+        # A batch without tokens to score has no gradient.
         if other or not self._grouped_update or not attention_mask[:, -logits_to_keep:].any():
+            arguments = (model, input_ids, attention_mask, logits_to_keep, batch_size)
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **inputs,
+                *arguments, compute_entropy, compute_aux_loss, **inputs
             )
         size = batch_size or len(input_ids)
         with self.accelerator.autocast():
@@ -221,22 +215,22 @@ class IntuitorTrainer(trl.GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._on_completions is not None:
             first = self.accelerator.process_index * len(prompts)
-            rows = []
-            for i, (problem, completion) in enumerate(zip(inputs, completions, strict=True)):
-                values = rewards[first + i].tolist()
-                rows.append(
-                    {
-                        "step": self.state.global_step + 1,
-                        "problem": problem.get("id"),
-                        "prompt": completion_text(prompts[i]),
-                        "completion": completion_text(completion),
-                        "tokens": len(completion_ids_list[i]),
-                        "repetition": repetition(completion_ids_list[i]),
-                        **{
-                            name: None if value != value else value
-                            for name, value in zip(self.reward_func_names, values, strict=True)
-                        },
-                    }
-                )
-            self._on_completions(rows)
+            own = rewards[first : first + len(prompts)].tolist()
+            columns = (inputs, prompts, completions, completion_ids_list, own)
+            self._on_completions([self._row(*row) for row in zip(*columns, strict=True)])
         return rewards
+
+    def _row(
+        self, problem: Any, prompt: Any, completion: Any, ids: list[int], rewards: list[float]
+    ) -> dict[str, Any]:
+        """A completion with its rewards, for the record."""
+        named = zip(self.reward_func_names, rewards, strict=True)
+        return {
+            "step": self.state.global_step + 1,
+            "problem": problem.get("id"),
+            "prompt": completion_text(prompt),
+            "completion": completion_text(completion),
+            "tokens": len(ids),
+            "repetition": repetition(ids),
+            **{name: None if math.isnan(value) else value for name, value in named},
+        }

@@ -1,8 +1,8 @@
 """The update's forward pass: log-probabilities of completion tokens, and nothing else.
 
-TRL scores every position of every padded sequence. Here a group's prompt is computed once, only
-the states that predict completion tokens reach the LM head, and nothing of the vocabulary's size
-is kept for the backward pass.
+TRL scores every position of every padded sequence. Here a group's prompt is computed once, the LM
+head gets only the states that predict completion tokens, and nothing of the vocabulary's size is
+kept for the backward pass.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..certainty.forward import can_share_prompts, completion_states
+from ..certainty.forward import can_share_prompts, completion_states, distinct_prompts
 from ..certainty.head import (
     backbone_and_head,
     causal_model,
@@ -39,17 +39,17 @@ def reason_against(model: Any) -> str | None:
 
 
 def add_completion_forward(model: Any, *, temperature: float) -> None:
-    """Teach a causal language model, inside PEFT or not, a second way of being called.
+    """Let a causal language model, inside PEFT or not, score completions in its forward.
 
-    `model(input_ids=..., completions=(prompt_ids, completion_ids))`, two lists of N unpadded lists
-    of token ids, returns `(log_probs, entropies)` as `head_log_probs` does, of all completion
-    tokens in order. It is one call of the outermost module, as wrappers for several processes and
-    for mixed precision need. Called without `completions`, the model does what it did.
+    `model(input_ids=..., completions=(prompt_ids, completion_ids))`, with two lists of N unpadded
+    lists of token ids, returns `(log_probs, entropies)` of all completion tokens in order, as
+    `head_log_probs`. It is one call of the outermost module, as wrappers for several processes and
+    for mixed precision need. Without `completions` the forward is unchanged.
     """
     base = causal_model(model)
     original = base.forward
 
-    # `generate` checks its arguments against the signature.
+    # `generate` checks its arguments against this signature.
     @functools.wraps(original)
     def forward(
         self: Any,
@@ -87,8 +87,8 @@ def completion_scores(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies (B, C) in nats of the last C positions of padded sequences.
 
-    `model` went through `add_completion_forward` and may be wrapped. `input_ids` (B, P + C) are
-    prompts padded left and completions padded right; masked positions are 0.
+    `model`, perhaps wrapped, has the forward of `add_completion_forward`. `input_ids` (B, P + C)
+    are prompts padded left and completions padded right; masked positions are 0.
     """
     prompt_mask, mask = attention_mask.bool().split(
         [input_ids.shape[1] - completion_length, completion_length], 1
@@ -109,22 +109,17 @@ def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
 
 
 def grouped_order(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch of TRL's with the completions of a prompt side by side, longest groups first.
+    """TRL's batch with the completions of a prompt side by side, longest groups first.
 
-    All of a batch goes into one update, so the order changes nothing of it; micro-batches then
-    hold whole groups of like length.
+    The whole batch goes into one update, which does not depend on the order; its micro-batches
+    then hold whole groups of like length.
     """
-    prompts = [tuple(row) for row in batch["prompt_ids"].tolist()]
+    _, groups = distinct_prompts(batch["prompt_ids"].tolist())
     lengths = batch["completion_mask"].sum(1).tolist()
-    first: dict[tuple[int, ...], int] = {}
-    longest: dict[tuple[int, ...], int] = {}
-    for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        first.setdefault(prompt, i)
-        longest[prompt] = max(longest.get(prompt, 0), length)
-    order = sorted(
-        range(len(prompts)),
-        key=lambda i: (-longest[prompts[i]], first[prompts[i]], -lengths[i]),
-    )
+    longest: dict[int, int] = {}
+    for group, length in zip(groups, lengths, strict=True):
+        longest[group] = max(longest.get(group, 0), length)
+    order = sorted(range(len(groups)), key=lambda i: (-longest[groups[i]], groups[i], -lengths[i]))
     return {
         key: value[torch.tensor(order, device=value.device)]
         if isinstance(value, Tensor) and value.dim() > 0

@@ -91,7 +91,7 @@ def train_and_measure(recipe: Recipe, runs: str) -> tuple[int, int]:
     problems = load_problems(recipe)
     tokens = longest_prompt(recipe, problems.train)
     estimated = estimate_memory(recipe, device="cpu", prompt_tokens=tokens).total
-    sample, make = trainer.sample_completions, training._make_trainer
+    sample, make = trainer.sample_completions, training._Training._make_trainer
 
     def without_end(*args: Any) -> Any:
         made = make(*args)
@@ -103,7 +103,7 @@ def train_and_measure(recipe: Recipe, runs: str) -> tuple[int, int]:
 
     with (
         mock.patch.object(trainer, "sample_completions", without_ends),
-        mock.patch.object(training, "_make_trainer", without_end),
+        mock.patch.object(training._Training, "_make_trainer", without_end),
     ):
         training.train(recipe, runs=runs, problems=problems)
     return peak_resident(), estimated

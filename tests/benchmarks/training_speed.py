@@ -1,9 +1,9 @@
 """How fast and how small a training step is, beside stock TRL on the same machine.
 
-Every figure is a ratio of two things measured in the same call, so that it says something about
-the code and little about the machine. The baseline is `trl.GRPOTrainer` with
-`SelfCertaintyReward` on the same policy: gradient checkpointing off, the type of number that the
-device multiplies fastest, adapters in that type, and the micro-batch that was fastest when tried.
+Every figure is a ratio of two measurements of the same call, so that it depends on the code and
+little on the machine. The baseline is `trl.GRPOTrainer` with `SelfCertaintyReward` on the same
+policy: gradient checkpointing off, the dtype that the device multiplies fastest, adapters in that
+dtype, and the fastest of some micro-batches.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LENGTHS = (32, 96, 256)  # tokens
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure; `goal` is what it should be ("" for one that is only told)."""
+    """A measured figure with its goal, "" for none."""
 
     name: str
     value: float
@@ -76,7 +76,7 @@ def _figure(name: str, value: float, goal: str, detail: str = "") -> Figure:
 
 
 def measure_speed(names: Sequence[str] = (), say: Callable[[str], None] = print) -> list[Figure]:
-    """The figures of the named measures of `MEASURES`, by default all; `say` hears of each start.
+    """The figures of the named `MEASURES`, by default all; `say` prints the progress.
 
     Raises:
         InputError: an unknown name.
@@ -160,7 +160,7 @@ class _Clock(transformers.TrainerCallback):
 
 @dataclass
 class _Step:
-    """What one training step took, and where."""
+    """Seconds of one training step, in total and by part."""
 
     seconds: float
     parts: dict[str, float]
@@ -205,7 +205,7 @@ def _train_step(
 
 
 def _adapters_in_compute_dtype(policy: Policy) -> None:
-    """TRL casts the adapters of a 4-bit model to bf16, which many a CPU multiplies very slowly."""
+    """Undo TRL's cast of 4-bit models' adapters to bf16, which many CPUs multiply very slowly."""
     dtype = compute_dtype("auto", policy.model.device)
     for parameter in policy.model.parameters():
         if parameter.requires_grad:
@@ -241,7 +241,7 @@ def _time_parts(trainer: Any) -> dict[str, float]:
 
 
 def _fastest_step(recipe: Recipe, *, stock: bool) -> tuple[int, _Step, str]:
-    """One whole step at each micro-batch: the fastest size, its step, and what all took."""
+    """One step at each micro-batch: the fastest size, its step, and the seconds of all."""
     steps = {
         size: _train_step(_in_micro_batches(recipe, size), stock=stock) for size in _MICRO_BATCHES
     }
@@ -251,7 +251,7 @@ def _fastest_step(recipe: Recipe, *, stock: bool) -> tuple[int, _Step, str]:
 
 
 def _step_unquantized() -> list[Figure]:
-    """A whole step, stock TRL ÷ ours, in the type the device multiplies fastest."""
+    """A whole step, stock TRL ÷ ours, in the dtype that the device multiplies fastest."""
     dtype = str(compute_dtype("auto", join().device)).removeprefix("torch.")
     return _step("none", dtype, ">= 2.5")
 
@@ -308,10 +308,10 @@ def _reward_cost() -> list[Figure]:
             if round_:
                 times.append(step.seconds)
     ratio = sum(seconds["self_certainty"]) / sum(seconds["accuracy"])
-    told = "; ".join(
+    detail = "; ".join(
         f"{name} {', '.join(f'{s:.1f}' for s in times)} s" for name, times in seconds.items()
     )
-    return [_figure("INTUITOR step ÷ accuracy step, NF4", ratio, "<= 1.03", told)]
+    return [_figure("INTUITOR step ÷ accuracy step, NF4", ratio, "<= 1.03", detail)]
 
 
 def _rollouts() -> list[Figure]:
@@ -338,11 +338,11 @@ def _rollouts() -> list[Figure]:
                 tokens = made(policy, prompts, recipe)
                 rates[name].append(tokens / (time.perf_counter() - start))
         ratio = statistics.mean(rates["ours"]) / statistics.mean(rates["generate"])
-        told = "; ".join(
+        detail = "; ".join(
             f"{name} {', '.join(f'{rate:.0f}' for rate in values)} tokens/s"
             for name, values in rates.items()
         )
-        figures.append(_figure(f"rollouts, ours ÷ generate, {label}", ratio, ">= 2.0", told))
+        figures.append(_figure(f"rollouts, ours ÷ generate, {label}", ratio, ">= 2.0", detail))
     return figures
 
 
@@ -385,10 +385,10 @@ def _scoring_memory() -> list[Figure]:
     figures = []
     for what, label in (("certainty", "self-certainty"), ("loss", "log-probabilities, backward")):
         peaks = {way: scoring_peak(what, way, 4 * 1024, 151_936) for way in ("full", "ours")}
-        told = "; ".join(f"{way} {peak / 2**30:.2f} GiB" for way, peak in peaks.items())
+        detail = "; ".join(f"{way} {peak / 2**30:.2f} GiB" for way, peak in peaks.items())
         ratio = peaks["ours"] / peaks["full"]
         name = f"scoring memory, ours ÷ full logits, {label}"
-        figures.append(_figure(name, ratio, "<= 0.1", told))
+        figures.append(_figure(name, ratio, "<= 0.1", detail))
     return figures
 
 
@@ -399,8 +399,8 @@ def _growth() -> list[Figure]:
         recipe = _recipe("nf4", max_completion_length=length)
         seconds.append(_train_step(recipe, stock=False, full_length=True).seconds)
     exponent = float(np.polyfit(np.log(_LENGTHS), np.log(seconds), 1)[0])
-    told = ", ".join(f"{n} tokens {s:.0f} s" for n, s in zip(_LENGTHS, seconds, strict=True))
-    return [_figure("exponent of step time over tokens, NF4", exponent, "<= 1.15", told)]
+    detail = ", ".join(f"{n} tokens {s:.0f} s" for n, s in zip(_LENGTHS, seconds, strict=True))
+    return [_figure("exponent of step time over tokens, NF4", exponent, "<= 1.15", detail)]
 
 
 def _machine() -> list[Figure]:
@@ -448,11 +448,11 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "growth": _growth,
     "processes": _two_processes,
 }
-"""What `measure_speed` can measure, by name."""
+"""The measures of `measure_speed`, by name."""
 
 
 def main() -> int:
-    """Measure what the command line names, print a table and write it to a file."""
+    """Measure the figures named on the command line, print a table and write a file."""
     parser = argparse.ArgumentParser(description="Speed and memory beside stock TRL.")
     parser.add_argument("measures", nargs="*", help=f"of {', '.join(MEASURES)}; default all")
     parser.add_argument("--output", metavar="FILE", default="benchmark.json", help="the figures")

@@ -2,9 +2,9 @@
 
     compare_processes(recipe)
 
-Each starts in processes of its own, on the CPU. Completions are sampled once and given to both, as
-sampling differs from process to process; rewards, advantages and gradients are compared. Run as a
-module, this is what those processes execute.
+Each runs in processes of its own, on the CPU. Completions are sampled once and used by both, since
+sampling differs between processes; rewards, advantages and gradients are compared. The processes
+execute this file.
 """
 
 from __future__ import annotations
@@ -19,39 +19,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from intuitor_lib.policy.adapters import ignore_renames
+from intuitor_lib.policy.loading import load_policy
+from intuitor_lib.problems.problems import load_problems
+from intuitor_lib.problems.prompts import fit_prompts, to_dataset
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipe import Recipe
+from intuitor_lib.store.processes import from_all, is_main, join, share_batch, wait
+from intuitor_lib.training.arguments import grpo_config
+from intuitor_lib.training.rewards.factory import reward_functions
+from intuitor_lib.training.trainer import IntuitorTrainer
 
 __all__ = ["compare_processes"]
 
-_PERTURBATION = 0.02  # standard deviation of what is added to LoRA-B, which starts at 0
+_PERTURBATION = 0.02  # standard deviation of the noise added to LoRA-B, which starts at 0
 
 
 def compare_processes(*recipes: Recipe, processes: int = 2) -> list[dict[str, Any]]:
     """Compare one update by one process with the same update by several, for each recipe.
 
-    LoRA weights start a little off their start, where gradients of LoRA-A and of the KL term would
-    be 0. Gradients are those before clipping.
+    Noise is added to LoRA-B, since at its start of 0 the gradients of LoRA-A and of the KL term are
+    0. Gradients are those before clipping.
 
     Args:
-        recipes: what to train one update of, on the CPU.
-        processes: how many share the update; every recipe's completions must be divisible by it.
+        recipes: the recipes to train one update of.
+        processes: the number of processes; it must divide the completions of every recipe.
 
     Returns:
         One row per recipe: `rewards` and `advantages`, the largest difference of any completion;
         `gradients`, the norm of the difference over the norm (all weights); `seconds_one` and
-        `seconds_several` of scoring and update, sampling left out; `processes`, `completions`,
+        `seconds_several` of scoring and update, without sampling; `processes`, `completions`,
         `parameters`, `gradient_norm`.
 
     Raises:
-        InputError: a reward that is drawn anew by each process, or completions that the processes
-            cannot share.
-        RuntimeError: a process failed, with the end of what it said.
+        InputError: a random reward, or completions that the processes cannot share.
+        RuntimeError: a process failed, with the end of its output.
     """
-    from intuitor_lib.store.processes import share_batch
-
     for recipe in recipes:
-        share_batch(recipe, processes)
+        share_batch(
+            recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, processes
+        )
         if "random" in recipe.rewards:
             raise InputError(
                 f"rewards={recipe.rewards!r}: random rewards differ by process; compare recipes "
@@ -86,9 +97,6 @@ def _start(launcher: Sequence[str], folder: Path, *, threads: int) -> None:
 
 
 def _difference(folder: Path, processes: int) -> dict[str, Any]:
-    import torch
-    from safetensors.torch import load_file
-
     one, several = (json.loads((folder / f"{n}.json").read_text()) for n in (1, processes))
     first, second = (_by_content(made["rows"]) for made in (one, several))
     if first.keys() != second.keys() or len(one["rows"]) != len(several["rows"]):
@@ -98,7 +106,7 @@ def _difference(folder: Path, processes: int) -> dict[str, Any]:
 
     def largest(key: str) -> float:
         a, b = (torch.tensor([rows[k][key] for k in sorted(first)]) for rows in (first, second))
-        neither = a.isnan() & b.isnan()  # judged by neither; by one of them stays NaN
+        neither = a.isnan() & b.isnan()  # one NaN alone stays a difference
         return (a - b).abs().masked_fill(neither, 0.0).max().item()
 
     return {
@@ -120,9 +128,7 @@ def _by_content(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
 
 
 def _compute(folder: Path) -> None:
-    """One update of every recipe, by as many processes as this one was started with."""
-    from intuitor_lib.store.processes import join, wait
-
+    """One update of every recipe, by all processes started together."""
     processes = join().num_processes
     for index, values in enumerate(json.loads((folder / "recipes.json").read_text())):
         place = folder / str(index)
@@ -131,106 +137,109 @@ def _compute(folder: Path) -> None:
         wait()
 
 
+class _GivenRollouts(IntuitorTrainer):
+    """Takes its completions from a file; samples and writes them if there is none."""
+
+    def __init__(self, *args: Any, file: Path, **kwargs: Any) -> None:
+        self.file = file
+        self.sampling_seconds = 0.0
+        self.rows: list[dict[str, Any]] = []
+        super().__init__(*args, **kwargs)
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.file.is_file():
+            started = time.perf_counter()
+            completions, _ = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            self.file.write_text(json.dumps(list(zip(prompt_ids, completions, strict=True))))
+            self.sampling_seconds += time.perf_counter() - started
+        first = self.accelerator.process_index * len(prompt_ids)
+        rollouts = json.loads(self.file.read_text())[first : first + len(prompt_ids)]
+        if [prompt for prompt, _ in rollouts] != list(map(list, prompt_ids)):
+            raise RuntimeError("this process was given other prompts than one process alone")
+        self._sampled_self_certainty = None
+        return [completion for _, completion in rollouts], None
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, *args: Any) -> torch.Tensor:
+        rewards = super()._calculate_rewards(inputs, prompts, *args)
+        first = self.accelerator.process_index * len(prompts)
+        self.own_rewards = rewards[first : first + len(prompts)]
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        batch = super()._generate_and_score_completions(inputs)
+
+        def real(name: str, i: int) -> list[int]:
+            return batch[f"{name}_ids"][i][batch[f"{name}_mask"][i] == 1].tolist()
+
+        self.rows = from_all(
+            [
+                {
+                    "prompt_ids": real("prompt", i),
+                    "completion_ids": real("completion", i),
+                    "rewards": self.own_rewards[i].tolist(),
+                    "advantage": batch["advantages"][i].item(),
+                }
+                for i in range(len(batch["advantages"]))
+            ]
+        )
+        return batch
+
+
+class _Gradients(transformers.TrainerCallback):
+    """Writes the gradients of the update, and measures its seconds, sampling included."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_pre_optimizer_step(self, *args: Any, model: Any = None, **kwargs: Any) -> None:
+        self.seconds = time.perf_counter() - self.started
+        if is_main():
+            trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+            save_file({n: g.contiguous() for n, g in trained.items() if g is not None}, self.file)
+
+
 def _update(recipe: Recipe, folder: Path, processes: int) -> None:
-    import torch
-    import transformers
-    from safetensors.torch import save_file
-
-    from intuitor_lib.policy.adapters import ignore_renames
-    from intuitor_lib.policy.loading import load_policy
-    from intuitor_lib.problems.problems import load_problems
-    from intuitor_lib.problems.prompts import fit_prompts, to_dataset
-    from intuitor_lib.store.processes import from_all, is_main
-    from intuitor_lib.training.arguments import grpo_config
-    from intuitor_lib.training.rewards.factory import reward_functions
-    from intuitor_lib.training.trainer import IntuitorTrainer
-
-    # Completions that are given carry no logits they were drawn from.
+    """Train one update; write its rewards, advantages and gradients."""
+    # Completions from a file have no logits they were drawn from.
     recipe = recipe.replace(max_steps=1, max_grad_norm=1e9, certainty_from="forward")
-    made: dict[str, Any] = {"recipe": recipe.name, "seconds": 0.0, "rows": []}
-
-    class Trainer(IntuitorTrainer):
-        """Takes its completions from a file; samples and writes them if there is none."""
-
-        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-            file = folder / "rollouts.json"
-            if not file.is_file():
-                started = time.perf_counter()
-                completions, _ = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-                rollouts = list(zip(prompt_ids, completions, strict=True))
-                file.write_text(json.dumps(rollouts))
-                made["seconds"] -= time.perf_counter() - started
-            first = self.accelerator.process_index * len(prompt_ids)
-            rollouts = json.loads(file.read_text())[first : first + len(prompt_ids)]
-            if [prompt for prompt, _ in rollouts] != list(map(list, prompt_ids)):
-                raise RuntimeError("this process was given other prompts than one process alone")
-            self._sampled_self_certainty = None
-            return [completion for _, completion in rollouts], None
-
-        def _calculate_rewards(self, inputs: Any, prompts: Any, *args: Any) -> torch.Tensor:
-            rewards = super()._calculate_rewards(inputs, prompts, *args)
-            first = self.accelerator.process_index * len(prompts)
-            self.own_rewards = rewards[first : first + len(prompts)]
-            return rewards
-
-        def _generate_and_score_completions(self, inputs: Any) -> Any:
-            batch = super()._generate_and_score_completions(inputs)
-            made["rows"] = from_all(
-                [
-                    {
-                        "prompt_ids": batch["prompt_ids"][i][batch["prompt_mask"][i] == 1].tolist(),
-                        "completion_ids": batch["completion_ids"][i][
-                            batch["completion_mask"][i] == 1
-                        ].tolist(),
-                        "rewards": self.own_rewards[i].tolist(),
-                        "advantage": batch["advantages"][i].item(),
-                    }
-                    for i in range(len(batch["advantages"]))
-                ]
-            )
-            return batch
-
-    class Record(transformers.TrainerCallback):
-        """Keeps the gradients of the whole update and how long it took."""
-
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            made["seconds"] -= time.perf_counter()
-
-        def on_pre_optimizer_step(self, *args: Any, model: Any = None, **kwargs: Any) -> None:
-            made["seconds"] += time.perf_counter()
-            if is_main():
-                trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-                gradients = {n: g.contiguous() for n, g in trained.items() if g is not None}
-                save_file(gradients, folder / f"{processes}.safetensors")
-
-    problems = load_problems(recipe)
     policy = load_policy(recipe)
-    kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
+    kept, _ = fit_prompts(load_problems(recipe).train, recipe, policy.tokenizer)
     labelled = any(problem.answer is not None for problem in kept)
     rewards, weights = reward_functions(recipe, policy, labelled=labelled)
     args = grpo_config(recipe, folder / "trainer", policy.model.device)
     args.reward_weights = weights
     args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
+    gradients = _Gradients(folder / f"{processes}.safetensors")
     with ignore_renames():
-        trainer = Trainer(
+        trainer = _GivenRollouts(
             policy.model,
+            file=folder / "rollouts.json",
             reward_funcs=rewards,
             args=args,
             train_dataset=to_dataset(kept, recipe),
             processing_class=policy.tokenizer,
-            callbacks=[Record()],
+            callbacks=[gradients],
             rollout=recipe.rollout,
             rollout_batch_size=recipe.rollout_batch_size,
             update=recipe.update,
         )
-        generator = torch.Generator().manual_seed(recipe.seed)
-        for name, parameter in policy.model.named_parameters():
-            if ".lora_B.default." in name:
-                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                parameter.data += _PERTURBATION * noise
+        _perturb(policy.model, recipe.seed)
         trainer.train()
     if is_main():
+        seconds = gradients.seconds - trainer.sampling_seconds
+        made = {"recipe": recipe.name, "seconds": seconds, "rows": trainer.rows}
         (folder / f"{processes}.json").write_text(json.dumps(made))
+
+
+def _perturb(model: Any, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if ".lora_B.default." in name:
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.data += _PERTURBATION * noise
 
 
 if __name__ == "__main__":

@@ -161,3 +161,26 @@ def test_the_parts_of_a_model_give_its_own_log_probabilities(family):
     theirs = torch.autograd.grad(expected.sum(), weights)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "expected"),
+    [
+        ("Llama", {}, (1.0, None)),
+        ("Gemma2", {}, (1.0, 3.0)),
+        ("Gemma2", {"final_logit_softcapping": None}, (1.0, None)),
+        ("Cohere", {}, (0.25, None)),
+        ("Granite", {"logits_scaling": 8.0}, (0.125, None)),
+        ("HyperCLOVAX", {"logits_scaling": 8.0}, (8.0, None)),
+        ("Mpt", {}, (1.0, None)),
+    ],
+)
+def test_head_settings(family, settings, expected):
+    assert head_settings(make_model(family, **settings)) == expected
+
+
+def test_output_multiplier_scales_the_logits():
+    model = make_model("Llama")
+    model.config.output_multiplier = 0.2
+    assert head_settings(model) == (0.2, None)
+    assert head_settings(make_model("Llama")) == (1.0, None)

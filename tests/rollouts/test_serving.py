@@ -47,7 +47,7 @@ def test_vllm_needs_a_gpu_and_its_package(vllm_recipe, monkeypatch):
 def test_vllm_of_another_version_is_refused(vllm_recipe, vllm_is_there, monkeypatch):
     check_rollout(vllm_recipe, CUDA)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.21.9")
-    with pytest.raises(InputError, match=r"vllm 0.21.9, which this version of TRL does not know"):
+    with pytest.raises(InputError, match=r"0.21.9, which this version of TRL does not support"):
         check_rollout(vllm_recipe, CUDA)
 
 

@@ -37,27 +37,16 @@ from intuitor_lib.store.runs import Run
         (4, 7, 2, (2, 7)),
     ],
 )
-def test_processes_share_the_completions_of_an_update(
-    tiny_recipe, batch, accumulation, number, shared
-):
-    # Any group size that divides the completions will do.
-    total = batch * accumulation
-    group = next(n for n in range(2, total + 1) if total % n == 0)
-    recipe = tiny_recipe.replace(
-        num_generations=group,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
-    )
-    size, passes = share_batch(recipe, number)
+def test_processes_share_the_completions_of_an_update(batch, accumulation, number, shared):
+    size, passes = share_batch(batch, accumulation, number)
     assert (size, passes) == shared
-    assert size * passes * number == recipe.completions_per_step
+    assert size * passes * number == batch * accumulation
     assert size <= batch
 
 
-def test_completions_that_cannot_be_shared_are_refused(tiny_recipe):
-    recipe = tiny_recipe.replace(per_device_train_batch_size=4, gradient_accumulation_steps=2)
+def test_completions_that_cannot_be_shared_are_refused():
     with pytest.raises(InputError, match="3 processes cannot share the 8 completions") as refusal:
-        share_batch(recipe, 3)
+        share_batch(4, 2, 3)
     assert "start 2 or 4 processes" in str(refusal.value)
     assert "multiple of 3" in str(refusal.value)
 

@@ -224,15 +224,15 @@ def test_programs_by_their_tests():
     assert UnitTestReward()([None] * 4, said, tests=column) == [1.0, 0.0, 0.0, None]
 
 
-def test_the_coin_is_fair_and_repeats():
+def test_the_random_reward_is_fair_and_repeats():
     class State:
         global_step = 3
 
-    flips = RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
-    assert set(flips) == {0.0, 1.0}
-    assert 0.46 < sum(flips) / 2000 < 0.54
-    assert flips == RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
-    assert flips != RandomReward(seed=2)(["?"] * 2000, trainer_state=State)
+    drawn = RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
+    assert set(drawn) == {0.0, 1.0}
+    assert 0.46 < sum(drawn) / 2000 < 0.54
+    assert drawn == RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
+    assert drawn != RandomReward(seed=2)(["?"] * 2000, trainer_state=State)
 
 
 def test_an_unknown_reward_is_refused(tiny_recipe):

@@ -53,11 +53,10 @@ def test_updates_of_an_epoch():
         (100, 2, 5, [6], 6),
     ],
 )
-def test_when_it_is_saved(tiny_recipe, tmp_path, save_steps, iterations, asked_at, saved, stopped):
-    recipe = tiny_recipe.replace(max_steps=10, save_steps=save_steps, num_iterations=iterations)
+def test_when_it_is_saved(tmp_path, save_steps, iterations, asked_at, saved, stopped):
     stop = StopRequest()
-    points = SavePoints(recipe, tmp_path, stop)
-    state, found = SimpleNamespace(global_step=0), []
+    points = SavePoints(tmp_path, stop, save_steps=save_steps, num_iterations=iterations)
+    state, found = SimpleNamespace(global_step=0, max_steps=10), []
     points.on_train_begin(None, state, None)
     for step in range(1, 11):
         state.global_step = step

@@ -1,8 +1,8 @@
 """Reward functions with TRL's signature: `reward(prompts, completions, completion_ids, ...)`.
 
-In: what TRL hands to reward functions. Out: one float for each completion, None where it cannot
-be judged. `confidence` needs the model, `answers` needs answers, votes or tests; `factory` makes
-what a recipe names. Uses: as training.
+In: TRL's columns. Out: one float for each completion, None where it cannot be judged. `confidence`
+needs the model, `answers` needs answers, votes or tests; `factory` makes the rewards of a recipe.
+Uses: as training.
 """
 
 import lazy_loader

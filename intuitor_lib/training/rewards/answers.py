@@ -1,6 +1,6 @@
-"""Reward functions with TRL's signature: `reward(prompts, completions, completion_ids, ...)`.
+"""Rewards for answers: by a reference answer, by votes, by unit tests, or at random.
 
-Each returns one float per completion, or None for a completion it cannot judge.
+They have TRL's signature and return one float per completion, None where it cannot be judged.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -20,67 +21,62 @@ from ...store.processes import from_all, join
 __all__ = ["AccuracyReward", "PluralityReward", "RandomReward", "UnitTestReward", "completion_text"]
 
 Conversation = Sequence[dict[str, str]]
+Texts = Sequence[str | Conversation]
 
 
 def completion_text(completion: str | Conversation) -> str:
-    """The text of a completion as TRL hands it over: plain, or one assistant message."""
+    """The text of a completion as TRL passes it: plain, or one assistant message."""
     return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
+@dataclass(kw_only=True, eq=False)
 class AccuracyReward:
     """1.0 where the completion's answer equals the row's `answer`, else 0.0 (GRPO's reward).
 
-    A row without an answer is judged None, which TRL leaves out. `last_number` accepts the last
-    number of a completion that has no \\boxed{} answer.
+    None for a row without an answer, which TRL leaves out. `last_number` accepts the last number
+    of a completion that has no \\boxed{} answer.
     """
 
+    last_number: bool = False
     __name__ = "accuracy"
-
-    def __init__(self, *, last_number: bool = False) -> None:
-        self.last_number = last_number
 
     def __call__(
         self,
         prompts: Sequence[Any],
-        completions: Sequence[str | Conversation],
+        completions: Texts,
         answer: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
         """One verdict per completion; `answer` is the data set's column."""
         verdicts = grade_labelled(
-            [completion_text(completion) for completion in completions],
-            [None] * len(completions) if answer is None else answer,
+            [*map(completion_text, completions)],
+            answer or [None] * len(completions),
             last_number=self.last_number,
         )
         return [None if verdict is None else float(verdict) for verdict in verdicts]
 
 
+@dataclass(kw_only=True, eq=False)
 class PluralityReward:
     """1.0 where the completion gives its group's most frequent answer, else 0.0: GRPO-PV.
 
-    No labels: the group votes, by math-verify's equivalence. A completion without an answer, or
-    with one that math-verify cannot read, has no vote and gets 0. The paper does not say what a
-    tie is worth; here every one of the equally frequent answers gets 1.0, so that a group without
-    two equal answers teaches nothing rather than its first answer.
+    The group votes, by math-verify's equivalence. A completion has no vote and gets 0 if it has no
+    answer, or one that math-verify cannot read. The paper does not define ties; here every one of
+    the equally frequent answers gets 1.0, so a group without two equal answers teaches nothing.
 
-    A group is the run of equal prompts, over all processes. `last_number` accepts the last number
-    of a completion that has no \\boxed{} answer.
+    A group is a run of equal prompts, over all processes. `last_number` accepts the last number of
+    a completion that has no \\boxed{} answer.
     """
 
+    last_number: bool = False
     __name__ = "plurality"
 
-    def __init__(self, *, last_number: bool = False) -> None:
-        self.last_number = last_number
-
-    def __call__(
-        self,
-        prompts: Sequence[str | Conversation],
-        completions: Sequence[str | Conversation],
-        **kwargs: Any,
-    ) -> list[float | None]:
-        """One vote's worth per completion."""
-        texts = [completion_text(completion) for completion in completions]
-        answers = [extract_answer(text, last_number=self.last_number) for text in texts]
+    def __call__(self, prompts: Texts, completions: Texts, **kwargs: Any) -> list[float | None]:
+        """One value per completion."""
+        answers = [
+            extract_answer(completion_text(completion), last_number=self.last_number)
+            for completion in completions
+        ]
         everyone = from_all(list(zip(map(json.dumps, prompts), answers, strict=True)))
         values = []
         for _, members in groupby(everyone, key=lambda pair: pair[0]):
@@ -94,11 +90,11 @@ class PluralityReward:
 class UnitTestReward:
     """1.0 where a completion's program passes every unit test of its row, else 0.0.
 
-    The program is the completion's code block, run in the sandbox; `tests` is a column of JSON
-    texts as `unit_tests.run_tests` takes them. A row without tests is judged None.
+    The program is the completion's code block, run in the sandbox. The column `tests` holds JSON
+    texts as `unit_tests.run_tests` takes them. None for a row without tests.
 
     Raises:
-        SandboxError: programs cannot be confined on this machine; when it is made.
+        SandboxError: at construction, where programs cannot be confined on this machine.
     """
 
     __name__ = "unit_tests"
@@ -109,16 +105,13 @@ class UnitTestReward:
     def __call__(
         self,
         prompts: Sequence[Any],
-        completions: Sequence[str | Conversation],
+        completions: Texts,
         tests: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
         """One verdict per completion."""
-        texts = [completion_text(completion) for completion in completions]
-        return in_threads(
-            lambda pair: _passes(*pair),
-            list(zip(texts, tests or [None] * len(texts), strict=True)),
-        )
+        columns = (map(completion_text, completions), tests or [None] * len(completions))
+        return in_threads(lambda pair: _passes(*pair), list(zip(*columns, strict=True)))
 
 
 def _passes(text: str, tests: str | None) -> float | None:
@@ -129,22 +122,21 @@ def _passes(text: str, tests: str | None) -> float | None:
     return 0.0 if code is None else float(run_tests(code, wanted)[0])
 
 
+@dataclass(kw_only=True, eq=False)
 class RandomReward:
-    """0.0 or 1.0 by a fair coin (Figure 12): the control beside any claim.
+    """0.0 or 1.0 with equal probability (Figure 12): the control for any claim.
 
-    Drawn from its own generator, seeded by `seed`, the training step and the process, so it
-    leaves sampling alone and repeats when a run resumes.
+    Drawn from a generator of its own, seeded by `seed`, the training step and the process: it does
+    not affect sampling, and repeats when a run resumes.
     """
 
+    seed: int = 0
     __name__ = "random"
-
-    def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
 
     def __call__(
         self, prompts: Sequence[Any], trainer_state: Any = None, **kwargs: Any
     ) -> list[float | None]:
-        """One coin per completion."""
+        """One random reward per completion."""
         step = getattr(trainer_state, "global_step", 0)
-        coin = random.Random(f"{self.seed}:{step}:{os.environ.get('RANK', 0)}")
-        return [float(coin.random() < 0.5) for _ in prompts]
+        generator = random.Random(f"{self.seed}:{step}:{os.environ.get('RANK', 0)}")
+        return [float(generator.random() < 0.5) for _ in prompts]

@@ -1,6 +1,8 @@
-"""Reward functions with TRL's signature: `reward(prompts, completions, completion_ids, ...)`.
+"""Rewards that measure the policy's confidence: self-certainty and negative entropy.
 
-Each returns one float per completion, or None for a completion it cannot judge.
+They have TRL's signature and return one float per completion, None for an empty one. Without
+`IntuitorTrainer`, TRL passes neither logits nor prompt ids: the prompts are rendered again with
+the chat template and the completions scored by a forward pass, at temperature 1.
 """
 
 from __future__ import annotations
@@ -19,15 +21,47 @@ from torch import nn
 from ...certainty.completions import score_completions, token_entropy
 from ...policy.adapters import adapter_is_fresh, add_start_adapter, reference_policy
 from ...problems.prompts import prompt_token_ids
-from .answers import Conversation
+from .answers import Texts
 
 __all__ = ["SAMPLED_SELF_CERTAINTY", "NegativeEntropyReward", "SelfCertaintyReward"]
 
 SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
-"""Under this name `IntuitorTrainer` hands over what the rollouts read while sampling."""
+"""The column in which `IntuitorTrainer` passes the self-certainty read while sampling."""
 
 
-class SelfCertaintyReward:
+class _ForwardReward:
+    """A reward that needs forward passes of the model being trained."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        batch_size: int = 16,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"model={model!r} is not a model instance: load it first and give the same "
+                f"instance to the trainer and to {type(self).__name__}, since the reward must see "
+                "the weights being trained"
+            )
+        _refuse_sharded(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.chat_template_kwargs = chat_template_kwargs or {}
+
+    def _prompt_ids(self, prompts: Texts) -> list[list[int]]:
+        """The prompts as the trainer renders them."""
+        _refuse_sharded(self.model)
+        if isinstance(prompts[0], str):
+            return self.tokenizer(list(prompts))["input_ids"]
+        conversations: Any = prompts
+        return prompt_token_ids(self.tokenizer, conversations, **self.chat_template_kwargs)
+
+
+class SelfCertaintyReward(_ForwardReward):
     """Mean self-certainty (nats) of each completion under the policy: INTUITOR's reward (eq. 4).
 
     Works in an unmodified `trl.GRPOTrainer` or `RLOOTrainer` that trains the same model instance:
@@ -35,9 +69,8 @@ class SelfCertaintyReward:
         reward = SelfCertaintyReward(model, tokenizer)
         GRPOTrainer(model, reward_funcs=reward, processing_class=tokenizer, ...)
 
-    `IntuitorTrainer` reads self-certainty from the logits it samples from, and the reward costs
-    nothing. Elsewhere TRL hands over no logits and no prompt ids: the prompts are rendered again
-    with the chat template and the completions scored by one more forward pass, at temperature 1.
+    In `IntuitorTrainer` it costs no forward pass: self-certainty comes from the logits sampled
+    from.
 
     Args:
         model: the model instance given to the trainer.
@@ -46,7 +79,7 @@ class SelfCertaintyReward:
             now: the adapter off or, if it is trained already, a frozen copy of it. A model
             without adapters is copied whole.
         certainty_from: "sampling" takes the values of the rollouts, "forward" never does, "auto"
-            does where the annotator is online and there are any.
+            does where the annotator is online and the rollouts have values.
         batch_size: completions per forward pass.
         chat_template_kwargs: as in the trainer's arguments.
 
@@ -67,7 +100,9 @@ class SelfCertaintyReward:
         batch_size: int = 16,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        _check_model(model, type(self).__name__)
+        super().__init__(
+            model, tokenizer, batch_size=batch_size, chat_template_kwargs=chat_template_kwargs
+        )
         if annotator not in ("online", "offline"):
             raise ValueError(f"annotator={annotator!r}: choose 'online' or 'offline'")
         if certainty_from not in ("auto", "sampling", "forward"):
@@ -79,12 +114,8 @@ class SelfCertaintyReward:
                 "certainty_from='sampling' with annotator='offline': the logits drawn from are the "
                 "current policy's; take 'forward' or 'auto'"
             )
-        self.model = model
-        self.tokenizer = tokenizer
         self.annotator = annotator
         self.certainty_from = certainty_from
-        self.batch_size = batch_size
-        self.chat_template_kwargs = chat_template_kwargs or {}
         self._frozen: nn.Module | None = None
         if annotator == "offline" and not isinstance(model, peft.PeftModel):
             self._frozen = copy.deepcopy(model).requires_grad_(False)
@@ -93,13 +124,13 @@ class SelfCertaintyReward:
 
     @property
     def takes_sampled(self) -> bool:
-        """Whether values read while sampling are taken where there are any."""
+        """Whether self-certainty read while sampling is used where there is any."""
         return self.certainty_from != "forward" and self.annotator == "online"
 
     def __call__(
         self,
-        prompts: Sequence[str | Conversation],
-        completions: Sequence[str | Conversation],
+        prompts: Texts,
+        completions: Texts,
         completion_ids: Sequence[Sequence[int]],
         log_metric: Callable[[str, float], None] | None = None,
         sampled_self_certainty: Sequence[float | None] | None = None,
@@ -108,7 +139,7 @@ class SelfCertaintyReward:
         """Mean self-certainty of each completion (nats); None for an empty one.
 
         Raises:
-            ValueError: certainty_from="sampling" and the rollouts brought none.
+            ValueError: certainty_from="sampling" and the rollouts have no values.
         """
         if self.certainty_from == "sampling" and sampled_self_certainty is None:
             raise ValueError(
@@ -121,14 +152,11 @@ class SelfCertaintyReward:
             scores = self._score(prompts, completion_ids)
         if log_metric is not None:
             log_metric("self_certainty/group_std", _mean_group_std(prompts, scores))
-        return [None if score != score else score for score in scores]
+        return [None if math.isnan(score) else score for score in scores]
 
-    def _score(
-        self, prompts: Sequence[str | Conversation], completion_ids: Sequence[Sequence[int]]
-    ) -> list[float]:
-        """One forward pass over prompts and completions; NaN for an empty one."""
-        _refuse_sharded(self.model)
-        prompt_ids = _prompt_ids(prompts, self.tokenizer, self.chat_template_kwargs)
+    def _score(self, prompts: Texts, completion_ids: Sequence[Sequence[int]]) -> list[float]:
+        """Score by a forward pass over prompts and completions; NaN for an empty completion."""
+        prompt_ids = self._prompt_ids(prompts)
         model = self._frozen or self.model
         offline_adapter = self.annotator == "offline" and self._frozen is None
         with reference_policy(model) if offline_adapter else contextlib.nullcontext():
@@ -137,69 +165,26 @@ class SelfCertaintyReward:
             ).tolist()
 
 
-class NegativeEntropyReward:
+class NegativeEntropyReward(_ForwardReward):
     """Minus the mean token entropy (nats) of each completion: entropy minimization, EM (Figure 12).
 
-    Of the current policy at temperature 1, by a forward pass. Works in an unmodified
-    `trl.GRPOTrainer` as `SelfCertaintyReward` does.
-
-    Args:
-        model: the model instance given to the trainer.
-        tokenizer: its tokenizer.
-        batch_size: completions per forward pass.
-        chat_template_kwargs: as in the trainer's arguments.
-
-    Raises:
-        ValueError: a model given by name, or one whose weights are sharded over processes.
+    Under the current policy at temperature 1, by a forward pass. Works in an unmodified
+    `trl.GRPOTrainer`, with arguments and errors as `SelfCertaintyReward`.
     """
 
     __name__ = "negative_entropy"
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        *,
-        batch_size: int = 16,
-        chat_template_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        _check_model(model, type(self).__name__)
-        self.model = model
-        self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        self.chat_template_kwargs = chat_template_kwargs or {}
-
     def __call__(
         self,
-        prompts: Sequence[str | Conversation],
-        completions: Sequence[str | Conversation],
+        prompts: Texts,
+        completions: Texts,
         completion_ids: Sequence[Sequence[int]],
         **kwargs: Any,
     ) -> list[float | None]:
         """One value per completion (nats, at most 0); None for an empty one."""
-        _refuse_sharded(self.model)
-        prompt_ids = _prompt_ids(prompts, self.tokenizer, self.chat_template_kwargs)
+        prompt_ids = self._prompt_ids(prompts)
         values = token_entropy(self.model, prompt_ids, completion_ids, batch_size=self.batch_size)
         return [-value.mean().item() if len(value) else None for value in values]
-
-
-def _check_model(model: Any, reward: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"model={model!r} is not a model instance: load it first and give the same instance "
-            f"to the trainer and to {reward}, since the reward must see the weights being trained"
-        )
-    _refuse_sharded(model)
-
-
-def _prompt_ids(
-    prompts: Sequence[str | Conversation], tokenizer: Any, template_kwargs: dict[str, Any]
-) -> list[list[int]]:
-    """The prompts as the trainer renders them."""
-    if isinstance(prompts[0], str):
-        return tokenizer(list(prompts))["input_ids"]
-    conversations: Any = prompts
-    return prompt_token_ids(tokenizer, conversations, **template_kwargs)
 
 
 def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:

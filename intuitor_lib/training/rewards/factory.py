@@ -1,43 +1,46 @@
-"""GRPO with self-certainty as the reward, on TRL: the trainer, its arguments and its rewards."""
+"""The reward functions of a recipe and their weights."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ...grading.sandbox.confine import SandboxError
 from ...policy.loading import Policy
 from ...recipe.constants import InputError
 from ...recipe.recipe import Recipe
-from ..trainer import logger
 from .answers import AccuracyReward, PluralityReward, RandomReward, UnitTestReward
 from .confidence import NegativeEntropyReward, SelfCertaintyReward
 
 __all__ = ["reward_functions"]
 
+logger = logging.getLogger(__name__)
+
+_Reward = Callable[..., list[float | None]]
+
 
 def reward_functions(
     recipe: Recipe, policy: Policy, *, labelled: bool, tested: bool = False
-) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
-    """The recipe's rewards and weights, followed by what is only monitored, at weight 0.
+) -> tuple[list[_Reward], list[float]]:
+    """The recipe's rewards and weights, followed by those only monitored, at weight 0.
 
-    Self-certainty is always monitored, accuracy wherever problems have answers (`labelled`),
-    unit tests wherever they have those (`tested`) and programs can be confined.
+    Self-certainty is always monitored, accuracy where problems have answers (`labelled`), unit
+    tests where problems have them (`tested`) and programs can be confined.
 
     Raises:
-        InputError: accuracy or unit tests are to be rewarded and no problem has any.
-        SandboxError: unit tests are to be rewarded and programs cannot be confined.
+        InputError: accuracy or unit tests are rewarded and no problem has any.
+        SandboxError: unit tests are rewarded and programs cannot be confined.
     """
-    if "accuracy" in recipe.rewards and not labelled:
-        raise InputError(
-            f"rewards={recipe.rewards!r} with no answer in the problems: name the column of the "
-            "answers with answer_column, or reward self_certainty, which needs none"
-        )
-    if "unit_tests" in recipe.rewards and not tested:
-        raise InputError(
-            f"rewards={recipe.rewards!r} with no unit tests in the problems: name their column "
-            "with tests_column, or reward self_certainty, which needs none"
-        )
-    make: dict[str, Callable[[], Callable[..., list[float | None]]]] = {
+    for name, present, missing, column in (
+        ("accuracy", labelled, "answer", "the column of the answers with answer_column"),
+        ("unit_tests", tested, "unit tests", "their column with tests_column"),
+    ):
+        if name in recipe.rewards and not present:
+            raise InputError(
+                f"rewards={recipe.rewards!r} with no {missing} in the problems: name {column}, or "
+                "reward self_certainty, which needs none"
+            )
+    make: dict[str, Callable[[], _Reward]] = {
         "self_certainty": lambda: SelfCertaintyReward(
             policy.model,
             policy.tokenizer,

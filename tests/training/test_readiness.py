@@ -1,4 +1,4 @@
-"""The look before a training: what it finds, that it changes nothing, that it is done once."""
+"""The preflight: its findings, that it does not affect the training, that it runs once."""
 
 import json
 
@@ -11,7 +11,8 @@ from intuitor_lib.cli.script import main
 from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.recipe.constants import InputError
-from intuitor_lib.training.readiness import preflight, sample_aside, signal
+from intuitor_lib.training.readiness import preflight, signal
+from intuitor_lib.training.samples import sample_aside
 from intuitor_lib.training.training import train
 
 
@@ -57,7 +58,7 @@ def test_problems_with_one_kind_of_completions_tell_nothing():
     groups = [[(1.0, True), (2.0, True)]] * 30 + [[(1.0, True), (0.0, False)]] * 4
     found, auc, n = signal(rows_of(groups), "correctness")
     assert (auc, n, found.verdict) == (None, 4, "warning")
-    assert "cannot be told: 4 of" in found.text
+    assert "not measurable: 4 of" in found.text
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_it_is_done_once(tiny_recipe, policy, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr("intuitor_lib.training.readiness.sample_completions", fail)
+    monkeypatch.setattr("intuitor_lib.training.samples.sample_completions", fail)
     # How it is trained does not change what was found.
     other = tiny_recipe.replace(learning_rate=1e-5, max_steps=9, beta=0.1, seed=3)
     assert preflight(other, problems, policy, runs=tmp_path) == first

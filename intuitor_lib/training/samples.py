@@ -1,0 +1,71 @@
+"""Completions sampled beside a training, as it samples its own, without affecting it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from ..grading.answers import grade
+from ..policy.loading import Policy
+from ..problems.problems import Problem
+from ..problems.prompts import conversation, prompt_token_ids
+from ..recipe.recipe import Recipe
+from ..rollouts.drawing import own_random_state
+from ..rollouts.sampling import Completion, reason_against, sample_completions
+
+__all__ = ["held_out_accuracy", "sample_aside", "sample_problems"]
+
+logger = logging.getLogger(__name__)
+
+
+def sample_aside(
+    policy: Policy, prompt_ids: Sequence[Sequence[int]], recipe: Recipe, *, seed: int = 0
+) -> list[Completion]:
+    """One completion per prompt with the recipe's sampling, from a random state of its own."""
+    with own_random_state(policy.model.device, seed):
+        return sample_completions(
+            policy.model,
+            prompt_ids,
+            max_new_tokens=recipe.max_completion_length,
+            temperature=recipe.temperature,
+            top_k=recipe.top_k,
+            top_p=recipe.top_p,
+            pad_token_id=policy.tokenizer.pad_token_id,
+            batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
+        )
+
+
+def sample_problems(
+    policy: Policy, problems: Sequence[Problem], recipe: Recipe, *, group: int = 1, seed: int = 0
+) -> tuple[list[Completion], list[str]]:
+    """`group` completions of each problem, one problem after the other, and their texts."""
+    conversations = [conversation(problem.prompt, recipe) for problem in problems]
+    prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
+    repeated = [ids for ids in prompt_ids for _ in range(group)]
+    completions = sample_aside(policy, repeated, recipe, seed=seed)
+    ids = [completion.ids for completion in completions]
+    return completions, policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def held_out_accuracy(
+    recipe: Recipe, problems: Sequence[Problem], policy: Policy
+) -> Callable[[], tuple[float, int]] | None:
+    """A function that returns accuracy and its number of completions, one per labelled problem.
+
+    None if the recipe has `eval_steps` 0 or the accuracy cannot be measured.
+    """
+    if not recipe.eval_steps:
+        return None
+    labelled = [problem for problem in problems if problem.answer is not None]
+    answers = [problem.answer for problem in labelled if problem.answer is not None]
+    reason = reason_against(policy.model) or (None if labelled else "no held-out answers")
+    if reason:
+        logger.warning("no held-out accuracy during training: %s", reason)
+        return None
+
+    def measure() -> tuple[float, int]:
+        _, texts = sample_problems(policy, labelled, recipe, seed=recipe.seed)
+        verdicts = grade(texts, answers, last_number=recipe.last_number)
+        return sum(verdicts) / len(verdicts), len(verdicts)
+
+    return measure
