@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce audit benchmark survive constraints ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark survive constraints ci clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ reproduce: $(INSTALLED) ## execute every notebook; finished runs are reused, bro
 
 audit: $(INSTALLED) ## check what `make reproduce` left: trainings as planned, numbers in range
 	$(PY) -m intuitor_lib results check --profile $(PROFILE)
+
+seconds: $(INSTALLED) ## hold the seconds of `make reproduce PROFILE=smoke` to their caps
+	$(PY) tests/notebook_seconds.py
 
 ci: ## everything a change must pass: lint, tests, every notebook at the smoke profile
 	.ci/run

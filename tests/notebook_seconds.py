@@ -1,8 +1,8 @@
 """How long each notebook takes at `smoke`, held against what was measured.
 
-    python tests/notebook_seconds.py RUNS
+    python tests/notebook_seconds.py
 
-reads the run store in which `intuitor reproduce --profile smoke --jobs 2` executed all of them.
+reads the run store (`INTUITOR_RUNS`) in which `intuitor reproduce --profile smoke --jobs 2` executed all of them.
 Whoever adds a notebook adds its seconds. Exit status 1: a notebook takes more than `CAP` times its
 seconds, or has none here.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+
+from intuitor_lib import RunStore
 
 SECONDS = {
     "00_quickstart": 60,
@@ -31,9 +32,9 @@ CAP = 4.0
 """Other machines are slower, and two notebooks wait for a training that they share."""
 
 
-def main(runs: Path) -> int:
+def main() -> int:
     """Print the table; 1 if a notebook is over its cap or has no entry."""
-    folder = runs / "notebooks" / "smoke"
+    folder = RunStore().root / "notebooks" / "smoke"
     failed = 0
     for name in sorted({*SECONDS, *(path.stem for path in folder.glob("*.ipynb"))}):
         file = folder / f".{name}" / "done.json"
@@ -46,4 +47,4 @@ def main(runs: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

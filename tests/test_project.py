@@ -207,15 +207,15 @@ def test_ci_checks_everything(tmp_path):
     done, calls = run_ci(tmp_path, failing="nothing")
     assert done.returncode == 0, done.stderr
     arguments = [call.split(" | ")[0] for call in calls]
-    smoke = ["reproduce PROFILE=smoke", "audit PROFILE=smoke"]
+    smoke = ["reproduce PROFILE=smoke ARGS=--jobs 2", "audit PROFILE=smoke", "seconds"]
     assert arguments == [".venv/.installed", "lint", "test", *smoke]
     assert all("| CI=true " in call and call.endswith("[] stdin=[]") for call in calls)
     # The notebooks train into a run store that is new, empty and removed afterwards.
-    stores = {re.search(r"runs=(\S+) ", call)[1] for call in calls[-2:]}
+    stores = {re.search(r"runs=(\S+) ", call)[1] for call in calls[-3:]}
     (runs,) = stores
     assert Path(runs).parent == tmp_path
     assert not Path(runs).exists()
-    for name in ("environment", "lint", "tests", "notebooks", "results"):
+    for name in ("environment", "lint", "tests", "notebooks", "results", "seconds"):
         assert re.search(rf"^==> {name}: \d+ s$", done.stdout, flags=re.MULTILINE)
 
 
@@ -227,6 +227,7 @@ def test_ci_checks_everything(tmp_path):
         ("test", "tests"),
         ("reproduce", "notebooks"),
         ("audit", "results"),
+        ("seconds", "seconds"),
     ],
 )
 def test_ci_stops_at_what_fails_and_names_it(tmp_path, failing, stage):

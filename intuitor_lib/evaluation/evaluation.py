@@ -8,8 +8,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ..certainty.completions import end_tokens
 from ..grading.sandbox.confine import protections, run_python
 from ..policy.loading import Policy, describe_policy
@@ -212,23 +210,17 @@ def _batch_rows(
     certainty: bool,
     trained_on: Collection[str] | None,
 ) -> list[dict[str, Any]]:
-    try:
-        completions = generate(
-            policy,
-            [one.prompt_ids for one in batch],
-            max_new_tokens=decoding["max_new_tokens"],
-            temperature=decoding["temperature"],
-            seed=seed,
-            batch_size=len(batch),
-            stop=benchmark.stop,
-            certainty=certainty,
-            label=None,
-        )
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"out of GPU memory with batch_size={len(batch)}: repeat the command with a smaller "
-            f"one; the completions made so far are kept ({error})"
-        ) from error
+    completions = generate(
+        policy,
+        [one.prompt_ids for one in batch],
+        max_new_tokens=decoding["max_new_tokens"],
+        temperature=decoding["temperature"],
+        seed=seed,
+        batch_size=len(batch),
+        stop=benchmark.stop,
+        certainty=certainty,
+        label=None,
+    )
     ids_of = [completion.ids for completion in completions]
     texts = policy.tokenizer.batch_decode(ids_of, skip_special_tokens=True)
     for stop in benchmark.stop:

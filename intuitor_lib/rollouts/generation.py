@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ from ..policy.linear import speed_up_linears
 from ..policy.loading import Policy
 from ..report.progress import track
 from .drawing import own_random_state
+from .halving import halve_until_it_fits
 from .sampling import Completion, reason_against, sample_completions
 
 __all__ = ["generate"]
@@ -40,7 +42,8 @@ def generate(
     Each token has its self-certainty and log-probability; with `certainty=False` only where these
     need no further forward pass. Temperature 0 is greedy; else the whole distribution is sampled
     (no top-k, no top-p), seeded by `seed` without changing the caller's random state. The texts
-    `stop` end a completion, too. `label` is that of a progress bar, None for none.
+    `stop` end a completion, too. `label` is that of a progress bar, None for none. A batch that
+    does not fit in memory is halved (`halving.halve_until_it_fits`).
     """
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -50,20 +53,26 @@ def generate(
     if sampled:
         speed_up_linears(model)
     criterion = transformers.StopStringCriteria(tokenizer, list(stop)) if stop else None
+
+    def make(prompts: Sequence[Sequence[int]], size: int) -> list[Completion]:
+        if sampled:
+            return sample_completions(
+                model,
+                prompts,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                pad_token_id=tokenizer.pad_token_id,
+                batch_size=size,
+                stop=criterion,
+            )
+        parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+        settings = (max_new_tokens, temperature, stop, certainty)
+        return [c for part in parts for c in _generate(policy, part, *settings)]
+
     with own_random_state(model.device, seed):
         for batch in track(batches, total=len(batches), label=label) if label else batches:
             prompts = [prompt_ids[i] for i in batch]
-            if sampled:
-                made = sample_completions(
-                    model,
-                    prompts,
-                    max_new_tokens=max_new_tokens,
-                    temperature=temperature,
-                    pad_token_id=tokenizer.pad_token_id,
-                    stop=criterion,
-                )
-            else:
-                made = _generate(policy, prompts, max_new_tokens, temperature, stop, certainty)
+            made = halve_until_it_fits(functools.partial(make, prompts), len(batch))
             completions |= dict(zip(batch, made, strict=True))
     return [completions[i] for i in range(len(prompt_ids))]
 

@@ -1,10 +1,15 @@
-"""Checkpoints between two rollouts, and an order of problems that a resumed training repeats."""
+"""Where a training is saved and may stop, and an order of problems that a resumed one repeats."""
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import transformers
@@ -12,9 +17,50 @@ from trl.trainer.utils import RepeatSampler
 
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import from_all, is_main, wait
-from .interrupts import StopRequest
 
-__all__ = ["EpochSampler", "SavePoints"]
+__all__ = ["EpochSampler", "Interrupted", "SavePoints", "StopRequest"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal, with everything saved. The message explains how to resume."""
+
+
+class StopRequest:
+    """Whether to stop: within `listening` the first signal sets `asked`, the second interrupts.
+
+    Signals are handled in the main thread only; in another thread `listening` changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextlib.contextmanager
+    def listening(self, promise: str) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM: the first one prints `promise` and sets `asked`.
+
+        Raises:
+            KeyboardInterrupt: at the second signal.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def take(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            # The signal may have come in the middle of another print.
+            with contextlib.suppress(RuntimeError):
+                print(f"\n{promise}", file=sys.stderr, flush=True)
+
+        before = {number: signal.signal(number, take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class EpochSampler(RepeatSampler):

@@ -16,6 +16,7 @@ from trl.trainer.utils import split_tensor_dict
 from ..policy.adapters import adapter_is_fresh
 from ..policy.linear import speed_up_linears
 from ..recipe.constants import InputError
+from ..rollouts.halving import halve_until_it_fits
 from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
 from .monitor import repetition
 from .rewards.answers import completion_text
@@ -148,17 +149,20 @@ class IntuitorTrainer(trl.GRPOTrainer):
             # As in the update, so that the policy sampled is the policy trained.
             self.accelerator.autocast(),
         ):
-            completions = sample_completions(
-                policy,
-                prompt_ids,
-                max_new_tokens=self.max_completion_length,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                eos_token_id=self.eos_token_ids,
-                pad_token_id=self._tokenizer.pad_token_id,
-                batch_size=self._rollout_batch_size,
-                self_certainty=self._wants_self_certainty,
+            completions = halve_until_it_fits(
+                lambda size: sample_completions(
+                    policy,
+                    prompt_ids,
+                    max_new_tokens=self.max_completion_length,
+                    temperature=self.temperature,
+                    top_k=self.top_k,
+                    top_p=self.top_p,
+                    eos_token_id=self.eos_token_ids,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                    batch_size=size,
+                    self_certainty=self._wants_self_certainty,
+                ),
+                min(self._rollout_batch_size or len(prompt_ids), len(prompt_ids)),
             )
         if self._wants_self_certainty:
             self._sampled_self_certainty = [c.self_certainty.mean().item() for c in completions]

@@ -36,7 +36,6 @@ from ..store.processes import (
 )
 from ..store.runs import Run
 from .arguments import grpo_config
-from .interrupts import Interrupted, StopRequest
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
 from .opening import held, open_run
@@ -44,7 +43,7 @@ from .readiness import preflight, require
 from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
-from .savepoints import SavePoints
+from .savepoints import Interrupted, SavePoints, StopRequest
 from .trainer import IntuitorTrainer
 
 __all__ = ["train"]

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from intuitor_lib.training.interrupts import StopRequest
+from intuitor_lib.training.savepoints import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 from trl.trainer.utils import RepeatSampler
 
-from intuitor_lib.training.interrupts import StopRequest
-from intuitor_lib.training.savepoints import EpochSampler, SavePoints
+from intuitor_lib.training.savepoints import EpochSampler, SavePoints, StopRequest
 
 SHAPE = {"mini_repeat_count": 2, "batch_size": 3, "repeat_count": 2}
 

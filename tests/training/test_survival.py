@@ -17,8 +17,8 @@ from intuitor_lib.policy.trained import load_run
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store.checkpoints import checkpoint_faults, newest_checkpoint
 from intuitor_lib.store.stored import DamagedError
-from intuitor_lib.training.interrupts import Interrupted
 from intuitor_lib.training.recorder import Recorder
+from intuitor_lib.training.savepoints import Interrupted
 from intuitor_lib.training.trainer import IntuitorTrainer
 from intuitor_lib.training.training import train
 

@@ -18,6 +18,7 @@ from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import prompt_token_ids, to_dataset
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.training import trainer
 from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
 from intuitor_lib.training.rewards.factory import reward_functions
@@ -319,6 +320,23 @@ def test_each_way_of_computing_trains(rollout, update, tiny_recipe, tmp_path):
     )
     assert run.finished
     assert all(math.isfinite(row["rewards/self_certainty/mean"]) for row in run.metrics)
+
+
+def test_rollouts_that_do_not_fit_are_made_in_halves(tiny_recipe, tmp_path, monkeypatch, caplog):
+    asked = train(tiny_recipe.replace(rollout_batch_size=2), runs=tmp_path / "asked")
+    original = trainer.sample_completions
+
+    def fits_two(*arguments, batch_size, **settings):
+        made = original(*arguments, batch_size=batch_size, **settings)
+        if batch_size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return made
+
+    monkeypatch.setattr(trainer, "sample_completions", fits_two)
+    run = train(tiny_recipe, runs=tmp_path / "halved")
+    assert "sampling again with batch_size=2" in caplog.text
+    name = "rewards/self_certainty/mean"
+    assert [row[name] for row in run.metrics] == [row[name] for row in asked.metrics]
 
 
 @pytest.mark.parametrize(
