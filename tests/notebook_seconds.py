@@ -2,9 +2,9 @@
 
     python tests/notebook_seconds.py
 
-reads the run store (`INTUITOR_RUNS`) in which `intuitor reproduce --profile smoke --jobs 2` executed all of them.
-Whoever adds a notebook adds its seconds. Exit status 1: a notebook takes more than `CAP` times its
-seconds, or has none here.
+reads the run store (`INTUITOR_RUNS`) in which `intuitor reproduce --profile smoke --jobs 2` executed
+all of them. Whoever adds a notebook adds its seconds. Exit status 1: a notebook takes more than
+`CAP` times its seconds, or has none here.
 """
 
 from __future__ import annotations
