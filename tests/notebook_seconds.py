@@ -2,7 +2,7 @@
 
     python tests/notebook_seconds.py
 
-reads the run store (`INTUITOR_RUNS`) in which `intuitor reproduce --profile smoke --jobs 2` executed
+reads the run store (`INTUITOR_RUNS`) where `intuitor reproduce --profile smoke --jobs 2` executed
 all of them. Whoever adds a notebook adds its seconds. Exit status 1: a notebook takes more than
 `CAP` times its seconds, or has none here.
 """

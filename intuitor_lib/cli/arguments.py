@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.benchmarks.sources import FOLDER_VARIABLE
-from ..recipe.constants import InputError, RecipeError
-from ..recipe.profiles import PROFILES
-from ..recipe.recipe import Recipe
-from ..recipe.recipes import get_recipe
+from ..recipe import PROFILES, InputError, Recipe, RecipeError, get_recipe
 from ..store.files import write_text
 
 if TYPE_CHECKING:
-    from ..report.tables import Table
+    from ..report import Table
 
 __all__ = [
     "Command",

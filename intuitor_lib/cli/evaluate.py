@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from ..evaluation.benchmarks.sources import benchmarks_folder
-from ..recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
-from ..store.run_store import RunStore
+from ..evaluation.benchmarks import benchmarks_folder
+from ..recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
+from ..store import RunStore
 from .arguments import add_shared, print_table
 
 __all__ = ["add_verbs"]

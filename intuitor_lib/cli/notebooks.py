@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..recipe.constants import InputError
+from ..recipe import InputError
 from ..report.progress import VARIABLE, watch
+from ..store import RunStore, project_root
 from ..store.files import redact, write_text
 from ..store.locks import hold
-from ..store.places import project_root
-from ..store.run_store import RunStore
 
 __all__ = ["Execution", "check_parameters", "execute", "find_notebooks", "reproduce"]
 

@@ -11,18 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
-from ..store.evaluations import EvaluationRecord
+from ..recipe import InputError, Recipe
+from ..store import EvaluationRecord, Run, RunStore
 from ..store.files import files
 from ..store.locks import owner
-from ..store.run_store import RunStore
-from ..store.runs import Run
 from .arguments import add_recipe, add_shared, print_table, read_recipe
 
 if TYPE_CHECKING:
-    from ..report.tables import Table
-    from ..training.readiness import Preflight
+    from ..report import Table
+    from ..training import Preflight
 
 __all__ = ["add_verbs"]
 

@@ -13,11 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from ..recipe.constants import InputError
-from ..recipe.profiles import PROFILES
-from ..recipe.recipe import Recipe
-from ..recipe.recipes import RECIPES, get_recipe
-from ..store.run_store import RunStore
+from ..recipe import PROFILES, RECIPES, InputError, Recipe, get_recipe
+from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
 from .arguments import (
     Command,

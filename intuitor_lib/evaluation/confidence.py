@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ..certainty.completions import completion_log_probs, token_entropy, token_self_certainty
-from ..grading.answers import clusters
-from ..policy.loading import Policy
-from ..report.progress import track
-from ..rollouts.generation import generate
+from ..certainty import completion_log_probs, token_entropy, token_self_certainty
+from ..grading import clusters
+from ..policy import Policy
+from ..report import track
+from ..rollouts import generate
 from .benchmarks.benchmarks import Benchmark, load_items
 from .benchmarks.graders import Item
 from .evaluation import encode_items

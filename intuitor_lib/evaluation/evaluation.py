@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..certainty.completions import end_tokens
-from ..grading.sandbox.confine import protections, run_python
-from ..policy.loading import Policy, describe_policy
-from ..problems.prompts import prompt_token_ids
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
-from ..report.progress import track
-from ..rollouts.generation import generate
-from ..store.evaluations import EvaluationRecord
-from ..store.run_store import RunStore
-from ..store.runs import Run
+from ..grading.sandbox import protections, run_python
+from ..policy import Policy, describe_policy
+from ..problems import prompt_token_ids
+from ..recipe import InputError, Recipe
+from ..report import track
+from ..rollouts import generate
+from ..store import EvaluationRecord, Run, RunStore
 from .benchmarks.alpaca import write_outputs
 from .benchmarks.benchmarks import Benchmark, fingerprint, get_benchmark, load_items
 from .benchmarks.graders import Item, JudgedGrader

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..certainty.completions import completion_log_probs, end_tokens
-from ..grading.answers import grade_labelled
-from ..policy.adapters import reference_policy
-from ..policy.loading import Policy
-from ..problems.problems import Problem
-from ..problems.prompts import conversation, prompt_token_ids
-from ..recipe.recipe import Recipe
-from ..rollouts.generation import generate
+from ..grading import grade_labelled
+from ..policy import Policy, reference_policy
+from ..problems import Problem, conversation, prompt_token_ids
+from ..recipe import Recipe
+from ..rollouts import generate
 
 __all__ = ["measure"]
 

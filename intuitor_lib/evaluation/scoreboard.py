@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..recipe.constants import InputError
-from ..report.intervals import (
+from ..recipe import InputError
+from ..report import (
     Estimate,
+    Table,
     difference_over_problems,
     mcnemar,
     pass_at_k,
     proportion,
     summarize,
 )
-from ..report.tables import Table
-from ..store.evaluations import EvaluationRecord
-from ..store.run_store import RunStore
+from ..store import EvaluationRecord, RunStore
 from .benchmarks.alpaca import read_judgement
 from .benchmarks.benchmarks import BENCHMARKS, PAPER_COLUMNS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..report.intervals import Estimate, mean_over_problems
+from ..report import Estimate, mean_over_problems
 
 __all__ = ["SELECTORS", "best_of_n"]
 

@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 
-from ..policy.loading import Policy, load_model
+from ..policy import Policy, load_model
 from ..policy.trained import base_settings, load_run_frozen
-from ..problems.problems import load_problems
-from ..recipe.constants import EMBEDDED_MODEL, InputError
-from ..recipe.recipe import Recipe
-from ..store.run_store import RunStore
-from ..store.runs import Run
+from ..problems import load_problems
+from ..recipe import EMBEDDED_MODEL, InputError, Recipe
+from ..store import Run, RunStore
 
 __all__ = ["Subject", "find_subject"]
 

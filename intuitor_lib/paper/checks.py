@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..store.run_store import RunStore
+from ..store import RunStore
 from .comparison import load_records, missing
 from .plan import PLAN, planned
 

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipe.profiles import PROFILES
-from ..report.intervals import Estimate
-from ..report.tables import Table
-from ..store.places import data_folder
-from ..store.run_store import RunStore
+from ..recipe import PROFILES
+from ..report import Estimate, Table
+from ..store import RunStore, data_folder
 from .numbers import CLAIMS, TABLES, get_table, paper_ids
 from .plan import SUITES
 from .trials import Trial

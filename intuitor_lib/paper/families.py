@@ -10,8 +10,7 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..recipe.recipe import Recipe
-from ..recipe.recipes import get_recipe
+from ..recipe import Recipe, get_recipe
 
 __all__ = ["ARCHITECTURES", "tiny_recipe"]
 

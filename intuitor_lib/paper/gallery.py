@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..report.tables import Table
+from ..report import Table
+from ..store import RunStore
 from ..store.files import write_text
-from ..store.run_store import RunStore
 from .comparison import load_records, replication_summary
 
 __all__ = ["build_gallery"]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.benchmarks.held_out import HELD_OUT
-from ..recipe.recipe import Recipe
-from ..recipe.recipes import get_recipe
+from ..recipe import Recipe, get_recipe
 
 __all__ = [
     "ARMS",

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipe.constants import InputError
+from ..recipe import InputError
+from ..store import RunStore, data_folder
 from ..store.files import write_text
-from ..store.places import data_folder
-from ..store.run_store import RunStore
 
 __all__ = ["keep", "result"]
 

@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
-from ..recipe.recipes import get_recipe
-from ..store.run_store import RunStore
+from ..recipe import InputError, Recipe, get_recipe
+from ..store import RunStore
 from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
 from .results import result
 
 if TYPE_CHECKING:
-    from ..evaluation.benchmarks.benchmarks import Benchmark
+    from ..evaluation import Benchmark
 
 __all__ = ["Trial", "collect", "confidence", "subject"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..report.intervals import Estimate, difference_over_seeds, mean_over_seeds
+from ..report import Estimate, difference_over_seeds, mean_over_seeds
 from .numbers import CLAIMS
 from .trials import Trial
 

@@ -14,8 +14,7 @@ from typing import Any
 import peft
 import transformers
 
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
+from ..recipe import InputError, Recipe
 
 __all__ = [
     "START_ADAPTER",

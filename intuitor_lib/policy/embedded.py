@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..report.progress import quiet_transformers
+from ..report import quiet_transformers
 
 __all__ = ["WHEEL", "WHEEL_SHA256", "cache_folder", "embedded_model_folder", "is_cached"]
 

@@ -10,9 +10,8 @@ import transformers
 from torch import nn
 
 from ..problems.prompts import require_chat_template
-from ..recipe.constants import EMBEDDED_MODEL, InputError
-from ..recipe.recipe import Recipe
-from ..report.progress import quiet_transformers
+from ..recipe import EMBEDDED_MODEL, InputError, Recipe
+from ..report import quiet_transformers
 from ..store.processes import join
 from .adapters import add_adapter, ignore_renames, load_adapter
 from .embedded import embedded_model_folder

@@ -7,8 +7,8 @@ from typing import Any
 
 import peft
 
-from ..recipe.recipe import Recipe
-from ..store.runs import Run
+from ..recipe import Recipe
+from ..store import Run
 from .loading import Policy, load_model, load_policy
 
 __all__ = ["base_settings", "load_run", "load_run_frozen"]

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..recipe import Recipe
 from ..recipe.constants import EMBEDDED_PROGRAMS, GENERATOR_PREFIX
-from ..recipe.recipe import Recipe
 from .stand_ins.programming import programming_problems
 from .tables import TABLE_SUFFIXES, DataError, Fault, RawTable, is_unicode, read_hub, read_table
 

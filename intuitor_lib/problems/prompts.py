@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
+from ..recipe import InputError, Recipe
 from .problems import Problem
 
 if TYPE_CHECKING:

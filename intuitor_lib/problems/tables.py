@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..recipe.constants import InputError
+from ..recipe import InputError
 
 __all__ = [
     "TABLE_SUFFIXES",

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..store import RunStore, environment
 from ..store.files import read_json, write_text
-from ..store.run_store import RunStore
-from ..store.stored import environment
 from .tables import Table
 
 __all__ = ["load_record", "record_path", "save_record"]

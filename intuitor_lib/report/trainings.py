@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..store.runs import Run
+from ..store import Run
 from .intervals import summarize
 from .tables import Table
 

@@ -15,9 +15,9 @@ from ..certainty.completions import (
     through_end,
     token_self_certainty,
 )
+from ..policy import Policy
 from ..policy.linear import speed_up_linears
-from ..policy.loading import Policy
-from ..report.progress import track
+from ..report import track
 from .drawing import own_random_state
 from .halving import halve_until_it_fits
 from .sampling import Completion, reason_against, sample_completions

@@ -20,8 +20,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_bnb_weight
 
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
+from ..recipe import InputError, Recipe
 
 __all__ = [
     "check_rollout",

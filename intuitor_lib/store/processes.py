@@ -19,7 +19,7 @@ import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object, get_int_from_env, str_to_bool
 
-from ..recipe.constants import InputError
+from ..recipe import InputError
 
 __all__ = [
     "all_or_none",

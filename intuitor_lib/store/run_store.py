@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..recipe.recipe import Recipe
+from ..recipe import Recipe
 from .evaluations import EvaluationRecord
 from .files import write_json, write_text
 from .places import project_root

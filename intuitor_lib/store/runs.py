@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
+from ..recipe import InputError, Recipe
 from .checkpoints import RECORDS, checkpoint_faults
 from .files import (
     SUMS,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..recipe.constants import InputError
+from ..recipe import InputError
 from .files import (
     SUMS,
     dump_rows,

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 import trl
 
-from ..policy.precision import compute_dtype
-from ..recipe.recipe import Recipe
+from ..policy import compute_dtype
+from ..recipe import Recipe
 from ..rollouts.serving import check_rollout, continuous_batching_settings
 from ..store.processes import join, share_batch
 from .monitor import WINDOW

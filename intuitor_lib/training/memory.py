@@ -21,10 +21,9 @@ import torch
 import transformers
 
 from ..certainty.head import CHUNK_LOGITS
+from ..policy import compute_dtype
 from ..policy.linear import UNPACKED_SHARE
-from ..policy.precision import compute_dtype
-from ..recipe.constants import EMBEDDED_MODEL, InputError
-from ..recipe.recipe import Recipe
+from ..recipe import EMBEDDED_MODEL, InputError, Recipe
 from ..rollouts.cache import room_for
 
 __all__ = ["ARCHITECTURES", "SKIP", "MemoryEstimate", "estimate_memory", "gib", "model_shape"]

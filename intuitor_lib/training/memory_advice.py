@@ -14,11 +14,9 @@ import psutil
 import torch
 import transformers
 
-from ..policy.embedded import embedded_model_folder
-from ..problems.problems import Problem
-from ..problems.prompts import conversation, prompt_token_ids
-from ..recipe.constants import EMBEDDED_MODEL, InputError, RecipeError
-from ..recipe.recipe import Recipe
+from ..policy import embedded_model_folder
+from ..problems import Problem, conversation, prompt_token_ids
+from ..recipe import EMBEDDED_MODEL, InputError, Recipe, RecipeError
 from ..store.processes import share_batch
 from .memory import ARCHITECTURES, SKIP, MemoryEstimate, estimate_memory, gib, model_shape
 

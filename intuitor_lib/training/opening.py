@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..problems.problems import Problems
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
-from ..report.progress import LiveTraining
+from ..problems import Problems
+from ..recipe import InputError, Recipe
+from ..report import LiveTraining
+from ..store import Run, RunStore
 from ..store.files import read_rows
 from ..store.processes import all_or_none, from_all, from_main, is_main
-from ..store.run_store import RunStore
-from ..store.runs import Run
 
 __all__ = ["held", "open_run"]
 

@@ -19,18 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty.completions import end_tokens
-from ..grading.answers import extract_answer, grade_labelled, plurality
+from ..grading import extract_answer, grade_labelled, plurality
+from ..policy import Policy
 from ..policy.linear import speed_up_linears
-from ..policy.loading import Policy
-from ..problems.problems import Problem, Problems
-from ..problems.prompts import conversation, fit_prompts, prompt_token_ids
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
-from ..report.intervals import Estimate
-from ..report.ranks import auc_within_groups
+from ..problems import Problem, Problems, conversation, fit_prompts, prompt_token_ids
+from ..recipe import InputError, Recipe
+from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
+from ..store import RunStore
 from ..store.files import write_text
-from ..store.run_store import RunStore
 from .monitor import distinct, repetition
 from .samples import sample_problems
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import transformers
 
-from ..recipe.recipe import Recipe
-from ..report.progress import LiveTraining
+from ..recipe import Recipe
+from ..report import LiveTraining
+from ..store import Run
 from ..store.files import read_rows
 from ..store.processes import from_all, from_main, is_main, join
-from ..store.runs import Run
 from .monitor import Alarm, alarms, distinct
 
 __all__ = ["Recorder"]

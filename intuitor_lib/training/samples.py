@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from ..grading.answers import grade
-from ..policy.loading import Policy
-from ..problems.problems import Problem
-from ..problems.prompts import conversation, prompt_token_ids
-from ..recipe.recipe import Recipe
-from ..rollouts.drawing import own_random_state
+from ..grading import grade
+from ..policy import Policy
+from ..problems import Problem, conversation, prompt_token_ids
+from ..recipe import Recipe
+from ..rollouts import own_random_state
 from ..rollouts.sampling import Completion, reason_against, sample_completions
 
 __all__ = ["held_out_accuracy", "sample_aside", "sample_problems"]

@@ -15,7 +15,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from ..policy.adapters import adapter_is_fresh
 from ..policy.linear import speed_up_linears
-from ..recipe.constants import InputError
+from ..recipe import InputError
 from ..rollouts.halving import halve_until_it_fits
 from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
 from .monitor import repetition

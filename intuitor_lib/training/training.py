@@ -14,15 +14,13 @@ import peft
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
+from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
-from ..policy.loading import Policy, describe_policy, load_policy
-from ..policy.precision import compute_dtype
-from ..problems.problems import Problem, Problems, load_problems
-from ..problems.prompts import fit_prompts, to_dataset
-from ..recipe.constants import InputError
-from ..recipe.recipe import Recipe
-from ..report.progress import LiveTraining, quiet_transformers
+from ..problems import Problem, Problems, fit_prompts, load_problems, to_dataset
+from ..recipe import InputError, Recipe
+from ..report import LiveTraining, quiet_transformers
 from ..rollouts.serving import check_rollout, send_merged_weights
+from ..store import Run
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
 from ..store.processes import (
@@ -34,7 +32,6 @@ from ..store.processes import (
     wait,
     warn_if_alone,
 )
-from ..store.runs import Run
 from .arguments import grpo_config
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...problems.tables import DataError
+from ...problems import DataError
 from ...store.files import write_text
 
 __all__ = ["JUDGE", "judging_command", "read_judgement", "write_outputs"]

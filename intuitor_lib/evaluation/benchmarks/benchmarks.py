@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...problems.tables import DataError
-from ...recipe.constants import SYSTEM_PROMPTS, InputError
+from ...problems import DataError
+from ...recipe import SYSTEM_PROMPTS, InputError
 from . import livecodebench, questions
 from .graders import (
     ChoiceGrader,

@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ...grading import extract_choice, extract_code, extract_field, same_value
 from ...grading.answers import extract_answer, grade, most_frequent, plurality
-from ...grading.choices import extract_choice
-from ...grading.forms import extract_code, extract_field, same_value
 from ...grading.unit_tests import in_threads, run_tests
 from ...problems.stand_ins.instructions import Check, violations
 

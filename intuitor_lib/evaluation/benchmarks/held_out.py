@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...problems.problems import load_problems
-from ...problems.prompts import conversation
-from ...problems.tables import DataError
-from ...recipe.recipe import Recipe
+from ...problems import DataError, conversation, load_problems
+from ...recipe import Recipe
 from .benchmarks import Benchmark
 from .graders import Item, MathGrader
 from .sources import Embedded

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...problems.tables import DataError
+from ...problems import DataError
 
 __all__ = ["FILES", "read_problems", "unit_tests_of", "unpack_tests"]
 

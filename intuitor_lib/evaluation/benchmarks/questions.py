@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...problems.problems import gold_answer, load_problems
+from ...problems import gold_answer, load_problems
+from ...problems.stand_ins import output_questions
 from ...problems.stand_ins.instructions import broken_example, instructions
-from ...problems.stand_ins.program_outputs import output_questions
 from ...problems.stand_ins.programming import (
     START_FROM,
     WRITE_FUNCTION,
@@ -29,8 +29,8 @@ from ...problems.stand_ins.programming import (
     programming_problems,
 )
 from ...problems.tables import DataError, Fault, read_table
+from ...recipe import Recipe
 from ...recipe.constants import GENERATOR_PREFIX
-from ...recipe.recipe import Recipe
 from . import livecodebench
 from .graders import Item
 from .sources import Row

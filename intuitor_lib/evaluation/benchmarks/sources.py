@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...problems.tables import TABLE_SUFFIXES, DataError, Fault, read_hub, read_table
-from ...recipe.constants import InputError
+from ...recipe import InputError
 
 __all__ = ["Embedded", "HubFiles", "HubTable", "Row", "Source", "benchmarks_folder"]
 

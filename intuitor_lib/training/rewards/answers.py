@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ...grading.answers import clusters, extract_answer, grade_labelled
-from ...grading.forms import extract_code
+from ...grading import clusters, extract_answer, extract_code, grade_labelled
 from ...grading.unit_tests import in_threads, run_tests
 from ...store.processes import from_all, join
 

@@ -18,9 +18,9 @@ import numpy as np
 import peft
 from torch import nn
 
-from ...certainty.completions import score_completions, token_entropy
+from ...certainty import score_completions, token_entropy
 from ...policy.adapters import adapter_is_fresh, add_start_adapter, reference_policy
-from ...problems.prompts import prompt_token_ids
+from ...problems import prompt_token_ids
 from .answers import Texts
 
 __all__ = ["SAMPLED_SELF_CERTAINTY", "NegativeEntropyReward", "SelfCertaintyReward"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ...grading.sandbox.confine import SandboxError
-from ...policy.loading import Policy
-from ...recipe.constants import InputError
-from ...recipe.recipe import Recipe
+from ...grading.sandbox import SandboxError
+from ...policy import Policy
+from ...recipe import InputError, Recipe
 from .answers import AccuracyReward, PluralityReward, RandomReward, UnitTestReward
 from .confidence import NegativeEntropyReward, SelfCertaintyReward
 
