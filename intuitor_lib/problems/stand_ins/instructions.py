@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .texts import read_sections
+
 __all__ = ["Check", "Instruction", "broken_example", "instructions", "violations"]
 
 
@@ -165,81 +167,15 @@ CHECKS: dict[str, Callable[..., bool]] = {
 
 # Prompts
 
-TOPICS = re.split(
-    r"\s+\|\s+",
-    """a rainy morning | baking bread | a trip to the seaside | learning to swim | a lost umbrella
-    | growing tomatoes | a noisy neighbour | the first day at school | a walk in the woods
-    | mending a bicycle | a birthday party | waiting for a bus | a cup of tea
-    | moving to a new flat | a family dinner | an old photograph | planting a tree
-    | a winter evening | a visit to the dentist | a train journey | a small library
-    | cooking for friends | a stray cat | painting a room | a school concert | a power cut
-    | a picnic by the lake | a busy market | saving electricity | a letter from abroad
-    | a broken window | keeping bees | a long queue | learning the guitar | a mountain hut
-    | a job interview | a new pair of shoes | feeding the birds | a quiet Sunday
-    | a street musician | sorting old clothes | a morning run | a chess game | a farm visit
-    | packing a suitcase | a snowball fight | a village fair | a missed phone call
-    | a bakery at dawn | a city park | writing a diary | a rowing boat | cleaning the kitchen
-    | a night under the stars | a crowded lift | a helpful stranger | sharing a meal
-    | a football match | a hot afternoon | a second-hand bookshop | repairing a chair
-    | a homemade gift""",
-)
-TASKS = (
-    "Write a short text about {}.",
-    "Write a message to a friend about {}.",
-    "Describe {} in your own words.",
-    "Write a diary entry about {}.",
-    "Tell a little story about {}.",
-    "Give some thoughts on {}.",
-    "Write a note for a local newspaper about {}.",
-    "Explain to a child what can be interesting about {}.",
-)
-LIST_TASKS = (
-    "List some things that come to mind about {}.",
-    "Give some tips to do with {}.",
-    "Name some details that a story about {} could mention.",
-)
-QUESTIONS = (
-    ("Would a story about {} suit young children?", ("yes", "no", "maybe")),
-    ("Would most people find {} pleasant?", ("yes", "no", "hard to say")),
-    ('What do you say to this: "A poem can be written about {}"?', ("agree", "disagree")),
-    ("Could {} be the subject of a painting?", ("certainly", "possibly", "hardly")),
-    ("How often do newspapers write about {}?", ("never", "sometimes", "often", "always")),
-    ('Is this sentence true or false: "Nobody has ever heard of {}"?', ("true", "false")),
-)
-KEYS = re.findall(
-    r"\w+", "place time mood weather people colour sound reason ending cost length advice"
-)
-KEYWORDS = re.findall(
-    r"\w+", "window garden music yellow silence bridge pocket summer coffee shadow river smile"
-)
-FORBIDDEN = re.findall(
-    r"\w+", "very nice really beautiful happy thing great always never because just good"
-)
-STARTS = (
-    "To begin with",
-    "On a day like this",
-    "Let me tell you",
-    "As far as I know",
-    "Here we go",
-)
-ENDS = (
-    "That is all I know.",
-    "Thank you for reading.",
-    "What do you think?",
-    "Until next time!",
-    "And so it went.",
-)
+_TEXTS = read_sections("instructions.txt")
+TOPICS, TASKS, LIST_TASKS = _TEXTS["TOPICS"], _TEXTS["TASKS"], _TEXTS["LIST_TASKS"]
+KEYS, KEYWORDS, FORBIDDEN = _TEXTS["KEYS"], _TEXTS["KEYWORDS"], _TEXTS["FORBIDDEN"]
+STARTS, ENDS = _TEXTS["STARTS"], _TEXTS["ENDS"]
+QUESTIONS = [
+    (question, options) for question, *options in (q.split(" | ") for q in _TEXTS["QUESTIONS"])
+]
 # Parts of example responses, without commas and words of the lists above.
-FILLER = re.split(
-    r"\s+\|\s+",
-    """It was worth the effort. | We took our time with it. | Nobody was in a hurry.
-    | Some people laughed at first. | The rest came later on its own.
-    | My sister had a better plan. | There was a lot to see and hear.
-    | Everyone helped as well as they could. | We still talk about it now and then.
-    | The details are easy to forget. | An old man told us how it works.
-    | It began early and ended late. | Small steps made the difference.
-    | Most of it cost almost nothing.""",
-)
+FILLER = _TEXTS["FILLER"]
 
 
 def instructions(n: int, seed: int = 0) -> list[Instruction]:

@@ -13,6 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from .texts import read_sections
+
 __all__ = ["OutputQuestion", "output_questions"]
 
 MAX_OUTPUT = 120
@@ -45,150 +47,19 @@ LOCAL_NAMES = {
 }
 SYLLABLES = re.findall(r"\w+", "ba ko mi ra te lu so ne pi da gu fa vo xi za bri sto ple cran und")
 
-LITERALS = {
-    "num": "2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 12 | 15",
-    "small": "2 | 2 | 3 | 3 | 4",
-    "mod": "2 | 2 | 3 | 3 | 4 | 5 | 7",
-    "bit": "0 | 0 | 0 | 1",
-    "one": "1 | 1 | 2",
-    "big": "20 | 25 | 30 | 40 | 50",
-    "width": "6 | 8 | 9 | 10 | 12",
-    "length": "2 | 3 | 4 | 5",
-    "step": "2 | 2 | 3 | -1 | -2",
-    "at": "0 | 0 | 1 | 1 | 2 | -1 | -1 | -2",
-    "side": "0 | 2",
-    "ch": "'a' | 'e' | 'i' | 'o' | 'u' | 's' | 't' | 'r' | 'm' | 'n' | 'p' | 'd' | 'b' | 'k' | 'a'",
-    "pad": "'*' | '-' | '_' | '.' | '#' | '0' | 'x'",
-    "sep": "'-' | '_' | ',' | '' | '+' | ' ' | '/'",
-    "chars": "'aeiou' | 'aeiou' | 'abcdefgh' | 'mnopqrst' | 'xyz019' | 'aiu' | 'kst'",
-    "cmp": "< | > | == | <= | !=",
-    "op": "+= | -= | *=",
-    "isin": "in | not in",
-}
-
-# Rules are split at " | ". `{ints}` is an expression of that type, `{!ints}` a variable in scope
-# (the same one throughout its rule), `{=ints}` the variable that a statement makes and `{.}` that
-# variable again; `{ix:v}` is an expression on the local `@v`, which its own rules write as `$`.
-# A draw that raises or is trivial is rejected when it is executed.
-EXPRESSIONS = {
-    "int": """len({ints}) | sum({ints}) | max({ints}) | min({ints}) | {ints}.count({num})
-        | {text}.count({ch}) | {text}.find({ch}) | {ints}[{at}] | len(set({text})) | len({text})
-        | {int} + {num} | {int} * {small} | {int} - {int} | {int} % {mod} | {int} // {small}
-        | sum({table}.values()) | {table}.get({ch}, {num}) | max({table}.values()) | len({words})
-        | sum({ix:x} for @x in {ints}) | sum({iw:w} for @w in {words}) | max({int}, {int})
-        | sum(1 for @c in {text} if {bc:c}) | {!ints}.index(max({!ints})) | abs({int} - {num})""",
-    "ints": """{ints}[{at}:] | {ints}[:{at}] | {ints}[::{step}] | {ints}[::-1] | sorted({ints})
-        | sorted({ints}, reverse=True) | sorted({ints}, key=lambda @x: ({ix:x}, @x))
-        | [{ix:x} for @x in {ints}] | [@x for @x in {ints} if {bx:x}] | {ints} + {ints}
-        | [{ix:x} for @x in {ints} if {bx:x}] | {ints} + [{int}] | sorted(set({ints}))
-        | [@i for @i, @c in enumerate({text}) if {bc:c}] | list({table}.values()) | {ints} * 2
-        | [@x - @j for @x, @j in zip({!ints}, {!ints}[1:])] | [int(@c) for @c in str({int})]
-        | list(range({int}, {int}, {step})) | [@i for @i, @x in enumerate({ints}) if {bx:x}]
-        | [{iw:w} for @w in {words}] | [{ix:v} for @k, @v in {table}.items() if {bw:k}]""",
-    "text": """{text}.upper() | {text}.lower() | {text}.title() | {text}.swapcase() | {text}[::-1]
-        | {text}[{at}:] | {text}[:{at}] | {text}[::{step}] | {text}.replace({ch}, {ch})
-        | {text}.replace({ch}, '') | {text}.strip({ch}) | {sep}.join({words}) | {words}[{at}]
-        | ''.join({sc:c} for @c in {text}) | ''.join(@c for @c in {text} if {bc:c}) | str({int})
-        | ''.join(sorted({text})) | {text}.partition({ch})[{side}] | {text} + {ch}
-        | {text}.center({width}, {pad}) | {text}.ljust({width}, {pad}) | max({words}, key=len)
-        | min({words}) | {text}.split({ch})[{at}] | {text}.rjust({width}, {pad})""",
-    "words": """{text}.split() | {text}.split({ch}) | {words}[::-1] | {words}[{at}:]
-        | sorted({words}) | sorted({words}, key=len) | sorted({words}, key=lambda @w: {iw:w})
-        | [{sw:w} for @w in {words}] | [@w for @w in {words} if {bw:w}] | {words} + [{text}]
-        | sorted({table}) | [@k for @k, @v in {table}.items() if {bx:v}] | {words}[:{at}]
-        | sorted({!table}, key=lambda @k: ({!table}[@k], @k)) | [str({ix:x}) for @x in {ints}]""",
-    "table": """{@w: {iw:w} for @w in {words}} | {@k: {ix:v} for @k, @v in {table}.items()}
-        | {@k: @v for @k, @v in {table}.items() if {bx:v}} | dict(zip({words}, {ints}))
-        | {@c: {!text}.count(@c) for @c in {!text}} | {{sw:k}: {ix:v} for @k, @v in {table}.items()}
-        | {@k: {ix:v} for @k, @v in sorted({table}.items()) if {bw:k}}""",
-    "bool": """{int} > {int} | {int} % {mod} == {bit} | {text}.startswith({ch}) | {ch} in {text}
-        | {num} in {ints} | {int} < {num} | {ints}[0] {cmp} {ints}[-1] | {ch} in {table}
-        | any({bx:x} for @x in {ints}) | all({bx:x} for @x in {ints}) | {text}.isalpha()""",
-    "ix": """$ * {small} | $ + {num} | $ - {num} | $ // {small} | $ % {mod} | $ ** 2 | abs($) | -$
-        | $ + {int} | {num} - $ | min($, {num}) | max($, {num}) | {small} * $ + {num}
-        | ($ if {bx} else {num}) | (-$ if {bx} else $)""",
-    "bx": """$ % {mod} == {bit} | $ > {num} | $ < {num} | $ != {num} | $ % 2 | $ >= {int}
-        | $ in {ints} | {num} < $ < {big} | $ > {num} or $ % {mod} == 0 | not $ % {mod}""",
-    "sc": """$.upper() | $.lower() | $ * {small} | $ + {pad} | $.swapcase() | chr(ord($) + {one})
-        | ($ if {bc} else {pad}) | ($.upper() if {bc} else $) | ({pad} if {bc} else $ + $)""",
-    "bc": """$ in {chars} | $ not in {chars} | $.isupper() | $.islower() | $.isdigit() | $.isalpha()
-        | $ > {ch} | $ <= {ch} | ord($) % {mod} == {bit} | $ != {ch} | {text}.count($) > {one}""",
-    "sw": """$.upper() | $[::-1] | $[0] | $[-1] | $[1:] | $[:{small}] | $ + {pad} | $.capitalize()
-        | $.replace({ch}, {pad}) | $ * {small} | {pad} + $ | ($ if {bw} else $[::-1])""",
-    "bw": """len($) > {length} | len($) % 2 == {bit} | {ch} in $ | $[0] in {chars} | $ > {ch}
-        | $[-1] not in {chars} | len($) < {length} or {ch} in $""",
-    "iw": "len($) | len($) * {small} | $.count({ch}) | {num} - len($) | ord($[0]) % {big}",
-    "out": """{int} | {ints} | {ints} | {text} | {text} | {words} | {table} | ({int}, {text})
-        | ({text}, {int}) | sorted({table}.items()) | list(zip({words}, {ints})) | ({ints}, {int})
-        | {!ints} | {!words} | {!table} | {!text} | {!int} | [{int}, {int}] | {bool}""",
-}
-# In statements one space of indentation is one level, and `\n` ends a line.
-STATEMENTS = {
-    "do": """{=ints} = {ints} | {=ints} = {ints} | {=text} = {text} | {=words} = {words}
-        | {=text} = {text} | {=table} = {table} | {=int} = {int} | {change} | {change}
-        | {change} | if {bool}:\n {change}\nelse:\n {change} | if {bool}:\n {change}
-        | if {bool}:\n return {out} | {=text} = {text} if {bool} else {text}
-        | {=int} = {int} if {bool} else {int} | {=ints} = {ints} if {bool} else {ints}""",
-    "change": """{!ints} = {ints} | {!text} = {text} | {!words} = {words} | {!int} += {int}
-        | {!text} += {text} | {!int} = {int} | {!table} = {table} | {!ints}.append({int})
-        | {!ints}.insert({at}, {int}) | {!ints}.extend({ints}) | {!ints}.sort()
-        | {!ints}.reverse() | {!ints}.pop({at}) | {!ints}[{at}] = {int}
-        | {!words}.append({text}) | {!words}.sort(key=lambda @w: ({iw:w}, @w))
-        | {!table}[{ch}] = {int} | {!table}[{text}] = {int} | {!table}.update({table})
-        | {!ints}[{at}], {!ints}[{at}] = {!ints}[{at}], {!ints}[{at}]""",
-    "loop": """{=int} = {bit}\nfor @x in {ints}:\n {add} | {=int} = {num}\nfor @x in {ints}:\n {add}
-        | {=ints} = []\nfor @x in {ints}:\n {grow}
-        | {=ints} = []\nfor @i, @x in enumerate({ints}):\n if @i % {mod} == {bit}:\n  {grow}
-        | {=text} = ''\nfor @c in {text}:\n {spell}
-        | {=text} = {ch}\nfor @c in {text}:\n {spell}
-        | {=words} = []\nfor @w in {words}:\n {gather}
-        | {=table} = {}\nfor @c in {text}:\n {tally}
-        | {=table} = {}\nfor @w in {words}:\n @k = {sw:w}\n {.}[@k] = {.}.get(@k, {bit}) + {iw:w}
-        | {=table} = {}\nfor @x in {ints}:\n {.}.setdefault({ix:x}, []).append({ix:x})
-        | {=table} = {}\nfor @i, @w in enumerate({words}):\n if {bw:w}:\n  {.}[@w] = {ix:i}
-        | {=words} = []\nfor @k, @v in {table}.items():\n if {bx:v}:\n  {.}.append({sw:k})
-        | {=int} = {bit}\nfor @k, @v in {table}.items():\n if {bw:k}:\n  {.} += {ix:v}
-        | {=ints} = []\nwhile {!int} > {bit}:\n {.}.append({!int} % {mod})\n {!int} //= {small}
-        | {=int} = {bit}\nwhile {!int} > {num}:\n {!int} -= {mod}\n {.} += {!int} % {mod}
-        | {=ints} = []\nwhile len({!ints}) > 1:\n {.}.append({!ints}.pop({at}) + {!ints}[{at}])
-        | {=int} = {bit}\nwhile {!words} and {.} < {num}:\n @w = {!words}.pop({at})
-        \n {.} += {iw:w}
-        | while len({!text}) > {length}:\n {!text} = {!text}[{one}:] + {ch}
-        \n {!text} = {!text}[1:]
-        | while len({!text}) < {width}:\n {!text} += {!text}[{at}] + {pad}
-        | {=int} = {bit}\nfor @i in range(len({!ints})):\n for @j in range(@i):
-        \n  if {!ints}[@j] {cmp} {!ints}[@i]:\n   {.} += {one}
-        | {=ints} = []\nfor @x in {ints}:\n for @j in range({one}, {small}):
-        \n  if (@x + @j) % {mod} == {bit}:\n   {.}.append(@x * @j)
-        | {=words} = []\nfor @c in {text}[:{small}]:\n for @w in {words}:\n  if @c {isin} @w:
-        \n   {.}.append({sw:w} + @c)
-        | for @i in range({one}, len({!ints})):\n {!ints}[@i] {op} {!ints}[@i - 1]
-        | for @i in range(0, len({!ints}) - 1, 2):\n {!ints}[@i] {op} {!ints}[@i + 1]
-        | for @k in sorted({!table}):\n if {!table}[@k] > {num}:\n  {!table}[@k] {op} {num}
-        \n else:\n  del {!table}[@k]""",
-    "add": """{.} += {ix:x} | {.} -= {ix:x} | {.} += 1 | {.} = {.} * {small} + @x
-        | {.} = max({.}, {ix:x}) | {.} = abs({.} - {ix:x}) | if {bx:x}:\n {add}
-        | if {bx:x}:\n {add}\nelse:\n {add} | if {bx:x}:\n continue\n{add}
-        | if {.} > {big}:\n break\n{add}""",
-    "grow": """{.}.append({ix:x}) | {.}.append(@x) | {.}.insert(0, {ix:x}) | {.} += [@x, {ix:x}]
-        | if {bx:x}:\n {grow} | if {bx:x}:\n {grow}\nelse:\n {grow} | if @x not in {.}:\n {grow}
-        | if len({.}) >= {length}:\n break\n{grow}
-        | if {.} and {.}[-1] {cmp} @x:\n {.}[-1] += {num}\nelse:\n {grow}""",
-    "spell": """{.} += {sc:c} | {.} = @c + {.} | {.} = {sc:c} + {.} | if {bc:c}:\n {spell}
-        | if {bc:c}:\n {spell}\nelse:\n {spell} | if @c not in {.}:\n {spell}
-        | if {bc:c}:\n continue\n{spell} | if len({.}) > {length}:\n {.} = {.}[1:]\n{spell}""",
-    "gather": """{.}.append({sw:w}) | if {bw:w}:\n {gather} | {.}.insert(0, {sw:w})
-        | if {bw:w}:\n {gather}\nelse:\n {gather} | {.}.extend([{sw:w}, @w])
-        | if {.} and {.}[-1] < @w:\n {.}[-1] = {sw:w}\nelse:\n {gather}""",
-    "tally": """{.}[@c] = {.}.get(@c, {bit}) + {one} | {.}[{sc:c}] = {!text}.index(@c)
-        | if {bc:c}:\n {tally} | if @c in {.}:\n {.}[@c] *= {small}\nelse:\n {.}[@c] = {num}""",
-}
-SLOT = re.compile(r"\{(?:([!=]?)([a-z]+)(?::([a-z]))?|\.)\}")
+# `{ints}` is an expression of that type, `{!ints}` a variable in scope (the same one throughout its
+# rule), `{=ints}` the variable that a statement makes and `{.}` that variable again; `{ix:v}` is an
+# expression on the local `@v`, which its own rules write as `$`. A draw that raises or is trivial
+# is rejected when it is executed.
 RULES = {
-    # A line break within a rule only wraps this file.
-    symbol: [rule.replace("\n        ", "") for rule in re.split(r"\s+\|\s", text)]
-    for symbol, text in (LITERALS | EXPRESSIONS | STATEMENTS).items()
+    symbol: [rule.replace("\\n", "\n") for rule in rules]
+    for symbol, rules in read_sections("program_outputs.txt").items()
 }
+LITERALS = (
+    *("num", "small", "mod", "bit", "one", "big", "width", "length", "step", "at", "side"),
+    *("ch", "pad", "sep", "chars", "cmp", "op", "isin"),
+)
+SLOT = re.compile(r"\{(?:([!=]?)([a-z]+)(?::([a-z]))?|\.)\}")
 ELEMENTWISE = ("ix", "bx", "sc", "bc", "sw", "bw", "iw")
 # Rules with literals only, for expressions at the greatest depth.
 PLAIN = {

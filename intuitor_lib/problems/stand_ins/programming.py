@@ -12,8 +12,9 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from .texts import read_sections
 
 __all__ = [
     "START_FROM",
@@ -222,18 +223,15 @@ def programming_problems(split: str, n: int | None = None) -> list[ProgrammingPr
 
 
 @functools.cache
-def _tables() -> dict[str, str]:
-    """The tables of `program_items.txt`, by name."""
-    text = Path(__file__).with_name("program_items.txt").read_text(encoding="utf-8")
-    parts = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+def _tables() -> dict[str, list[str]]:
+    return read_sections("program_items.txt")
 
 
 def _rows(name: str) -> list[list[str]]:
-    """Cells of a table of `program_items.txt`; continuation lines are joined."""
-    lines = re.sub(r"\n {4}", " ", _tables()[name].strip()).split("\n")
+    """Cells of a table of `program_items.txt`."""
     return [
-        [re.sub(r" *\\n", "\n", c.strip()) for c in re.split(r"(?<!\S)::(?!\S)", x)] for x in lines
+        [re.sub(r" *\\n", "\n", cell.strip()) for cell in re.split(r"(?<!\S)::(?!\S)", row)]
+        for row in _tables()[name]
     ]
 
 
