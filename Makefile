@@ -12,6 +12,8 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A thread that waits for the others must not keep a core busy that other work could use.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test lint format lab reproduce audit seconds benchmark survive constraints ci clean distclean

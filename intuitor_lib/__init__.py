@@ -5,7 +5,12 @@ store -> evaluation -> report. Names are loaded on first use, so importing the l
 needs no torch.
 """
 
+import logging
+
 import lazy_loader
+
+# On CPUs with AVX512-BF16 it warns of a kernel that this library does not use.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

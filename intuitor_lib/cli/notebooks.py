@@ -32,7 +32,7 @@ _DONE = "done.json"
 
 @dataclass(frozen=True)
 class Execution:
-    """One executed notebook. `error` says which cell failed and why; empty when none did.
+    """One executed notebook. `error` names the cell that failed and why, or is empty.
 
     `kept` is one that had been executed before and was not again.
     """

@@ -98,7 +98,7 @@ class LiveTraining:
         if VARIABLE in os.environ:
             _report(label=label, done=0, total=total, text="loading the policy")
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Show a line of text before the first step."""
         if self._bar is not None:
             tqdm.write(text, file=sys.stderr)

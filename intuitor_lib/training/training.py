@@ -125,7 +125,7 @@ class _Training:
         if self.main:
             self.run.clean()
             self.run.set_status("running")
-            found = newest_checkpoint(self.run.path, self.display.say)
+            found = newest_checkpoint(self.run.path, self.display.note)
         checkpoint = from_main(found)
         self.recipe = _with_common_dtype(self.recipe, self.run, resumed=checkpoint is not None)
         return checkpoint
@@ -152,7 +152,7 @@ class _Training:
         facts = {**describe_policy(policy.model), "processes": self.processes}
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
-        self.display.say(
+        self.display.note(
             f"{Path(model).name if Path(model).is_dir() else model} on {facts['device']} "
             f"({facts['device_name']})"
             f"{f' in {self.processes} processes' if self.processes > 1 else ''}: weights "

@@ -80,7 +80,7 @@ class Grader:
 class MathGrader(Grader):
     r"""Compare the last ``\boxed{}`` by math-verify; with `last_number`, else the last number.
 
-    The reason says where the answer stood.
+    The reason gives the place of the answer.
     """
 
     last_number: bool = True
