@@ -90,10 +90,13 @@ class Sites:
         around(training.IntuitorTrainer, "training_step", plain("updating"))
         around(torch.optim.AdamW, "step", plain("stepping"))
 
-        def replacing(path, content):
+        def replacing(source, target):
+            path, written = Path(target), Path(source)
+            if not written.name.startswith(f".{path.name}."):
+                return  # not by `write_text`
             place = "checkpoint " if path.parent.name.startswith("checkpoint-") else ""
             if self.due(f"write {place}{path.name}"):
-                self.write_half(path.with_name(f".{path.name}.half"), content)
+                self.write_half(path.with_name(f".{path.name}.half"), written.read_bytes())
 
         def appending(path, rows):
             if self.due(f"append {path.name}"):
@@ -130,7 +133,7 @@ class Sites:
                 self.stop()
 
         torch_save = torch.save
-        around(files, "_replace", replacing)
+        around(os, "replace", replacing)
         around(runs, "append_rows", lambda path, rows: appending(path, rows))
         around(torch, "save", saving)
         around(peft.peft_model, "safe_save_file", saving_tensors)
