@@ -95,7 +95,8 @@ def test_it_redraws_from_the_committed_results_alone(path, tmp_path):
 def test_quickstart_trains_under_smoke_and_finds_its_run_again(tmp_path):
     (path,) = find_notebooks(["00"])
     before = path.read_bytes()
-    done = execute(path, "smoke", {"seed": 11}, runs=tmp_path)
+    parameters = {"seed": 11, "num_problems": 2}
+    done = execute(path, "smoke", parameters, runs=tmp_path)
     assert done.error == ""
     assert path.read_bytes() == before
     assert done.html.read_text(encoding="utf-8").count("<img") >= 2
@@ -111,7 +112,7 @@ def test_quickstart_trains_under_smoke_and_finds_its_run_again(tmp_path):
     assert values["after"]["sampled"]["kl"]["value"] >= 0
     stamp = (run.path / "status.json").stat().st_mtime_ns
 
-    again = execute(path, "smoke", {"seed": 11}, runs=tmp_path)
+    again = execute(path, "smoke", parameters, runs=tmp_path)
     assert again.error == ""
     assert (run.path / "status.json").stat().st_mtime_ns == stamp
     assert load_record("00_quickstart", "smoke", tmp_path)["values"] == values
