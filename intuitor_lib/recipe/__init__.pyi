@@ -5,6 +5,11 @@ from .constants import (
     InputError as InputError,
     RecipeError as RecipeError,
 )
-from .profiles import PROFILES as PROFILES, Profile as Profile
 from .recipe import Recipe as Recipe
-from .recipes import RECIPES as RECIPES, NamedRecipe as NamedRecipe, get_recipe as get_recipe
+from .recipes import (
+    PROFILES as PROFILES,
+    RECIPES as RECIPES,
+    NamedRecipe as NamedRecipe,
+    Profile as Profile,
+    get_recipe as get_recipe,
+)

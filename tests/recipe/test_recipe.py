@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
 from intuitor_lib.recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, RecipeError
-from intuitor_lib.recipe.profiles import PROFILES
 from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import RECIPES, get_recipe
 
