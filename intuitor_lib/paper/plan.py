@@ -1,4 +1,4 @@
-"""The plan behind the notebooks: trainings (arms), seeds, and test suites per profile."""
+"""The plan behind the notebooks, kept in `plan.yaml`: trainings (arms), seeds, suites of tests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import types
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..evaluation.benchmarks.held_out import HELD_OUT
+import yaml
+
 from ..recipe import Recipe, get_recipe
 
 __all__ = [
@@ -25,55 +27,6 @@ __all__ = [
 ]
 
 Rows = list[dict[str, Any]]
-
-ARMS: Mapping[str, str] = types.MappingProxyType(
-    {
-        "base": "base",
-        "grpo": "GRPO",
-        "grpo-pv": "GRPO-PV",
-        "intuitor": "INTUITOR",
-        "random": "random",
-        "em": "EM",
-        "intuitor-code": "INTUITOR-Code",
-        "grpo-code": "GRPO-Code",
-        "kl-0": "β = 0",
-        "kl-0.0001": "β = 0.0001",
-        "kl-0.005": "β = 0.005",
-        "kl-0.01": "β = 0.01",
-        "online": "online",
-        "offline": "offline",
-        "base:unquantized": "base, not quantized",
-        "unquantized": "INTUITOR, not quantized",
-    }
-)
-"""Labels of the arms: recipes, and the bases that they start from."""
-
-SEEDS: Mapping[str, tuple[int, ...]] = types.MappingProxyType(
-    {"smoke": (7,), "cpu": (7, 8, 9), "gpu-12gb": (7,), "gpu-24gb": (7,), "paper": (7,)}
-)
-"""Seeds of the main comparison; other arms are trained with the first one."""
-
-SAME: Mapping[str, str] = types.MappingProxyType({"kl-0.005": "intuitor"})
-"""Arms that are the same training as another arm."""
-
-MAIN = ("grpo", "grpo-pv", "intuitor", "random")
-"""Arms that are trained with every seed."""
-
-PLAN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
-    {
-        "00_quickstart": (),
-        "01_self_certainty": ("grpo", "intuitor"),
-        "02_main_results": (*MAIN, "intuitor-code"),
-        "03_early_learning": ("grpo", "intuitor"),
-        "04_transfer": ("grpo", "intuitor"),
-        "05_emergent_reasoning": ("grpo", "intuitor", "intuitor-code"),
-        "06_online_vs_offline": ("online", "offline"),
-        "07_kl_penalty": ("kl-0", "kl-0.0001", "kl-0.005", "kl-0.01"),
-        "08_model_families": (),
-        "09_reward_controls": (*MAIN, "em", "unquantized"),
-    }
-)
-"""The arms of each notebook; most are shared."""
 
 
 @dataclass(frozen=True)
@@ -93,57 +46,30 @@ class Test:
     prompt_template: str | None = None  # replaces the recipe's for `HELD_OUT`
 
 
-def _suite(*tests: Test) -> Mapping[str, Test]:
-    return types.MappingProxyType({test.name: test for test in tests})
+_FILE = yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text(encoding="utf-8"))
 
+ARMS: Mapping[str, str] = types.MappingProxyType(_FILE["arms"])
+"""Labels of the arms: recipes, and the bases that they start from."""
 
-_PRODUCTS, _SUMS = "products, held out", "sums (chain_sum)"
-_GPU_SUITE = _suite(
-    Test("in_domain", "math500", "MATH500", column="MATH500"),
-    Test("in_domain_sampled", "math500", "MATH500, sampled", 100, 0.9, 4),
-    Test("transfer", "livecodebench", "LiveCodeBench v6", column="LCB"),
-    Test("gsm8k", "gsm8k", "GSM8K", column="GSM8K"),
-    Test("structured", "cruxeval", "CRUXEval-O", column="CRUX"),
-    Test("mmlu_pro", "mmlu_pro", "MMLU-Pro", column="MMLU-Pro"),
-    Test("instructions", "alpaca_eval", "AlpacaEval 2.0", column="AlpacaEval"),
-    Test("code", "livecodebench", "LiveCodeBench v6, ten problems", 10),
-    Test("signal", "math500", "MATH500, 16 samples", 100, 0.9, 16),
-    Test("cool", "math500", "MATH500, T = 0.3", 100, 0.3, 2),
-    Test("longer", "math500", "MATH500, limit 6,144", 100, 0.9, 2, 6144),
-    Test("plain", "math500", "MATH500, second draw", 100, 0.9, 2),
-)
+SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(_FILE["seeds"])
+"""Seeds of the main comparison by profile; other arms are trained with the first one."""
+
+SAME: Mapping[str, str] = types.MappingProxyType(_FILE["same"])
+"""Arms that are the same training as another arm."""
+
+MAIN: Sequence[str] = tuple(_FILE["main"])
+"""Arms that are trained with every seed."""
+
+PLAN: Mapping[str, Sequence[str]] = types.MappingProxyType(_FILE["notebooks"])
+"""The arms of each notebook; most are shared."""
+
 SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     {
-        "smoke": _suite(
-            Test("in_domain", HELD_OUT, _PRODUCTS, 2, max_new_tokens=4),
-            Test("in_domain_sampled", HELD_OUT, f"{_PRODUCTS}, sampled", 2, 0.9, 2, 4),
-            Test("transfer", "chain_sum", _SUMS, 2, max_new_tokens=4),
-            Test("structured", "program_output", "program_output", 2, max_new_tokens=4),
-            Test("instructions", "instructions", "instructions", 2, max_new_tokens=4),
-            Test("code", "programs", "programs, two problems", 2, max_new_tokens=4),
-            Test("signal", HELD_OUT, f"{_PRODUCTS}, sampled", 4, 0.9, 4, 8),
-            Test("cool", HELD_OUT, f"{_PRODUCTS}, T = 0.3", 2, 0.3, 2, 4),
-            Test("longer", HELD_OUT, f"{_PRODUCTS}, limit 6", 2, 0.9, 2, 6),
-            Test("plain", HELD_OUT, f"{_PRODUCTS}, as they are", 2, 0.9, 2, 4, None, "{prompt}"),
-        ),
-        "cpu": _suite(
-            Test("in_domain", HELD_OUT, _PRODUCTS, 50, max_new_tokens=40),
-            Test("in_domain_sampled", HELD_OUT, f"{_PRODUCTS}, sampled", 50, 0.9, 2, 40),
-            Test("transfer", "chain_sum", _SUMS, 64, max_new_tokens=40),
-            Test("structured", "program_output", "program_output", 24, max_new_tokens=96),
-            Test("instructions", "instructions", "instructions", 40, max_new_tokens=64),
-            Test("code", "programs", "programs, ten problems", 10, max_new_tokens=128),
-            Test("signal", HELD_OUT, f"{_PRODUCTS}, sampled", 50, 0.9, 8, 40),
-            Test("cool", HELD_OUT, f"{_PRODUCTS}, T = 0.3", 50, 0.3, 2, 40),
-            Test("longer", HELD_OUT, f"{_PRODUCTS}, limit 96", 50, 0.9, 1, 96),
-            Test("plain", HELD_OUT, f"{_PRODUCTS}, as they are", 50, 0.9, 2, 40, None, "{prompt}"),
-        ),
-        "gpu-12gb": _GPU_SUITE,
-        "gpu-24gb": _GPU_SUITE,
-        "paper": _GPU_SUITE,
+        profile: types.MappingProxyType({name: Test(name, **t) for name, t in suite.items()})
+        for profile, suite in _FILE["suites"].items()
     }
 )
-"""The tests of each profile, by name. Only the GPU profiles have the paper's benchmarks."""
+"""The tests of each profile, by name."""
 
 
 def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Sequence[int]:
