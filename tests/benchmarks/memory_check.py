@@ -1,4 +1,4 @@
-"""The estimate of a training's memory beside what nine small trainings really take on a CPU.
+"""Compare the memory estimates of nine small trainings with their measured peaks on a CPU.
 
 python tests/benchmarks/memory_check.py [--dtype bfloat16] [NAME ...]
 
@@ -30,6 +30,15 @@ from intuitor_lib.training.memory import SKIP, estimate_memory
 from intuitor_lib.training.memory_advice import longest_prompt
 
 RANDOM_MODEL = "a random Qwen2 of 0.23 B parameters"
+RANDOM_CONFIG: Mapping[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 
 SMALL: Mapping[str, Any] = {
     "max_steps": 1,
@@ -48,7 +57,7 @@ CHECKED: Mapping[str, Mapping[str, Any]] = {
         "quantization": "none",
         "use_lora": False,
         "learning_rate": 1e-6,
-        "max_steps": 2,  # the optimizer's states are made at the end of the first
+        "max_steps": 2,  # the optimizer allocates its states after the first
     },
     "longer completions": {"max_completion_length": 128},
     "larger batch": {"per_device_train_batch_size": 16},
@@ -57,14 +66,14 @@ CHECKED: Mapping[str, Mapping[str, Any]] = {
     "plain rollouts and update": {"rollout": "generate", "update": "plain"},
     "another architecture": {"model": RANDOM_MODEL},
 }
-"""Changes of one small recipe, each trained for a step or two."""
+"""Changes to `SMALL`; each recipe trains for one or two steps."""
 
 ENVIRONMENT = {
-    # Freed memory goes back to the system at once, so that the peak is what was in use.
+    # Freed memory goes back to the system at once: the peak is the memory in use.
     "MALLOC_MMAP_THRESHOLD_": str(2**17),
     "MALLOC_TRIM_THRESHOLD_": str(2**17),
     "MALLOC_ARENA_MAX": "2",
-    "OMP_NUM_THREADS": "1",  # the page faults of that leave threads waiting for each other
+    "OMP_NUM_THREADS": "1",  # more threads wait for each other at the many page faults
     "CUDA_VISIBLE_DEVICES": "",
     "HF_HUB_OFFLINE": "1",
     SKIP: "0",
@@ -72,7 +81,7 @@ ENVIRONMENT = {
 
 
 def measure(recipe: Recipe, scratch: Path) -> tuple[int, int]:
-    """Peak of resident memory and its estimate (bytes), of a training in a process of its own.
+    """Train in a process of its own; return the peak of resident memory and the estimate (bytes).
 
     Raises:
         RuntimeError: the training failed.
@@ -87,7 +96,7 @@ def measure(recipe: Recipe, scratch: Path) -> tuple[int, int]:
 
 
 def train_and_measure(recipe: Recipe, runs: str) -> tuple[int, int]:
-    """Estimate, train, read the peak. No completion ends early: the estimate is for that."""
+    """Return peak and estimate (bytes); completions have their full length, as estimated."""
     problems = load_problems(recipe)
     tokens = longest_prompt(recipe, problems.train)
     estimated = estimate_memory(recipe, device="cpu", prompt_tokens=tokens).total
@@ -95,7 +104,7 @@ def train_and_measure(recipe: Recipe, runs: str) -> tuple[int, int]:
 
     def without_end(*args: Any) -> Any:
         made = make(*args)
-        made.generation_config.eos_token_id = None  # of TRL's own way of sampling
+        made.generation_config.eos_token_id = None  # for TRL's own sampling
         return made
 
     def without_ends(*args: Any, **kwargs: Any) -> Any:
@@ -110,21 +119,15 @@ def train_and_measure(recipe: Recipe, runs: str) -> tuple[int, int]:
 
 
 def random_model(scratch: Path) -> str:
-    """Folder of `RANDOM_MODEL`, made if it is not there."""
+    """Return the folder of `RANDOM_MODEL`; create the model if it does not exist."""
     folder = scratch / "random-qwen2"
     if folder.is_dir():
         return str(folder)
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_folder())
     torch.manual_seed(0)
     config = Qwen2Config(
+        **RANDOM_CONFIG,
         vocab_size=len(tokenizer),
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=12,
-        num_attention_heads=16,
-        num_key_value_heads=4,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,

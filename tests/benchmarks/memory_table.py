@@ -1,4 +1,4 @@
-"""What fits GPUs of common sizes, by estimate, as a Markdown table.
+"""Print the largest settings that fit common GPUs, by estimate, as a Markdown table.
 
 python tests/benchmarks/memory_table.py
 """
@@ -18,11 +18,10 @@ ROLLOUT_BATCHES = (112, 56, 28, 14, 7)
 
 
 def largest(model: str, gpu: int) -> tuple[Recipe, int] | None:
-    """The setting with the most tokens in a batch of the update that fits `gpu` GiB, and its bytes.
+    """Return the recipe with the most tokens per micro-batch that fits `gpu` GiB, and its bytes.
 
     NF4 + LoRA with gradient checkpointing, prompts of `max_prompt_length`, updates of 16 groups
-    of 7 completions. Of equal ones the longer completions win; then as many completions are
-    sampled at a time as fit.
+    of 7 completions. Among equals, longer completions win, then larger rollout batches.
     """
     sizes = itertools.product(LENGTHS, TRAIN_BATCHES)
     for length, batch in sorted(sizes, key=lambda size: (-size[0] * size[1], -size[0])):
