@@ -15,13 +15,8 @@ from ..recipe import Recipe, get_recipe
 __all__ = ["ARCHITECTURES", "tiny_recipe"]
 
 ARCHITECTURES: Mapping[str, str] = types.MappingProxyType(
-    {
-        "qwen2.5-7b": "Qwen2",
-        "qwen2.5-14b": "Qwen2",
-        "qwen3-14b": "Qwen3",
-        "llama3.2-3b": "Llama",
-        "olmo2-7b": "Olmo2",
-    }
+    dict.fromkeys(("qwen2.5-7b", "qwen2.5-14b"), "Qwen2")
+    | {"qwen3-14b": "Qwen3", "llama3.2-3b": "Llama", "olmo2-7b": "Olmo2"}
 )
 """The architecture of each recipe's model, in the names of transformers' classes."""
 

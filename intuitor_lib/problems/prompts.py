@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "conversation",
-    "fit_prompts",
-    "prompt_token_ids",
-    "require_chat_template",
-    "to_dataset",
-]
+__all__ = ["conversation", "fit_prompts", "prompt_token_ids", "require_chat_template", "to_dataset"]
 
 
 def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:

@@ -22,12 +22,7 @@ from peft.utils.integrations import dequantize_bnb_weight
 
 from ..recipe import InputError, Recipe
 
-__all__ = [
-    "check_rollout",
-    "continuous_batching_settings",
-    "merged_weights",
-    "send_merged_weights",
-]
+__all__ = ["check_rollout", "continuous_batching_settings", "merged_weights", "send_merged_weights"]
 
 _PAGE = 256  # tokens of a block of keys and values, as in transformers
 _CPU_BLOCKS = 64

@@ -1,5 +1,8 @@
 from .evaluations import EvaluationRecord as EvaluationRecord
-from .places import data_folder as data_folder, project_root as project_root
-from .run_store import RunStore as RunStore
+from .run_store import (
+    RunStore as RunStore,
+    data_folder as data_folder,
+    project_root as project_root,
+)
 from .runs import Run as Run
 from .stored import DamagedError as DamagedError, environment as environment

@@ -34,8 +34,7 @@ from two_processes import compare_processes
 
 from intuitor_lib.policy.adapters import ignore_renames
 from intuitor_lib.policy.linear import speed_up_linears
-from intuitor_lib.policy.loading import Policy, load_policy
-from intuitor_lib.policy.precision import compute_dtype, product_seconds
+from intuitor_lib.policy.loading import Policy, compute_dtype, load_policy, product_seconds
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import conversation, prompt_token_ids, to_dataset
 from intuitor_lib.recipe.constants import InputError

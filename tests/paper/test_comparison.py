@@ -17,7 +17,7 @@ from intuitor_lib.paper.trials import Trial
 from intuitor_lib.paper.verdicts import claim, measured, not_tested
 from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.report.intervals import Estimate
-from intuitor_lib.store.places import project_root
+from intuitor_lib.store import project_root
 
 
 def trial(arm, label, right, *, seed=7, step=None, training=True):

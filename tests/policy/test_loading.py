@@ -15,8 +15,7 @@ from intuitor_lib.policy.adapters import (
     add_start_adapter,
     reference_policy,
 )
-from intuitor_lib.policy.loading import describe_policy, load_model, load_policy
-from intuitor_lib.policy.precision import compute_dtype
+from intuitor_lib.policy.loading import compute_dtype, describe_policy, load_model, load_policy
 from intuitor_lib.recipe.constants import InputError
 
 IDS = torch.tensor([[10, 20, 30, 40, 50]])
@@ -173,7 +172,7 @@ def test_a_model_without_adapters_has_no_reference_within(tiny_recipe):
 def test_auto_is_fp32_where_bf16_is_slow(monkeypatch):
     seconds = {torch.bfloat16: 1.0, torch.float32: 0.1}
     monkeypatch.setattr(
-        "intuitor_lib.policy.precision.product_seconds", lambda dtype, _: seconds[dtype]
+        "intuitor_lib.policy.loading.product_seconds", lambda dtype, _: seconds[dtype]
     )
     assert compute_dtype("auto", "cpu") == torch.float32
     seconds[torch.bfloat16] = 0.05

@@ -151,8 +151,6 @@ def _with_unique_ids(items: list[Item], name: str) -> list[Item]:
     return [dataclasses.replace(item, id=f"{name}/{i}") for i, item in enumerate(items)]
 
 
-# --- The list -------------------------------------------------------------------------------
-
 _MATH = SYSTEM_PROMPTS["math-3b"]
 _CODE = SYSTEM_PROMPTS["code"]
 

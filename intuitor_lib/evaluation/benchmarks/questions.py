@@ -63,9 +63,6 @@ def _text(row: Row, column: str) -> str:
     return value
 
 
-# --- Mathematics ----------------------------------------------------------------------------
-
-
 def gsm8k_item(row: Row) -> Item:
     """A GSM8K problem, unchanged; its reference answer follows `####`."""
     question = _text(row, "question")
@@ -101,8 +98,6 @@ def gsm_symbolic_item(row: Row) -> Item:
     """A word problem, unchanged."""
     return Item(row["id"], row["question"], row["question"], row["answer"])
 
-
-# --- Multiple choice ------------------------------------------------------------------------
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -140,9 +135,6 @@ def mmlu_pro_item(row: Row) -> Item:
     return Item(str(row.get("question_id", "")), question, prompt, reference)
 
 
-# --- Program output -------------------------------------------------------------------------
-
-
 def program_output_item(row: Row) -> Item:
     """CRUXEval-O as ZeroEval asks it: a JSON object with reasoning and answer."""
     code, given = _text(row, "code"), row["input"]
@@ -160,9 +152,6 @@ def program_output_item(row: Row) -> Item:
 def output_rows(n: int, seed: int) -> list[Row]:
     """`n` generated questions in CRUXEval's columns."""
     return [dataclasses.asdict(question) for question in output_questions(n, seed)]
-
-
-# --- Programs -------------------------------------------------------------------------------
 
 
 def _program(
@@ -222,9 +211,6 @@ def livecodebench_item(row: Row) -> Item:
     tests = {"file": row["file"], "offset": row["offset"]}
     reference = _program(tests, method and method.partition(".")[0])
     return Item(row["question_id"], question, f"{question}{start}\n\n{how}", reference)
-
-
-# --- Instructions ---------------------------------------------------------------------------
 
 
 def instruction_rows(n: int, seed: int) -> list[Row]:
