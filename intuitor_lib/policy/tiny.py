@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 
+from ..report import quiet_transformers
 from .embedded import embedded_model_folder
 
 __all__ = ["make_tiny_model"]
@@ -46,6 +47,7 @@ def make_tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(transformers, f"{architecture}ForCausalLM")(config)
-    model.to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_transformers():
+        model.to(dtype).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return Path(folder)
