@@ -158,10 +158,10 @@ def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
 
 
 def _question(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> str:
-    """SHA-256 over what an execution depends on: cells, parameters, the package's code."""
+    """SHA-256 over what an execution depends on: cells, parameters, the package's code and data."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    package = Path(__file__).parents[1]
-    code = [path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))]
+    files = sorted(Path(__file__).parents[1].rglob("*.*"))
+    code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml", ".txt")]
     sources = [[cell["cell_type"], cell["source"]] for cell in cells]
     text = json.dumps([sources, profile, dict(parameters), code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,6 +10,7 @@ import time
 import nbformat
 import pytest
 
+from intuitor_lib.cli import notebooks
 from intuitor_lib.cli.notebooks import execute, find_notebooks, reproduce
 from intuitor_lib.paper.comparison import load_records
 from intuitor_lib.policy.embedded import is_cached
@@ -186,6 +187,18 @@ def test_a_batch_goes_on_after_a_failure_and_a_rerun_does_what_is_missing(tmp_pa
     assert run(force=True) == [("bad", False, False), ("good", False, False)]
     counts = {name: len(log.read_text().splitlines()) for name, log in logs.items()}
     assert counts == {"bad": 4, "good": 3}
+
+
+def test_code_and_data_of_the_package_count_in_what_was_executed(tmp_path, monkeypatch):
+    package = tmp_path / "intuitor_lib"
+    (package / "cli").mkdir(parents=True)
+    path = write(tmp_path / "x.ipynb", "profile = 'cpu'")
+    monkeypatch.setattr(notebooks, "__file__", str(package / "cli" / "notebooks.py"))
+    asked = [notebooks._question(path, "smoke", {})]
+    for name in ("cli/code.py", "recipe.yaml", "items.txt"):
+        (package / name).write_text("1")
+        asked.append(notebooks._question(path, "smoke", {}))
+    assert len(set(asked)) == 4
 
 
 def test_several_at_a_time_share_the_cores(tmp_path, monkeypatch):

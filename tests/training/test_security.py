@@ -103,7 +103,7 @@ def test_nor_where_transformers_knows_the_architecture(
 def test_nothing_of_ours_unpickles():
     """The one unpickler there is reads text alone (`livecodebench`)."""
     forbidden = re.compile(r"torch\.load\(|pickle\.loads?\(|joblib|allow_pickle=True|yaml\.load\(")
-    for path in Path(intuitor_lib.__file__).parent.glob("*.py"):
+    for path in Path(intuitor_lib.__file__).parent.rglob("*.py"):
         found = forbidden.findall(path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {found}"
 
