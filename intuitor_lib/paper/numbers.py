@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 __all__ = [
-    "BENCHMARK_COLUMNS",
     "CHECKPOINTS",
     "CLAIMS",
     "FIGURES",
@@ -27,9 +26,6 @@ __all__ = [
     "get_table",
     "paper_ids",
 ]
-
-BENCHMARK_COLUMNS = ("GSM8K", "MATH500", "LCB", "CRUX", "MMLU-Pro", "AlpacaEval")
-"""Columns of Tables 1 and 3 to 6: the six benchmarks."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from unittest import mock
 
 import torch
 from scoring_memory import peak_resident
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from intuitor_lib.policy.embedded import embedded_model_folder
+from intuitor_lib.policy.tiny import make_tiny_model
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.recipe import Recipe, get_recipe
 from intuitor_lib.training import trainer, training
@@ -121,19 +120,9 @@ def train_and_measure(recipe: Recipe, runs: str) -> tuple[int, int]:
 def random_model(scratch: Path) -> str:
     """Return the folder of `RANDOM_MODEL`; create the model if it does not exist."""
     folder = scratch / "random-qwen2"
-    if folder.is_dir():
-        return str(folder)
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model_folder())
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        **RANDOM_CONFIG,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if not folder.is_dir():
+        settings = {**RANDOM_CONFIG, "bos_token_id": None, "dtype": torch.bfloat16}
+        make_tiny_model("Qwen2", folder, **settings)
     return str(folder)
 
 
