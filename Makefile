@@ -16,10 +16,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark survive constraints ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark gpu-check survive constraints ci clean distclean
 
 help: ## list the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PYTHON=$(PYTHON) makes the environment, PROFILE=$(PROFILE) is what reproduce runs,"
 	@echo "  ARGS= goes to pytest or to reproduce:  make test ARGS='-m \"not slow\"'"
@@ -118,6 +118,9 @@ export WRITE_CONSTRAINTS
 
 benchmark: $(INSTALLED) ## speed and memory beside stock TRL; 46 minutes, nothing else running
 	$(PY) tests/benchmarks/training_speed.py $(ARGS)
+
+gpu-check: $(INSTALLED) ## check this library on a GPU, in fifteen minutes; writes gpu_check.md
+	$(PY) tests/benchmarks/gpu_check.py $(ARGS)
 
 survive: $(INSTALLED) ## kill 25 trainings; each must end as if it had not been killed
 	$(PY) tests/survival.py kill $(ARGS)

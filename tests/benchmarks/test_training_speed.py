@@ -49,14 +49,14 @@ def test_the_file_is_a_list_with_machine_and_versions(tmp_path):
 
 def test_a_step_beside_stock_trl(small, monkeypatch):
     steps = []
-    original = training_speed._train_step
+    original = training_speed.train_step
 
     def train_step(recipe, **kwargs):
         step = original(recipe, **kwargs)
         steps.append((kwargs["stock"], recipe.per_device_train_batch_size, step))
         return step
 
-    monkeypatch.setattr(training_speed, "_train_step", train_step)
+    monkeypatch.setattr(training_speed, "train_step", train_step)
     ratio, *shares = measure_speed(["step-nf4"], say=lambda text: None)
     assert ratio.goal == ">= 2.0"
     # Both ways at every micro-batch, then once more at the fastest.
@@ -81,7 +81,7 @@ def test_a_step_beside_stock_trl(small, monkeypatch):
 
 
 def test_completions_all_reach_the_cap_where_growth_is_measured(small):
-    step = training_speed._train_step(
+    step = training_speed.train_step(
         training_speed._recipe("nf4", max_completion_length=8), stock=False, full_length=True
     )
     assert step.mean_length == 8

@@ -49,7 +49,7 @@ from intuitor_lib.training.rewards.answers import AccuracyReward
 from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
 from intuitor_lib.training.trainer import IntuitorTrainer
 
-__all__ = ["MEASURES", "Figure", "measure_speed", "write_figures"]
+__all__ = ["MEASURES", "Figure", "measure_speed", "now", "train_step", "write_figures"]
 
 _COMPLETIONS = 64
 _MICRO_BATCHES = (8, 16, 32)
@@ -151,10 +151,17 @@ class _Clock(transformers.TrainerCallback):
         self.seconds: list[float] = []
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._start = time.perf_counter()
+        self._start = now()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
+        self.seconds.append(now() - self._start)
+
+
+def now() -> float:
+    """Seconds of a clock, when the device has done what it was asked to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @dataclass
@@ -166,7 +173,7 @@ class _Step:
     mean_length: float
 
 
-def _train_step(
+def train_step(
     recipe: Recipe, *, stock: bool, reward: str = "self_certainty", full_length: bool = False
 ) -> _Step:
     """One update of a fresh policy. `full_length`: no token ends a completion."""
@@ -227,9 +234,9 @@ def _time_parts(trainer: Any) -> dict[str, float]:
             part = _PARTS[name]
             if part == "forward":
                 part = "forward of the update" if torch.is_grad_enabled() else "reference"
-            start = time.perf_counter()
+            start = now()
             result = method(*args, **kwargs)
-            seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - start
+            seconds[part] = seconds.get(part, 0.0) + now() - start
             return result
 
         return call
@@ -242,7 +249,7 @@ def _time_parts(trainer: Any) -> dict[str, float]:
 def _fastest_step(recipe: Recipe, *, stock: bool) -> tuple[int, _Step, str]:
     """One step at each micro-batch: the fastest size, its step, and the seconds of all."""
     steps = {
-        size: _train_step(_in_micro_batches(recipe, size), stock=stock) for size in _MICRO_BATCHES
+        size: train_step(_in_micro_batches(recipe, size), stock=stock) for size in _MICRO_BATCHES
     }
     tried = ", ".join(f"{size}: {step.seconds:.0f} s" for size, step in steps.items())
     best = min(steps, key=lambda size: steps[size].seconds)
@@ -270,7 +277,7 @@ def _step(quantization: str, label: str, goal: str) -> list[Figure]:
     for round_ in range(1, _ROUNDS):
         for stock in (True, False):
             chosen = _in_micro_batches(recipe, sizes[stock]).replace(seed=recipe.seed + round_)
-            steps[stock].append(_train_step(chosen, stock=stock))
+            steps[stock].append(train_step(chosen, stock=stock))
     total = {stock: sum(step.seconds for step in steps[stock]) for stock in steps}
     figures = [
         _figure(
@@ -303,7 +310,7 @@ def _reward_cost() -> list[Figure]:
     # The first of each warms up; then turns are taken.
     for round_ in range(3):
         for reward, times in seconds.items():
-            step = _train_step(_recipe("nf4"), stock=False, reward=reward)
+            step = train_step(_recipe("nf4"), stock=False, reward=reward)
             if round_:
                 times.append(step.seconds)
     ratio = sum(seconds["self_certainty"]) / sum(seconds["accuracy"])
@@ -333,9 +340,9 @@ def _rollouts() -> list[Figure]:
                 if name == "generate" and round_:
                     policy = load_policy(recipe)
                 torch.manual_seed(round_)
-                start = time.perf_counter()
+                start = now()
                 tokens = made(policy, prompts, recipe)
-                rates[name].append(tokens / (time.perf_counter() - start))
+                rates[name].append(tokens / (now() - start))
         ratio = statistics.mean(rates["ours"]) / statistics.mean(rates["generate"])
         detail = "; ".join(
             f"{name} {', '.join(f'{rate:.0f}' for rate in values)} tokens/s"
@@ -396,7 +403,7 @@ def _growth() -> list[Figure]:
     seconds = []
     for length in _LENGTHS:
         recipe = _recipe("nf4", max_completion_length=length)
-        seconds.append(_train_step(recipe, stock=False, full_length=True).seconds)
+        seconds.append(train_step(recipe, stock=False, full_length=True).seconds)
     exponent = float(np.polyfit(np.log(_LENGTHS), np.log(seconds), 1)[0])
     detail = ", ".join(f"{n} tokens {s:.0f} s" for n, s in zip(_LENGTHS, seconds, strict=True))
     return [_figure("exponent of step time over tokens, NF4", exponent, "<= 1.15", detail)]

@@ -1,9 +1,10 @@
-"""One update by one process against the same update by several: do they agree?
+"""One update by one process on the CPU against the same update by several, or on a GPU.
 
     compare_processes(recipe)
+    compare_devices(recipe)
 
-Each runs in processes of its own, on the CPU. Completions are sampled once and used by both, since
-sampling differs between processes; rewards, advantages and gradients are compared. The processes
+Each runs in processes of its own. Completions are sampled once and used by both, since sampling
+differs between processes and devices; rewards, advantages and gradients are compared. The processes
 execute this file.
 """
 
@@ -29,12 +30,12 @@ from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import fit_prompts, to_dataset
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipe import Recipe
-from intuitor_lib.store.processes import from_all, is_main, join, share_batch, wait
+from intuitor_lib.store.processes import from_all, is_main, share_batch, wait
 from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.factory import reward_functions
 from intuitor_lib.training.trainer import IntuitorTrainer
 
-__all__ = ["compare_processes"]
+__all__ = ["compare_devices", "compare_processes"]
 
 _PERTURBATION = 0.02  # standard deviation of the noise added to LoRA-B, which starts at 0
 
@@ -68,24 +69,45 @@ def compare_processes(*recipes: Recipe, processes: int = 2) -> list[dict[str, An
                 f"rewards={recipe.rewards!r}: random rewards differ by process; compare recipes "
                 "with self_certainty or accuracy"
             )
-    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    found = _compare(recipes, launcher, threads=max(1, _cores() // processes))
+    return [row | {"processes": processes} for row in found]
+
+
+def compare_devices(*recipes: Recipe) -> list[dict[str, Any]]:
+    """Compare one update on the CPU with the same update where this machine trains.
+
+    Rows and errors as those of `compare_processes`; `seconds_several` is that of the device.
+    """
+    return _compare(recipes, [], threads=_cores(), cpu=False)
+
+
+def _cores() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+def _compare(
+    recipes: Sequence[Recipe], launcher: Sequence[str], *, threads: int, cpu: bool = True
+) -> list[dict[str, Any]]:
+    """Start one process on the CPU, then the others; compare what they wrote."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = [recipe.to_dict() for recipe in recipes]
         (folder / "recipes.json").write_text(json.dumps(texts), encoding="utf-8")
-        _start([], folder, threads=cores)
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        _start(launcher, folder, threads=max(1, cores // processes))
-        return [_difference(folder / str(i), processes) for i in range(len(recipes))]
+        _start([], folder, "one", threads=_cores())
+        _start(launcher, folder, "other", threads=threads, cpu=cpu)
+        return [_difference(folder / str(i)) for i in range(len(recipes))]
 
 
-def _start(launcher: Sequence[str], folder: Path, *, threads: int) -> None:
+def _start(
+    launcher: Sequence[str], folder: Path, label: str, *, threads: int, cpu: bool = True
+) -> None:
+    only_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if cpu else {}
     done = subprocess.run(
-        [sys.executable, *launcher, __file__, str(folder)],
+        [sys.executable, *launcher, __file__, str(folder), label],
         env={
             **{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")},
-            "ACCELERATE_USE_CPU": "true",
-            "CUDA_VISIBLE_DEVICES": "",
+            **only_cpu,
             "OMP_NUM_THREADS": str(threads),
         },
         capture_output=True,
@@ -96,12 +118,12 @@ def _start(launcher: Sequence[str], folder: Path, *, threads: int) -> None:
         raise RuntimeError(f"a process of the comparison failed: {done.stderr.strip()[-4000:]}")
 
 
-def _difference(folder: Path, processes: int) -> dict[str, Any]:
-    one, several = (json.loads((folder / f"{n}.json").read_text()) for n in (1, processes))
+def _difference(folder: Path) -> dict[str, Any]:
+    one, several = (json.loads((folder / f"{n}.json").read_text()) for n in ("one", "other"))
     first, second = (_by_content(made["rows"]) for made in (one, several))
     if first.keys() != second.keys() or len(one["rows"]) != len(several["rows"]):
         raise RuntimeError("the processes did not score the completions they were given")
-    gradients = [load_file(folder / f"{n}.safetensors") for n in (1, processes)]
+    gradients = [load_file(folder / f"{n}.safetensors") for n in ("one", "other")]
     flat = [torch.cat([g[k].double().flatten() for k in sorted(g)]) for g in gradients]
 
     def largest(key: str) -> float:
@@ -111,7 +133,6 @@ def _difference(folder: Path, processes: int) -> dict[str, Any]:
 
     return {
         "recipe": one["recipe"],
-        "processes": processes,
         "completions": len(one["rows"]),
         "parameters": flat[0].numel(),
         "rewards": largest("rewards"),
@@ -127,13 +148,12 @@ def _by_content(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
     return {(tuple(row["prompt_ids"]), tuple(row["completion_ids"])): row for row in rows}
 
 
-def _compute(folder: Path) -> None:
+def _compute(folder: Path, label: str) -> None:
     """One update of every recipe, by all processes started together."""
-    processes = join().num_processes
     for index, values in enumerate(json.loads((folder / "recipes.json").read_text())):
         place = folder / str(index)
         place.mkdir(exist_ok=True)
-        _update(Recipe.from_dict(values), place, processes)
+        _update(Recipe.from_dict(values), place, label)
         wait()
 
 
@@ -198,10 +218,12 @@ class _Gradients(transformers.TrainerCallback):
         self.seconds = time.perf_counter() - self.started
         if is_main():
             trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-            save_file({n: g.contiguous() for n, g in trained.items() if g is not None}, self.file)
+            save_file(
+                {n: g.cpu().contiguous() for n, g in trained.items() if g is not None}, self.file
+            )
 
 
-def _update(recipe: Recipe, folder: Path, processes: int) -> None:
+def _update(recipe: Recipe, folder: Path, label: str) -> None:
     """Train one update; write its rewards, advantages and gradients."""
     # Completions from a file have no logits they were drawn from.
     recipe = recipe.replace(max_steps=1, max_grad_norm=1e9, certainty_from="forward")
@@ -212,7 +234,7 @@ def _update(recipe: Recipe, folder: Path, processes: int) -> None:
     args = grpo_config(recipe, folder / "trainer", policy.model.device)
     args.reward_weights = weights
     args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
-    gradients = _Gradients(folder / f"{processes}.safetensors")
+    gradients = _Gradients(folder / f"{label}.safetensors")
     with ignore_renames():
         trainer = _GivenRollouts(
             policy.model,
@@ -231,7 +253,7 @@ def _update(recipe: Recipe, folder: Path, processes: int) -> None:
     if is_main():
         seconds = gradients.seconds - trainer.sampling_seconds
         made = {"recipe": recipe.name, "seconds": seconds, "rows": trainer.rows}
-        (folder / f"{processes}.json").write_text(json.dumps(made))
+        (folder / f"{label}.json").write_text(json.dumps(made))
 
 
 def _perturb(model: Any, seed: int) -> None:
@@ -243,4 +265,4 @@ def _perturb(model: Any, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    _compute(Path(sys.argv[1]))
+    _compute(Path(sys.argv[1]), sys.argv[2])

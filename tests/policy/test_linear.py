@@ -11,7 +11,7 @@ from policies import linears, move_adapter
 
 from intuitor_lib.policy import linear
 from intuitor_lib.policy.adapters import START_ADAPTER, add_start_adapter, reference_policy
-from intuitor_lib.policy.linear import merged_adapters, speed_up_linears
+from intuitor_lib.policy.linear import merged_adapters, speed_up_linears, unpacked_linears
 from intuitor_lib.policy.loading import load_policy
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -383,3 +383,68 @@ def test_4bit_layers_without_an_adapter_are_sped_up_too(tiny_recipe):
     speed_up_linears(policy)
     assert all(hasattr(layer, "_unpacked") for layer in linears(policy))
     torch.testing.assert_close(policy(ids).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+# While sampling on a GPU
+
+
+@pytest.fixture
+def roomy(monkeypatch):
+    """The CPU in a GPU's place, with memory to spare."""
+    free = types.SimpleNamespace(bytes=2**20)
+    monkeypatch.setattr(linear, "_free_gpu_bytes", lambda device: free.bytes)
+    return free
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "autocast"])
+@pytest.mark.parametrize("change", [None, two_at_once, lambda model: model.merge_adapter()])
+@pytest.mark.filterwarnings("ignore:(Merge|Unmerge) lora")
+def test_unpacked_layers_compute_the_same_and_are_as_before(roomy, autocast, change):
+    model, x = make(), torch.randn(4, 3, 64, generator=torch.Generator().manual_seed(2))
+    if change is not None:
+        change(model)
+    held = [dict(vars(module)) for module in model.modules()]
+    tolerance = {"atol": 0.05, "rtol": 0.02} if autocast else TOLERANCE
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = model(x)
+        with unpacked_linears(model, reserve=0) as unpacked:
+            assert unpacked
+            torch.testing.assert_close(model(x), expected, **tolerance)
+            with model.disable_adapter():
+                without = model(x)
+        with model.disable_adapter():
+            torch.testing.assert_close(without, model(x), **tolerance)
+    assert [dict(vars(module)).keys() for module in model.modules()] == [h.keys() for h in held]
+
+
+def test_weights_are_unpacked_once_and_only_where_they_fit(roomy, monkeypatch):
+    model, calls, x = make(), [], torch.ones(2, 64)
+    original = bnb.functional.dequantize_4bit
+    monkeypatch.setattr(
+        bnb.functional, "dequantize_4bit", lambda *a, **k: calls.append(1) or original(*a, **k)
+    )
+    needed = 4 * 64 * 32
+    for reserve, fits in ((2**20 - needed, True), (2**20 - needed + 1, False)):
+        with torch.no_grad(), unpacked_linears(model, reserve=reserve) as unpacked:
+            assert unpacked is fits
+            assert ("_unpacked" in vars(linears(model)[0])) is fits
+            model(x)
+            model(x)
+    assert len(calls) == 1
+
+
+def test_without_4_bits_nothing_is_unpacked(roomy):
+    with unpacked_linears(make(packed=False), reserve=0) as unpacked:
+        assert not unpacked
+
+
+def test_on_a_cpu_nothing_is_unpacked():
+    with unpacked_linears(make(), reserve=0) as unpacked:
+        assert not unpacked
+
+
+def test_an_interrupt_leaves_the_layers_as_they_were(roomy):
+    model = make()
+    with pytest.raises(KeyboardInterrupt), unpacked_linears(model, reserve=0):
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in model.modules())

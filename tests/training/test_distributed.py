@@ -100,11 +100,11 @@ def test_two_processes_make_the_update_of_one(tiny_recipe, monkeypatch):
     """12 completions in groups of 4: a process has 6, so it shares a group with the other."""
     start = two_processes._start
 
-    def start_unless_here(launcher, folder, *, threads):
+    def start_unless_here(launcher, folder, label, *, threads, cpu=True):
         if launcher or torch.cuda.is_available():
-            start(launcher, folder, threads=threads)
+            start(launcher, folder, label, threads=threads, cpu=cpu)
         else:
-            two_processes._compute(folder)  # the one process; saves its start
+            two_processes._compute(folder, label)  # the one process; saves its start
 
     monkeypatch.setattr(two_processes, "_start", start_unless_here)
     recipe = tiny_recipe.replace(
