@@ -1,14 +1,15 @@
-"""Linear layers on a CPU: 4-bit weights unpacked once, LoRA in fewer passes over memory.
+"""Faster linear layers: 4-bit weights unpacked once, LoRA in fewer operations.
 
 bitsandbytes unpacks a 4-bit weight for every product, and PEFT adds LoRA in separate operations,
 each a pass over the layer's output. On a CPU that is a large part of the time, and memory is
-plentiful. Results are the same up to the order of sums. A model on a GPU keeps the libraries' own
-kernels.
+plentiful (`speed_up_linears`). On a GPU it is most of the time of sampling, whose products are
+small (`unpacked_linears`); an update keeps the libraries' own kernels. Results are the same up to
+the order of sums.
 """
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bitsandbytes
@@ -19,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["UNPACKED_SHARE", "merged_adapters", "speed_up_linears"]
+__all__ = ["UNPACKED_SHARE", "merged_adapters", "speed_up_linears", "unpacked_linears"]
 
 UNPACKED_SHARE = 0.25
 """Unpacked weights may take this share of the memory that is free."""
@@ -38,11 +39,7 @@ def speed_up_linears(model: nn.Module) -> None:
         for layer in model.modules()
         if isinstance(layer, bitsandbytes.nn.Linear4bit) and not _is_unpacked(layer)
     ]
-    needed = sum(
-        layer.in_features * layer.out_features * layer.weight.quant_state.dtype.itemsize
-        for layer in packed
-    )
-    if needed <= UNPACKED_SHARE * psutil.virtual_memory().available:
+    if _unpacked_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
         for layer in packed:
             # In a tuple, so that nn.Module does not register the weight once more.
             layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)
@@ -79,6 +76,61 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in merged:
             del layer._merged
+
+
+@contextlib.contextmanager
+def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
+    """Keep the 4-bit weights of a model on a GPU unpacked during the block, if there is room.
+
+    Adapters are cast once, to autocast's dtype. The weights must not change meanwhile.
+
+    Args:
+        model: the model; nothing is done on a CPU, or where no layer has 4 bits.
+        reserve: bytes of the GPU's free memory that must stay free.
+
+    Yields:
+        Whether the weights are unpacked.
+    """
+    packed = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    room = _free_gpu_bytes(next(model.parameters()).device) - reserve
+    if not packed or _unpacked_bytes(packed) > room:
+        yield False
+        return
+    changed: list[Any] = []
+    try:
+        for layer in packed:
+            layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)
+            layer.forward = types.MethodType(_unpacked_forward, layer)
+            changed.append(layer)
+        for layer in model.modules():
+            adapter = _vanilla_adapter(layer) if isinstance(layer, LoraLayer) else None
+            if adapter is not None and _is_linear(layer):
+                down, up, scaling = adapter
+                if torch.is_autocast_enabled(down.device.type):
+                    low = torch.get_autocast_dtype(down.device.type)
+                    down, up = down.to(low), up.to(low)
+                layer._cast_adapter = (down.detach(), up.detach(), scaling)
+                layer.forward = types.MethodType(_cast_lora_forward, layer)
+                changed.append(layer)
+        yield True
+    finally:
+        for layer in changed:
+            for name in ("forward", "_unpacked", "_packed", "_cast_adapter"):
+                vars(layer).pop(name, None)
+
+
+def _free_gpu_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return -1
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def _unpacked_bytes(layers: Iterable[Any]) -> int:
+    return sum(
+        layer.in_features * layer.out_features * layer.weight.quant_state.dtype.itemsize
+        for layer in layers
+    )
 
 
 def _is_linear(layer: LoraLayer) -> bool:
@@ -142,6 +194,18 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         ):
             return _LoraProduct.apply(x, weight, base.bias, *adapter)
     return self._plain_forward(x, *args, **kwargs)
+
+
+def _cast_lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if args or kwargs or self.disable_adapters:
+        return type(self).forward(self, x, *args, **kwargs)  # type: ignore[no-any-return]
+    down, up, scaling = self._cast_adapter
+    out = self.base_layer(x)
+    rows = x.reshape(-1, x.shape[-1]).to(down.dtype)
+    added = torch.addmm(
+        out.reshape(-1, out.shape[-1]).to(down.dtype), rows @ down.T, up.T, alpha=scaling
+    )
+    return added.view(out.shape).to(out.dtype)
 
 
 class _LoraProduct(torch.autograd.Function):

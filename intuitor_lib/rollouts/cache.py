@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["GrowingLayer", "room_for"]
+__all__ = ["GrowingLayer", "cache_bytes", "room_for"]
 
 
 class GrowingLayer(DynamicLayer):
@@ -46,3 +46,15 @@ def _with_room(held: Tensor, like: Tensor, capacity: int) -> Tensor:
     room = like.new_empty(*like.shape[:-2], capacity, like.shape[-1])
     room[..., : held.shape[-2], :] = held
     return room
+
+
+def cache_bytes(backbone: Any, rows: int, tokens: int) -> int:
+    """Most memory of a cache of `rows` sequences of `tokens` tokens, while it grows."""
+    config = backbone.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    held = 2 * width * (getattr(config, "num_key_value_heads", None) or heads)
+    room = room_for(tokens, tokens + 1)
+    itemsize = backbone.get_input_embeddings().weight.element_size()
+    # While one layer grows, it is held twice.
+    return rows * room * held * itemsize * (config.num_hidden_layers + 1)

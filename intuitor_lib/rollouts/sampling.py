@@ -15,12 +15,13 @@ from transformers.cache_utils import DynamicCache
 from ..certainty.completions import end_tokens, scoring
 from ..certainty.forward import distinct_prompts, keeps_all_positions, padded
 from ..certainty.head import backbone_and_head, head_fault, head_logits, head_settings
-from ..policy.linear import merged_adapters
-from .cache import GrowingLayer
+from ..policy.linear import merged_adapters, unpacked_linears
+from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
 
 __all__ = ["Completion", "reason_against", "sample_completions"]
 
+_LOGITS_BYTES = 24  # of memory for each logit of a step: in fp32, copied, and sorted for top-p
 _COMPACT = 7 / 8  # ended rows are dropped when at most this share of the batch is unfinished
 
 
@@ -95,7 +96,10 @@ def sample_completions(
         hidden = hidden.to(head.weight.device, head.weight.dtype)
         return head_logits(hidden, head.weight, head.bias, logit_scale, softcap)
 
-    with scoring(model), merged_adapters(model):
+    rows = min(size, len(prompt_ids))
+    longest = max(map(len, prompt_ids), default=0) + max_new_tokens
+    reserve = cache_bytes(backbone, rows, longest) + _LOGITS_BYTES * rows * head.weight.shape[0]
+    with scoring(model), merged_adapters(model), unpacked_linears(model, reserve=reserve):
         for batch in (order[i : i + size] for i in range(0, len(order), size)):
             rollout = _Batch(backbone, [prompt_ids[i] for i in batch], max_new_tokens, pad_token_id)
             hidden = rollout.prefill()
