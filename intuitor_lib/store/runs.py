@@ -19,6 +19,7 @@ from .checkpoints import RECORDS, checkpoint_faults
 from .files import (
     SUMS,
     append_rows,
+    apply_umask,
     faults,
     files,
     read_json,
@@ -78,8 +79,7 @@ class Run(Stored):
             return None
 
     def _is_held(self) -> bool:
-        holder = owner(self.path)
-        return holder is not None and holder.alive
+        return owner(self.path) is not None
 
     @property
     def has_checksums(self) -> bool:
@@ -188,6 +188,7 @@ class Run(Stored):
             filled = Path(scratch) / "filled"
             filled.mkdir()
             save(filled)
+            apply_umask(filled)
             shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / name).parent.mkdir(exist_ok=True)
             filled.rename(self.path / name)
