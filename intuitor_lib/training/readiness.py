@@ -117,7 +117,7 @@ def preflight(
 
 def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
     values = recipe.to_dict()
-    settings = {name: values[name] for name in _SETTINGS.split()}
+    settings = {name: values[name] for name in _SETTINGS.split()} | recipe.local_weights()
     revision = getattr(policy.model.config, "_commit_hash", None)
     text = json.dumps([settings, problems.fingerprint, revision], sort_keys=True)
     name = recipe.model.rpartition("/")[2].rpartition(":")[2]
