@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...problems.tables import TABLE_SUFFIXES, DataError, Fault, read_hub, read_table
+from ...problems.tables import (
+    TABLE_SUFFIXES,
+    DataError,
+    Fault,
+    list_faults,
+    read_hub,
+    read_table,
+)
 from ...recipe import InputError
 
 __all__ = ["Embedded", "HubFiles", "HubTable", "Row", "Source", "benchmarks_folder"]
@@ -65,7 +72,7 @@ class HubTable:
             )
         faults = [f"{table.unit} {i}: {row}" for i, row in table.records if isinstance(row, Fault)]
         if faults:
-            raise DataError(f"{local or self.repo}: {'; '.join(faults[:20])}")
+            raise DataError(f"{local or self.repo}: {len(faults)} faults{list_faults(faults)}")
         for number, row in table.records:
             yield f"{local or self.repo}, {table.unit} {number}", dict(row)  # type: ignore[arg-type]
 
