@@ -1,5 +1,6 @@
 """The console script: exit status, last line, messages."""
 
+import io
 import json
 import os
 import subprocess
@@ -125,6 +126,37 @@ def test_recipes_prints_sources(capsys):
     assert main(["recipes", "intuitor", "--profile", "paper"]) == 0
     out = capsys.readouterr().out
     assert "num_generations: 7  # default: paper Table 7: group size G" in out
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report"],
+        ["report", "--markdown"],
+        ["recipes"],
+        ["recipes", "quickstart"],
+        ["runs"],
+        ["benchmarks"],
+        ["evaluations"],
+        ["results", "check"],
+        ["train", "\N{GREEK SMALL LETTER BETA}"],
+        ["reproduce", "\N{RIGHTWARDS ARROW}"],
+    ],
+)
+def test_a_console_without_unicode_shows_replacements(arguments, encoding, monkeypatch, tmp_path):
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    status = main(arguments)
+    shown = ""
+    for stream in streams.values():
+        stream.flush()
+        shown += stream.buffer.getvalue().decode(encoding)
+    assert status in (0, 1, 2)
+    assert shown
+    assert "?" in shown or arguments[0] not in ("report", "reproduce")
 
 
 def test_evaluate_then_compare(recipe_file, tiny_model, tmp_path, capsys):

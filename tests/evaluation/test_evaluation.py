@@ -52,6 +52,7 @@ def test_data_that_cannot_be_graded_is_told_first(policy, tmp_path, capsys, monk
     ]
     (tmp_path / "gsm8k_test.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = {"benchmarks": tmp_path, "runs": tmp_path / "runs", "max_new_tokens": 2}
+    settings["system_prompt"] = None
     policy.tokenizer.chat_template = "{{ strftime_now('%S') }}" + policy.tokenizer.chat_template
     record = evaluate(policy, "gsm8k", **settings)
     told = capsys.readouterr().err
