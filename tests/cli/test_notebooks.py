@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 import nbformat
 import pytest
 
+import intuitor_lib
 from intuitor_lib.cli import notebooks
 from intuitor_lib.cli.notebooks import execute, find_notebooks, reproduce
 from intuitor_lib.cli.script import main
@@ -120,6 +121,24 @@ def test_quickstart_trains_under_smoke_and_finds_its_run_again(tmp_path):
     assert again.error == ""
     assert (run.path / "status.json").stat().st_mtime_ns == stamp
     assert load_record("00_quickstart", "smoke", tmp_path)["values"] == values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{}, {"use_lora": False, "quantization": "none"}])
+def test_quickstart_measures_policies_with_and_without_adapters(
+    tiny_recipe, tmp_path, monkeypatch, way
+):
+    """`paper` trains all weights. A tiny model stands in for the profile's."""
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
+    recipe = tiny_recipe.replace(eval_problems=6, **way)
+    monkeypatch.setattr(intuitor_lib, "get_recipe", lambda *_, **__: recipe)
+    (path,) = find_notebooks(["00"])
+    values = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source.replace("%matplotlib inline", ""), values)
+    assert values["values"]["after"]["sampled"]["kl"]["value"] >= 0
+    assert values["run"].finished
 
 
 def test_a_failing_cell_is_named_with_its_cause(tmp_path):

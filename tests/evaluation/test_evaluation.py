@@ -64,6 +64,16 @@ def test_data_that_cannot_be_graded_is_told_first(policy, tmp_path, capsys, monk
         evaluate(policy, "gsm8k", seed=1, **settings)
 
 
+def test_a_policy_without_adapters_is_compared_with_its_start(tiny_recipe):
+    recipe = tiny_recipe.replace(use_lora=False, quantization="none")
+    policy = load_policy(recipe)
+    how = {"temperature": 1.0, "kl": True}
+    assert [row["kl"] for row in measure(policy, PROBLEMS, recipe, **how)] == [0, 0, 0]
+    with torch.no_grad():
+        policy.model.lm_head.weight.mul_(0.5)
+    assert all(row["kl"] > 0.001 for row in measure(policy, PROBLEMS, recipe, **how))
+
+
 def test_greedy_is_the_likeliest_token_after_token(policy, prompt_ids):
     completions = generate(policy, prompt_ids, max_new_tokens=6, temperature=0, batch_size=2)
     policy.model.eval()
