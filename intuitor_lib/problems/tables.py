@@ -269,7 +269,7 @@ def read_hub(
         ) from error
     rows = table.select_columns(_wanted(table.column_names, columns))
     schema = rows.features.arrow_schema
-    records = [(n, _shortened(row, schema)) for n, row in enumerate(rows, 1)]
+    records: list[tuple[int, Any]] = [(n, _shortened(row, schema)) for n, row in enumerate(rows, 1)]
     return RawTable(list(table.column_names), records, "row")
 
 
