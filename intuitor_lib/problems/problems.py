@@ -15,8 +15,9 @@ import numbers
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -279,19 +280,30 @@ def _problems_of(
             faults.append(f"{table.columns.count(column)} columns {column!r}: rename all but one")
         elif not any(_has(row, column) for row in (table.columns, *rows)):
             names = ", ".join(map(shown, table.columns))
+            if len(table.columns) == 1 and set(";\t|") & set(table.columns[0]):
+                names += " (save the file with commas between its cells)"
             faults.append(f"no column {column!r}, only {names}: set {key} to one of them{remedy}")
     made = [
         (n, row if isinstance(row, Fault) else _problem_of(row, recipe, source, f"{stem}:{n}"))
         for n, row in table.records
         if isinstance(row, Fault) or not faults
     ]
-    problems = [row for _, row in made if isinstance(row, Problem)]
+    problems = _with_unique_ids([(n, row) for n, row in made if isinstance(row, Problem)])
     bad = [f"{table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
     if faults or (bad and not (drop_faults and problems)):
         if bad:
             faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
         raise DataError(f"{source}: {'; '.join(faults)}{list_faults(bad)}")
     return problems, len(bad)
+
+
+def _with_unique_ids(numbered: list[tuple[int, Problem]]) -> list[Problem]:
+    """The problems; an id that several have gets the number of its row, since results go by id."""
+    count = Counter(problem.id for _, problem in numbered)
+    return [
+        problem if count[problem.id] == 1 else replace(problem, id=f"{problem.id}:{n}")
+        for n, problem in numbered
+    ]
 
 
 def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:

@@ -26,6 +26,7 @@ __all__ = [
     "read_hub",
     "read_table",
     "shown",
+    "sound_rows",
 ]
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -68,14 +69,26 @@ def list_faults(faults: Sequence[str]) -> str:
     return "".join(f"\n  {line}" for line in [*faults[:FAULTS_SHOWN], *rest])
 
 
+def sound_rows(table: RawTable, name: str) -> list[tuple[int, dict[str, Any]]]:
+    """The rows with their numbers.
+
+    Raises:
+        DataError: some have faults; lists them under the name.
+    """
+    bad = [f"{table.unit} {n}: {row}" for n, row in table.records if isinstance(row, Fault)]
+    if bad:
+        raise DataError(f"{name}: {len(bad)} faults{list_faults(bad)}")
+    return [(n, dict(row)) for n, row in table.records if not isinstance(row, Fault)]
+
+
 def read_table(path: Path, columns: Sequence[str] = ()) -> RawTable:
     """The rows of a file.
 
     Args:
         path: a file whose name ends in one of `TABLE_SUFFIXES`.
-        columns: if given, a parquet file is read only for them, and a JSON object without the
-            first of them is no row but may hold the list of rows. A name with dots is that of a
-            field: "reward_model.ground_truth".
+        columns: if given, a parquet file is read only for them, and a JSON object that has the
+            first of them is a row, whatever lists it holds. A name with dots is that of a field:
+            "reward_model.ground_truth".
 
     Raises:
         DataError: the file cannot be opened, has another suffix, or is not what its suffix says.
@@ -132,17 +145,19 @@ def _rows_of(values: list[Any], name: str, columns: Sequence[str]) -> list[Any]:
     value = values[0]
     if isinstance(value, list):
         return value
-    held = [v for v in value.values() if isinstance(v, list | dict)] if columns else []
-    if not held or columns[0].partition(".")[0] in value:
+    held = [v for v in value.values() if isinstance(v, list | dict)]
+    if not held or (columns and columns[0].partition(".")[0] in value):
         return values
     lists = [v for v in held if isinstance(v, list) and any(isinstance(row, dict) for row in v)]
-    if len(lists) != 1:
+    if len(lists) == 1:
+        return lists[0]
+    if columns:
         keys = ", ".join(map(shown, value))
         raise DataError(
             f"{name} is one object with the keys {keys}, not a list of rows: give an array of "
             "objects, or one object a line"
         )
-    return lists[0]
+    return values
 
 
 def _parse_json(text: bytes, *, several: bool = False) -> Any:

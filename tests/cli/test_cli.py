@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -284,6 +286,9 @@ def test_runs_are_deleted_only_after_a_question(store, capsys, monkeypatch):
     assert folder.is_dir()
     with hold(folder, "training it"):
         assert main(["runs", "delete", folder.name, "--yes", *runs]) == 2
+    # The number of a process that died holding it is this one's now.
+    note = {"pid": os.getpid(), "host": platform.node(), "since": "2026-01-01", "beat": time.time()}
+    (folder / ".owner.json").write_text(json.dumps(note))
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert main(["runs", "delete", folder.name, *runs]) == 0
     assert not folder.exists()

@@ -358,7 +358,8 @@ def test_bad_lines_are_reported_beside_a_missing_column(tmp_path):
         (b"q,a\nx,1\n\xff,2\n", "line 3: invalid UTF-8"),
         (b"q,a\nx,1,2\n", "line 2: 3 cells under 2 columns"),
         (b'q,a\n"two\nlines",1\n,2\n', "line 4: 'q' is empty"),
-        (b"q;a\nx;1\n", "no column 'q', only q;a"),
+        (b"q;a\nx;1\n", "no column 'q', only q;a (save the file with commas between its cells)"),
+        (b"q\ta\nx\t1\n", "only 'q\\ta' (save the file with commas"),
         (b"q,a\n", "holds no problems"),
     ],
 )
@@ -690,6 +691,14 @@ def test_numbers_of_parquet_files_become_the_digits_that_were_written(tmp_path):
 def test_ids_come_from_the_row_or_its_line(tmp_path, row, expected):
     path = write_lines(tmp_path / "rows.jsonl", {"q": "x", "a": "1"}, {"q": "y"} | row)
     assert [p.id for p in load_problems(from_file(path)).train] == ["rows:1", expected]
+
+
+def test_an_id_of_several_rows_is_made_one_of_each(tmp_path):
+    """A column `id` may hold the kind of the problem; results are grouped by id."""
+    rows = [{"q": text, "id": id} for text, id in (("x", "sum"), ("y", "sum"), ("z", "other"))]
+    path = write_lines(tmp_path / "rows.jsonl", *rows)
+    problems = load_problems(from_file(path, answer_column=None)).train
+    assert [p.id for p in problems] == ["sum:1", "sum:2", "other"]
 
 
 def test_missing_and_unsupported_files_are_named(tmp_path):
