@@ -92,7 +92,7 @@ class Sites:
 
         def replacing(source, target):
             path, written = Path(target), Path(source)
-            if not written.name.startswith(f".{path.name}."):
+            if not written.parent.name.startswith(f".{path.name}."):
                 return  # not by `write_text`
             place = "checkpoint " if path.parent.name.startswith("checkpoint-") else ""
             if self.due(f"write {place}{path.name}"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.benchmarks.sources import FOLDER_VARIABLE
 from ..recipe import PROFILES, InputError, Recipe, RecipeError, get_recipe
+from ..recipe.files import read_text
 from ..store.files import write_text
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def read_recipe(options: argparse.Namespace) -> Recipe:
     if path.suffix not in (".json", ".yaml", ".yml"):
         return get_recipe(options.recipe, options.profile, **changes)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise RecipeError(f"recipe file {str(path)!r} cannot be read: {error}") from error
     recipe = Recipe.from_json(text) if path.suffix == ".json" else Recipe.from_yaml(text)

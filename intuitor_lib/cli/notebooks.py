@@ -14,11 +14,13 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..recipe import InputError
+from ..recipe.files import read_text
 from ..report.progress import VARIABLE, watch
 from ..store import RunStore, project_root
 from ..store.files import redact, write_text
@@ -69,15 +71,55 @@ def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
     return found
 
 
+def read_notebook(path: Path) -> Any:
+    """A notebook in Python, with the kernel `python3` whatever its own metadata say.
+
+    Raises:
+        InputError: it is no notebook of nbformat 4, or in another language.
+    """
+    import nbformat
+    from nbformat.validator import normalize
+
+    try:
+        notebook = nbformat.reads(read_text(path), nbformat.NO_CONVERT)
+        version = notebook["nbformat"]
+        if version == 4:
+            _, notebook = normalize(notebook)  # some tools leave the cells' ids out
+            nbformat.validate(notebook)
+    except InputError:
+        raise
+    except Exception as error:  # nbformat raises errors of unrelated classes
+        reason = f"{type(error).__name__}, {str(error).partition(chr(10))[0][:100]}"
+        raise InputError(f"{path} is no notebook: {reason}") from error
+    if version != 4:
+        raise InputError(
+            f"{path} is a notebook of nbformat {version}: convert it with `jupyter nbconvert "
+            "--to notebook --inplace`"
+        )
+    about = notebook.metadata
+    language = about.get("kernelspec", {}).get("language") or about.get("language_info", {}).get(
+        "name", "python"
+    )
+    if not language.lower().startswith(("python", "ipython")):
+        raise InputError(f"{path} is written in {language}: only notebooks in Python are executed")
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = nbformat.from_dict(spec)
+    return notebook
+
+
 def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
     """Refuse parameters the notebook's cell tagged `parameters` does not set.
 
     Raises:
-        InputError: with the unknown names and the known ones.
+        InputError: with the unknown names and the known ones; as `read_notebook`.
     """
+    import nbformat
     import papermill
 
-    known = papermill.inspect_notebook(str(notebook))
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / notebook.name
+        nbformat.write(read_notebook(notebook), path)
+        known = papermill.inspect_notebook(path)
     unknown = [name for name in parameters if name not in known]
     if unknown:
         raise InputError(
@@ -121,9 +163,14 @@ def reproduce(
         _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)),
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
     ):
-        started = [pool.submit(one, notebook, show=False) for notebook in notebooks]
+        started = {pool.submit(one, notebook, show=False): notebook for notebook in notebooks}
         for done in as_completed(started):
-            yield done.result()
+            try:
+                yield done.result()
+            except BrokenProcessPool as error:
+                notebook, name = started[done], started[done].stem
+                text = f"{name} failed: a process that executes notebooks was killed ({error})"
+                yield Execution(name, profile, _target(notebook, profile, runs), None, 0.0, text)
 
 
 def _reproduce_one(
@@ -159,7 +206,7 @@ def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
 
 def _question(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> str:
     """SHA-256 over what an execution depends on: cells, parameters, the package's code and data."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = read_notebook(notebook).cells
     files = sorted(Path(__file__).parents[1].rglob("*.*"))
     code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml", ".txt")]
     sources = [[cell["cell_type"], cell["source"]] for cell in cells]
@@ -193,11 +240,13 @@ def execute(
     """
     import papermill
     import zmq
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     encryption = "auto" if zmq.has("curve") else "disabled"  # a kernel without it warns
     values = {"profile": profile, **(parameters or {})}
     check_parameters(notebook, values)
+    source = read_notebook(notebook)
     store = RunStore(runs).root.resolve()
     target = _target(notebook, profile, runs)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +265,7 @@ def execute(
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
-                str(notebook),
+                source,
                 str(target),
                 parameters=values,
                 kernel_name="python3",
@@ -224,17 +273,39 @@ def execute(
                 progress_bar=False,
                 config=Config(KernelManager={"transport_encryption": encryption}),
             )
+            error = _unfinished(target)
         except papermill.PapermillExecutionError as failure:
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failure.traceback or []))
             error = (
                 f"cell [{failure.exec_count}] of {notebook.stem} failed: "
                 f"{failure.ename}: {failure.evalue}\n{trace}"
             )
+        except Exception as failure:  # of papermill, nbclient, jupyter_client and zmq
+            error = f"{notebook.stem} failed: {type(failure).__name__}: {failure}"
+            if isinstance(failure, DeadKernelError):
+                error = _unfinished(target, "died with its kernel (out of memory?)") or error
+    html = None
     if target.is_file():
         write_text(target, redact(target.read_text(encoding="utf-8")))
-    html = _render(target)
+        html = _render(target)
     seconds = time.monotonic() - started
     return Execution(notebook.stem, profile, target, html, seconds, redact(error).rstrip())
+
+
+def _unfinished(executed: Path, how: str = "") -> str:
+    """Which cell ended an executed notebook, and how; empty if all its cells ran to their end."""
+    cells = [
+        cell.metadata.get("papermill", {})
+        for cell in read_notebook(executed).cells
+        if cell.cell_type == "code"
+        and cell.source.strip()
+        and "skip-execution" not in cell.metadata.get("tags", [])
+    ]
+    ran = sum(cell.get("start_time") is not None for cell in cells)
+    if not how and ran == len(cells) and all(cell["status"] == "completed" for cell in cells):
+        return ""
+    how = how or "ended the notebook"
+    return f"cell [{ran}] of {executed.stem} {how}; cells not run: {len(cells) - ran}"
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ def _show(store: RunStore, options: argparse.Namespace) -> int:
         for key in ("state", "steps", "max_steps", "seconds", "changed", "path"):
             print(f"  {key}: {row[key]}")
         holder = owner(stored.path)
-        if holder is not None and holder.alive:
+        if holder is not None:
             print(f"  trained by: {holder}, last sign of life {holder.silent_for:.0f} s ago")
         for key in ("error", "collapse", "restored"):
             if stored.status.get(key):
@@ -173,7 +173,7 @@ def _delete(store: RunStore, options: argparse.Namespace) -> int:
     chosen = _named(store, options)
     for name, stored in chosen.items():
         holder = owner(stored.path)
-        if holder is not None and holder.alive:
+        if holder is not None:
             raise InputError(f"{name} is in use by {holder}: end that first")
     for name, stored in chosen.items():
         if not options.yes:

@@ -7,6 +7,7 @@ Results go to standard output, progress and messages to standard error. Exit sta
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the console script; returns the exit status."""
     # A thread that waits for the others must not keep a core busy that other work could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may lack the characters of a result
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..certainty.completions import end_tokens
+from ..grading import describe_doubts, doubtful
 from ..grading.sandbox import protections, run_python
 from ..policy import Policy, describe_policy
-from ..problems import prompt_token_ids
+from ..problems import control_tokens, prompt_date, prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
 from .benchmarks.alpaca import write_outputs
 from .benchmarks.benchmarks import Benchmark, fingerprint, get_benchmark, load_items
-from .benchmarks.graders import Item, JudgedGrader
+from .benchmarks.graders import Item, JudgedGrader, MathGrader
 from .subjects import Subject, find_subject
 
 __all__ = ["BENCHMARKS_OWN", "encode_items", "evaluate"]
@@ -173,10 +174,17 @@ def _generate_missing(
         print(protections(), file=sys.stderr)
     spec = record.spec
     decoding, seed = spec["decoding"], spec["benchmark"]["seed"]
+    if isinstance(benchmark.grader, MathGrader):
+        references = {item.id: item.reference for item in items if item.reference}
+        if found := doubtful(references):
+            print(f"{benchmark.name}: {describe_doubts(references, found)}", file=sys.stderr)
     policy = subject.load()
     commit = getattr(policy.model.config, "_commit_hash", None)
-    record.set_environment(describe_policy(policy.model) | {"commit": commit})
     prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
+    about = {"commit": commit, "prompt_date": prompt_date(policy.tokenizer)}
+    record.set_environment(describe_policy(policy.model) | about)
+    if held := control_tokens(policy.tokenizer, {item.id: item.question for item in items}):
+        print(f"{benchmark.name}: {held}", file=sys.stderr)
     _check_fit(policy.model, benchmark, prompt_ids, decoding["max_new_tokens"])
 
     # Batches depend on the request alone and each has its own seed, so an interrupted evaluation

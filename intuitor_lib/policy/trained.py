@@ -57,4 +57,6 @@ def base_settings(recipe: Recipe) -> dict[str, Any]:
 def _checked_weights(run: Run, step: int | None) -> Path:
     run.require_finished()
     run.require_whole()
+    if run.recipe.use_lora:
+        run.require_same_base()
     return run.weights(step)

@@ -5,8 +5,10 @@ from .problems import (
     load_problems as load_problems,
 )
 from .prompts import (
+    control_tokens as control_tokens,
     conversation as conversation,
     fit_prompts as fit_prompts,
+    prompt_date as prompt_date,
     prompt_token_ids as prompt_token_ids,
     to_dataset as to_dataset,
 )

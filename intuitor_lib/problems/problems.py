@@ -15,15 +15,27 @@ import numbers
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ..recipe import Recipe
 from ..recipe.constants import EMBEDDED_PROGRAMS, GENERATOR_PREFIX
 from .stand_ins.programming import programming_problems
-from .tables import TABLE_SUFFIXES, DataError, Fault, RawTable, is_unicode, read_hub, read_table
+from .tables import (
+    TABLE_SUFFIXES,
+    DataError,
+    Fault,
+    RawTable,
+    is_unicode,
+    list_faults,
+    read_hub,
+    read_table,
+    shown,
+)
 
 __all__ = ["DEFAULT_GENERATED", "DataError", "Problem", "Problems", "gold_answer", "load_problems"]
 
@@ -31,7 +43,6 @@ DEFAULT_GENERATED = 1024
 """Training problems of a generator if `max_problems` is None (fewer if it has no more)."""
 
 ID_COLUMNS = ("id", "unique_id", "task_id")
-FAULTS_SHOWN = 20
 
 # reasoning-gym seeds item i with seed + i. With blocks of unrelated seeds, the problems of
 # dataset_seed 0 and 1 are not the same ones shifted by one.
@@ -219,7 +230,7 @@ def _draw(recipe: Recipe) -> Iterator[Problem]:
         while True:
             settings = kwargs | {"size": GENERATOR_BLOCK, "seed": seeds.getrandbits(32)}
             for item in reasoning_gym.create_dataset(family, **settings):
-                answer = None if item["answer"] is None else str(item["answer"])
+                answer = None if item["answer"] is None else _as_text(item["answer"])
                 yield Problem(item["question"], answer, f"{family}:{index}", recipe.dataset)
                 index += 1
     except Exception as error:
@@ -256,54 +267,128 @@ def _problems_of(
     if not table.records:
         raise DataError(f"{source} holds no problems: one a row is expected")
     faults = []
+    rows = [row for _, row in table.records if not isinstance(row, Fault)]
     for key, remedy in (
         ("prompt_column", ""),
         ("answer_column", " or answer_column=null"),
         ("tests_column", " or tests_column=null"),
     ):
         column = getattr(recipe, key)
-        if table.columns and column is not None and column not in table.columns:
-            faults.append(
-                f"no column {column!r}, only {', '.join(table.columns)}: set {key} to one of "
-                f"them{remedy}"
-            )
+        if not table.columns or column is None:
+            continue
+        if table.columns.count(column) > 1:
+            faults.append(f"{table.columns.count(column)} columns {column!r}: rename all but one")
+        elif not any(_has(row, column) for row in (table.columns, *rows)):
+            names = ", ".join(map(shown, table.columns))
+            if len(table.columns) == 1 and set(";\t|") & set(table.columns[0]):
+                names += " (save the file with commas between its cells)"
+            faults.append(f"no column {column!r}, only {names}: set {key} to one of them{remedy}")
     made = [
         (n, row if isinstance(row, Fault) else _problem_of(row, recipe, source, f"{stem}:{n}"))
         for n, row in table.records
         if isinstance(row, Fault) or not faults
     ]
-    problems = [row for _, row in made if isinstance(row, Problem)]
-    bad = [f"\n  {table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
+    problems = _with_unique_ids([(n, row) for n, row in made if isinstance(row, Problem)])
+    bad = [f"{table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
     if faults or (bad and not (drop_faults and problems)):
         if bad:
             faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
-        more = f"\n  and {len(bad) - FAULTS_SHOWN} more" if len(bad) > FAULTS_SHOWN else ""
-        raise DataError(f"{source}: {'; '.join(faults)}{''.join(bad[:FAULTS_SHOWN])}{more}")
+        raise DataError(f"{source}: {'; '.join(faults)}{list_faults(bad)}")
     return problems, len(bad)
 
 
+def _with_unique_ids(numbered: list[tuple[int, Problem]]) -> list[Problem]:
+    """The problems; an id that several have gets the number of its row, since results go by id."""
+    count = Counter(problem.id for _, problem in numbered)
+    return [
+        problem if count[problem.id] == 1 else replace(problem, id=f"{problem.id}:{n}")
+        for n, problem in numbered
+    ]
+
+
 def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:
-    prompt = row.get(recipe.prompt_column)
+    prompt = _single_message(_cell(row, recipe.prompt_column), recipe)
+    if isinstance(prompt, Fault):
+        return prompt
     if not isinstance(prompt, str) or not prompt.strip():
-        kinds = {str: "empty", type(None): "missing"}
-        kind = kinds.get(type(prompt), f"a {type(prompt).__name__}, not text")
-        return Fault(f"{recipe.prompt_column!r} is {kind}")
-    answer = row.get(recipe.answer_column) if recipe.answer_column else None
+        if isinstance(prompt, str) or prompt is None:
+            return Fault(f"{recipe.prompt_column!r} is {'missing' if prompt is None else 'empty'}")
+        return _no_text(recipe.prompt_column, prompt)
+    answer = _cell(row, recipe.answer_column)
     # A missing answer is NaN in parquet files written from float columns.
     if answer is None or answer != answer or not str(answer).strip():
         answer = None
     elif isinstance(answer, str | numbers.Number):
-        answer = gold_answer(str(answer))
+        answer = gold_answer(_as_text(answer))
     else:
-        return Fault(f"{recipe.answer_column!r} is a {type(answer).__name__}, not text")
+        return _no_text(recipe.answer_column, answer)
     if not is_unicode(prompt + (answer or "")):
         return Fault("holds a lone surrogate (\\ud800 to \\udfff), which is no character")
     try:
-        tests = _unit_tests(row.get(recipe.tests_column)) if recipe.tests_column else None
+        tests = _unit_tests(_cell(row, recipe.tests_column))
     except (ValueError, KeyError, TypeError) as error:
         return Fault(f"{recipe.tests_column!r} holds no unit tests: {error}")
     given = next((row[c] for c in ID_COLUMNS if row.get(c) not in (None, "")), id)
     return Problem(prompt, answer, str(given), source, tests)
+
+
+def _cell(row: Any, column: str | None) -> Any:
+    """The value in a column, or in the field of one: `reward_model.ground_truth`, `prompt.0`."""
+    if column is None or column in row:
+        return row[column] if column else None
+    for part in column.split("."):
+        if isinstance(row, Mapping):
+            row = row.get(part)
+        elif isinstance(row, list) and part.isdecimal() and int(part) < len(row):
+            row = row[int(part)]
+        else:
+            return None
+    return row
+
+
+def _has(row: Any, column: str) -> bool:
+    return column in row or _cell(row, column) is not None
+
+
+def _as_text(value: Any) -> str:
+    """A number as digits: no completion matches Python's 1e-05."""
+    if isinstance(value, float | Decimal):
+        return format(Decimal(str(value)), "f")
+    return str(value)
+
+
+def _single_message(prompt: Any, recipe: Recipe) -> Any:
+    """The text of a conversation with one message of a user; anything else as it is."""
+    messages = prompt if isinstance(prompt, list) else [prompt]
+    if not messages or not all(
+        isinstance(message, Mapping) and {"role", "content"} <= message.keys()
+        for message in messages
+    ):
+        return prompt
+    *others, (role, text) = [(message["role"], _content(message)) for message in messages]
+    if role == "user" and all(other == ("system", recipe.system_prompt) for other in others):
+        return text
+    roles = ", ".join(str(message["role"]) for message in messages)
+    return Fault(
+        f"{recipe.prompt_column!r} is a conversation of {roles}: a problem is one message of the "
+        "user, after a system message only if that is the recipe's system_prompt; put the "
+        "problem's text into a column of its own"
+    )
+
+
+def _content(message: Mapping[str, Any]) -> Any:
+    """The text of a message, whose content may be a list of one part."""
+    content = message["content"]
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):
+        return content[0].get("text")
+    return content
+
+
+def _no_text(column: str | None, value: Any) -> Fault:
+    first, at = (value[0], ".0") if isinstance(value, list) and value else (value, "")
+    fields = [f"{column}{at}.{key}" for key in first] if isinstance(first, Mapping) else []
+    hint = f": name one of its fields, {' or '.join(fields)}" if fields else ""
+    return Fault(f"{column!r} is a {type(value).__name__}, not text{hint}")
 
 
 def _unit_tests(value: Any) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..recipe import InputError, Recipe
@@ -12,7 +15,29 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["conversation", "fit_prompts", "prompt_token_ids", "require_chat_template", "to_dataset"]
+__all__ = [
+    "TEMPLATE_DATE",
+    "PromptError",
+    "control_tokens",
+    "conversation",
+    "fit_prompts",
+    "prompt_date",
+    "prompt_token_ids",
+    "require_chat_template",
+    "to_dataset",
+]
+
+TEMPLATE_DATE = datetime.datetime(2025, 5, 26)
+"""The time that chat templates write into prompts instead of the present one: the paper's date.
+
+Otherwise a resumed run would train on other prompts, and evaluations of two days would differ.
+"""
+
+_CLOCK = "{% macro strftime_now(format) %}"
+
+
+class PromptError(InputError):
+    """A chat template that leaves out a message. The message of the error has the remedy."""
 
 
 def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:
@@ -29,18 +54,68 @@ def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that the tokenizer can format conversations.
+    """Check that the tokenizer can format conversations, and set its clock to `TEMPLATE_DATE`.
 
     Raises:
         InputError: it has no chat template.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    template: Any = getattr(tokenizer, "chat_template", None)
+    if not template:
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         raise InputError(
             f"the tokenizer of {name!r} has no chat template, so conversations cannot be turned "
             "into tokens: use an instruct model, or set tokenizer.chat_template, or name a model "
             "folder whose tokenizer has one"
         )
+    if isinstance(template, dict):  # several by name
+        tokenizer.chat_template = {name: _stopped(text) for name, text in template.items()}
+    else:
+        tokenizer.chat_template = _stopped(template)
+
+
+def _stopped(template: str) -> str:
+    """A chat template with a `strftime_now` of its own in place of transformers'.
+
+    A template gets plain values only, so it is a macro, which writes each directive's text.
+    """
+    if "strftime_now" not in template or template.startswith(_CLOCK):
+        return template
+    directives = sorted({*re.findall(r"%[-_0^#]?[A-Za-z]", template)})
+    texts = {directive: TEMPLATE_DATE.strftime(directive) for directive in directives}
+    filters = "".join(f" | replace({json.dumps(d)}, {json.dumps(t)})" for d, t in texts.items())
+    # The line break belongs to the tag, so what follows still begins a line.
+    return f"{_CLOCK}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"
+
+
+def prompt_date(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date in a tokenizer's prompts (ISO 8601), None if its chat template writes none."""
+    dated = "strftime_now" in str(getattr(tokenizer, "chat_template", None))
+    return TEMPLATE_DATE.date().isoformat() if dated else None
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> str | None:
+    """Which texts, by id, hold control tokens, as a sentence for a warning; None if none does.
+
+    In a problem, the tokenizer encodes `<|im_end|>` as the token that ends the turn. Control
+    tokens are its special tokens, and added ones that its chat template writes.
+    """
+    template = str(getattr(tokenizer, "chat_template", None))
+    added = {token.content.strip(): token for token in tokenizer.added_tokens_decoder.values()}
+    tokens = [
+        text
+        for text, token in added.items()
+        if text and (token.special or (text in template and not text.isalnum()))
+    ]
+    holding = {name: [t for t in tokens if t in text] for name, text in texts.items()}
+    holding = {name: found for name, found in holding.items() if found}
+    if not holding:
+        return None
+    name, found = next(iter(holding.items()))
+    return (
+        f"{len(holding)} of {len(texts)} problems hold control tokens of this tokenizer, which can "
+        f"end the turn or begin a reply inside of a problem; the first, {name}, holds "
+        f"{' and '.join(map(repr, found))}. Remove them from the data"
+    )
 
 
 def prompt_token_ids(
@@ -57,19 +132,18 @@ def prompt_token_ids(
 
     Raises:
         InputError: the tokenizer has no chat template, or the template refuses the messages.
+        PromptError: the template leaves out a message, or makes one prompt of two conversations.
     """
     from jinja2 import TemplateError
 
     require_chat_template(tokenizer)
     if not conversations:
         return []
+    given = {"conversation": list(conversations), "add_generation_prompt": True}
     try:
+        texts: Any = tokenizer.apply_chat_template(tokenize=False, **given, **chat_template_kwargs)
         encoded: Any = tokenizer.apply_chat_template(
-            conversation=list(conversations),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **chat_template_kwargs,
+            tokenize=True, return_dict=True, **given, **chat_template_kwargs
         )
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in conversations[0])
@@ -77,7 +151,41 @@ def prompt_token_ids(
             f"the chat template refuses messages with the roles {roles}: {error}; for a model "
             "without a system role set system_prompt=null"
         ) from error
+    _require_messages(conversations, texts)
     return [list(ids) for ids in encoded["input_ids"]]
+
+
+def _require_messages(conversations: Sequence[list[dict[str, str]]], texts: Sequence[str]) -> None:
+    """Check that each prompt holds the text of each message, whatever the white space.
+
+    Raises:
+        PromptError: one does not, or two conversations have the same prompt.
+    """
+    remedy = (
+        "write one that takes message['content'] as text into chat_template.jinja of the model's "
+        "folder, or choose another model"
+    )
+    asked: dict[str, str] = {}
+    for messages, text in zip(conversations, texts, strict=True):
+        prompt = _bare(text)
+        for role, content in ((message["role"], message["content"]) for message in messages):
+            as_json = json.dumps(content, ensure_ascii=False)[1:-1]  # some templates write that
+            if _bare(content) not in prompt and _bare(as_json) not in prompt:
+                without = ", or set system_prompt=null" if role == "system" else ""
+                raise PromptError(
+                    f"the chat template loses the {role} message: {content[:80]!r} is not in the "
+                    f"prompt {text[:80]!r}; {remedy}{without}"
+                )
+        whole = _bare("".join(message["content"] for message in messages))
+        if asked.setdefault(prompt, whole) != whole:
+            raise PromptError(
+                f"the chat template makes the same prompt, {text[:80]!r}, of different problems; "
+                f"{remedy}"
+            )
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
 
 
 def fit_prompts(

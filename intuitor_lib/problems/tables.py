@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..recipe import InputError
+from ..recipe.files import as_utf8
 
 __all__ = [
     "TABLE_SUFFIXES",
@@ -20,11 +22,28 @@ __all__ = [
     "Fault",
     "RawTable",
     "is_unicode",
+    "list_faults",
     "read_hub",
     "read_table",
+    "shown",
+    "sound_rows",
 ]
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+FAULTS_SHOWN = 20
+
+# How files begin that have a table's name and no table's content.
+_NOT_DATA = {
+    b"version https://git-lfs": "a Git LFS pointer, not the data: run `git lfs pull`, or download "
+    "the file itself",
+    b"/annex/objects/": "a git-annex pointer, not the data: run `git annex get`",
+    b"<!doctype html": "a web page, not the data: download the file itself",
+    b"<html": "a web page, not the data: download the file itself",
+    b"\x1f\x8b": "compressed (gzip): unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd): unpack it",
+    b"pk\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV in UTF-8",
+}
 
 
 class DataError(InputError):
@@ -43,58 +62,155 @@ class RawTable(NamedTuple):
     unit: str = "line"
 
 
-def read_table(path: Path, columns: Collection[str] | None = None) -> RawTable:
-    """The rows of a file; if `columns` are given, a parquet file is read only for them.
+def list_faults(faults: Sequence[str]) -> str:
+    """Faults on a line each, the first twenty of them, for the end of a message."""
+    more = len(faults) - FAULTS_SHOWN
+    rest = [f"and {more} more"] if more > 0 else []
+    return "".join(f"\n  {line}" for line in [*faults[:FAULTS_SHOWN], *rest])
+
+
+def sound_rows(table: RawTable, name: str) -> list[tuple[int, dict[str, Any]]]:
+    """The rows with their numbers.
 
     Raises:
-        DataError: the file cannot be opened, has another suffix, or is no parquet file.
+        DataError: some have faults; lists them under the name.
+    """
+    bad = [f"{table.unit} {n}: {row}" for n, row in table.records if isinstance(row, Fault)]
+    if bad:
+        raise DataError(f"{name}: {len(bad)} faults{list_faults(bad)}")
+    return [(n, dict(row)) for n, row in table.records if not isinstance(row, Fault)]
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> RawTable:
+    """The rows of a file.
+
+    Args:
+        path: a file whose name ends in one of `TABLE_SUFFIXES`.
+        columns: if given, a parquet file is read only for them, and a JSON object that has the
+            first of them is a row, whatever lists it holds. A name with dots is that of a field:
+            "reward_model.ground_truth".
+
+    Raises:
+        DataError: the file cannot be opened, has another suffix, or is not what its suffix says.
     """
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise DataError(f"{path}: a file of problems ends in one of {', '.join(TABLE_SUFFIXES)}")
     try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(
             f"{str(path)!r}: cannot read {path.absolute()} ({error.strerror})"
         ) from error
+    opening = content[:100].lstrip().lower()
+    for start, what in _NOT_DATA.items():
+        if opening.startswith(start):
+            raise DataError(f"{path.name} is {what}")
     if suffix == ".parquet":
         return _read_parquet(content, path.name, columns)
-    if suffix == ".csv":
-        return _read_csv(content)
-    if suffix == ".json" and content.lstrip().startswith(b"["):
-        return _read_json(content, array=True)
-    return _read_json(content)
+    try:
+        content = as_utf8(content, path.name)
+    except InputError as error:
+        raise DataError(str(error)) from error
+    return _read_csv(content) if suffix == ".csv" else _read_json(content, path.name, columns)
 
 
-def _read_json(content: bytes, *, array: bool = False) -> RawTable:
-    if array:
-        rows = _parse_json(content)
-        pairs = [(1, rows)] if isinstance(rows, Fault) else list(enumerate(rows, 1))
-    else:
-        # JSON may have U+2028 and other characters at which str.splitlines would cut it.
-        lines = enumerate(content.split(b"\n"), 1)
-        pairs = [(number, _parse_json(line)) for number, line in lines if line.strip()]
+def _read_json(content: bytes, name: str, columns: Sequence[str]) -> RawTable:
+    """Rows that are objects on a line each, or behind one another, or in an array."""
+    # JSON may have U+2028 and other characters at which str.splitlines would cut it.
+    lines = enumerate(content.split(b"\n"), 1)
+    pairs = [(number, _parse_json(line)) for number, line in lines if line.strip()]
+    unit = "line"
+    if len(pairs) == 1 or (pairs and isinstance(pairs[0][1], Fault)):
+        values = _parse_json(content, several=True)
+        whole = sum(isinstance(row, dict) for _, row in pairs)
+        if not isinstance(values, Fault):
+            rows = _rows_of(values, name, columns)
+            if rows is not values or isinstance(pairs[0][1], Fault):
+                unit, pairs = "row", list(enumerate(rows, 1))
+        elif 2 * whole < len(pairs):
+            pairs = [(1, Fault(f"{values}; give one object a line, or an array of objects"))]
     records: list[tuple[int, Any]] = [
         (n, row if isinstance(row, dict | Fault) else Fault("not a JSON object"))
         for n, row in pairs
     ]
-    columns = dict.fromkeys(c for _, row in records if isinstance(row, dict) for c in row)
-    return RawTable(list(columns), records, "row" if array else "line")
+    found = dict.fromkeys(c for _, row in records if isinstance(row, dict) for c in row)
+    return RawTable(list(found), records, unit)
 
 
-def _parse_json(text: bytes) -> Any:
+def _rows_of(values: list[Any], name: str, columns: Sequence[str]) -> list[Any]:
+    """The rows of a file of JSON values: of an array, or of the one list in an object."""
+    if len(values) != 1:
+        return values
+    value = values[0]
+    if isinstance(value, list):
+        return value
+    held = [v for v in value.values() if isinstance(v, list | dict)]
+    if not held or (columns and columns[0].partition(".")[0] in value):
+        return values
+    lists = [v for v in held if isinstance(v, list) and any(isinstance(row, dict) for row in v)]
+    if len(lists) == 1:
+        return lists[0]
+    if columns:
+        keys = ", ".join(map(shown, value))
+        raise DataError(
+            f"{name} is one object with the keys {keys}, not a list of rows: give an array of "
+            "objects, or one object a line"
+        )
+    return values
+
+
+def _parse_json(text: bytes, *, several: bool = False) -> Any:
+    """The value of a text, or the list of its `several` values one behind the other."""
     try:
-        return json.loads(text.decode("utf-8"))
+        decoded = text.decode("utf-8").strip()
+        if not several:
+            return _DECODER.decode(decoded)
+        values, end = [], 0
+        while end < len(decoded):
+            value, end = _DECODER.raw_decode(decoded, end)
+            values.append(value)
+            end = _SPACE.match(decoded, end).end()  # type: ignore[union-attr]
+        return values
     except UnicodeDecodeError as error:
-        return Fault(f"invalid UTF-8: {error.reason} at byte {error.start}")
+        return Fault(f"invalid UTF-8: {error.reason} at byte {error.start}{_likely(text)}")
     except json.JSONDecodeError as error:
         return Fault(f"invalid JSON: {error.msg} at character {error.pos}")
     except (ValueError, RecursionError) as error:
         return Fault(f"invalid JSON: {error}")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} occurs twice in an object")
+    return values
+
+
+_SPACE = re.compile(r"\s*")
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def _likely(text: bytes) -> str:
+    """What to do with bytes that are not UTF-8: guessing would change problems unnoticed."""
+    # Windows-1252 has single bytes among ASCII, East Asian encodings have them in pairs.
+    runs = re.findall(rb"[\x80-\xff]+", text)
+    single = sum(len(run) == 1 for run in runs)
+    which = "probably Windows-1252" if 2 * single > len(runs) else "in another encoding"
+    return f" ({which}: save the file as UTF-8)"
+
+
 def _read_csv(content: bytes) -> RawTable:
+    before = csv.field_size_limit(max(csv.field_size_limit(), len(content)))
+    try:
+        return _read_csv_lines(content)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_csv_lines(content: bytes) -> RawTable:
     # Invalid bytes become surrogates, so that other lines can still be read.
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
@@ -109,8 +225,9 @@ def _read_csv(content: bytes) -> RawTable:
         except csv.Error as error:
             records.append((number, Fault(f"invalid CSV: {error}")))
             continue
-        if not is_unicode("".join(cells)):
-            records.append((number, Fault("invalid UTF-8")))
+        if not is_unicode(line := "".join(cells)):
+            likely = _likely(line.encode("utf-8", "surrogateescape"))
+            records.append((number, Fault(f"invalid UTF-8{likely}")))
         elif not columns:
             columns = cells
         elif len(cells) > len(columns):
@@ -120,7 +237,7 @@ def _read_csv(content: bytes) -> RawTable:
             records.append((number, dict(zip(columns, cells, strict=False))))
 
 
-def _read_parquet(content: bytes, name: str, columns: Collection[str] | None) -> RawTable:
+def _read_parquet(content: bytes, name: str, columns: Sequence[str]) -> RawTable:
     import pyarrow
     import pyarrow.parquet
 
@@ -133,7 +250,8 @@ def _read_parquet(content: bytes, name: str, columns: Collection[str] | None) ->
     records: list[tuple[int, Any]] = []
     for i in range(batches.num_rows):
         try:
-            records.append((i + 1, batches.slice(i, 1).to_pylist()[0]))
+            row = batches.slice(i, 1).to_pylist()[0]
+            records.append((i + 1, _shortened(row, batches.schema)))
         except UnicodeDecodeError as error:
             records.append((i + 1, Fault(f"invalid UTF-8: {error.reason}")))
     return RawTable(names, records, "row")
@@ -145,7 +263,7 @@ def read_hub(
     name: str | None,
     split: str,
     revision: str | None,
-    columns: Collection[str] | None = None,
+    columns: Sequence[str] = (),
     instead: str,
 ) -> RawTable:
     """The rows of a Hugging Face data set; `instead` is the remedy where there is no hub.
@@ -165,12 +283,28 @@ def read_hub(
             f"Check these; without the hub, {instead}"
         ) from error
     rows = table.select_columns(_wanted(table.column_names, columns))
-    return RawTable(list(table.column_names), list(enumerate(rows, 1)), "row")
+    schema = rows.features.arrow_schema
+    records: list[tuple[int, Any]] = [(n, _shortened(row, schema)) for n, row in enumerate(rows, 1)]
+    return RawTable(list(table.column_names), records, "row")
 
 
-def _wanted(names: Collection[str], columns: Collection[str] | None) -> list[str]:
+def _wanted(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The columns to read: other columns of code data sets hold megabytes of tests."""
-    return [name for name in names if columns is None or name in columns]
+    tops = {*columns, *(column.partition(".")[0] for column in columns)}
+    return [name for name in names if not columns or name in tops]
+
+
+def _shortened(row: dict[str, Any], schema: Any) -> dict[str, Any]:
+    """A row with numbers of less than 64 bits as they were written: 0.1, not 0.10000000149."""
+    for field in schema:
+        if str(field.type) in ("float", "halffloat") and row[field.name] is not None:
+            row[field.name] = float(str(field.type.to_pandas_dtype()(row[field.name])))
+    return row
+
+
+def shown(name: str) -> str:
+    """A name for a message, without control characters."""
+    return name if name.isprintable() else repr(name)
 
 
 def is_unicode(text: str) -> bool:

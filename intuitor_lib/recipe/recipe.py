@@ -20,6 +20,7 @@ from typing import Any
 
 from .checks import fits, parse_object, plain, type_faults, value_faults
 from .constants import SYSTEM_PROMPTS, RecipeError
+from .files import folder_digest
 
 __all__ = ["Recipe", "require_known"]
 
@@ -27,9 +28,9 @@ __all__ = ["Recipe", "require_known"]
 def _setting(default: Any, source: str, *, label: bool = False, later: bool = False) -> Any:
     """A dataclass field that carries the source of its default.
 
-    `label` marks a field that does not change the result. `later` marks one that was added after
-    runs had been stored: at its default it is left out of the digest, so that stored runs are
-    still found.
+    `label` marks a field that does not change the result (`save_steps` does under
+    on_collapse="restore"). `later` marks one that was added after runs had been stored: at its
+    default it is left out of the digest, so that stored runs are still found.
     """
     metadata = {"source": source, "label": label, "later": later}
     if isinstance(default, dict):
@@ -194,14 +195,30 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over every setting that changes the result (labels are left out)."""
+        """12 hex digits over every setting that changes the result (labels are left out).
+
+        A local folder counts by its contents, a model or adapter of the hub by its name.
+        """
+        return self.digest_with(self.local_weights())
+
+    def local_weights(self) -> dict[str, str]:
+        """16 hex digits over the contents of `model` and `adapter`, where these are folders."""
+        names = {"model": self.model, "adapter": self.adapter}
+        found = {key: folder_digest(name) for key, name in names.items() if name}
+        return {key: contents for key, contents in found.items() if contents}
+
+    def digest_with(self, weights: Mapping[str, str]) -> str:
+        """`digest` for known `local_weights`."""
         left_out = {
             f.name
             for f in dataclasses.fields(self)
             if f.metadata["label"] or (f.metadata["later"] and getattr(self, f.name) == f.default)
         }
+        if self.on_collapse == "restore":
+            left_out.discard("save_steps")  # the checkpoints to choose the result from
         kept = {key: value for key, value in self.to_dict().items() if key not in left_out}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+        text = json.dumps({**kept, **weights}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
     def source(cls, key: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 __all__ = [
     "SUMS",
     "append_rows",
+    "apply_umask",
     "digest",
     "dump_rows",
     "faults",
@@ -39,17 +40,21 @@ SUMS = "SHA256SUMS"
 def write_text(path: Path, text: str) -> None:
     """Write a file so that readers find either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
+    # `mkstemp` would make a file that only its owner may read, whatever the umask.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        with open(f"{scratch}/{path.name}", "xb") as stream:
             stream.write(text.encode("utf-8"))
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(scratch)
-        raise
+        os.replace(stream.name, path)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give the files of a new folder the mode that the umask asks for; safetensors makes 0600."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import platform
@@ -18,8 +19,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from .files import write_text
 
@@ -49,20 +48,28 @@ class Owner:
         """Seconds since its last heartbeat."""
         return max(0.0, time.time() - self.beat)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process exists; on another machine, whether its heartbeat is recent."""
-        if self.host == platform.node():
-            return psutil.pid_exists(self.pid)
-        return self.silent_for < _SILENT
-
 
 def owner(folder: Path) -> Owner | None:
-    """The process that holds a folder, or died holding it; None if it was released."""
+    """The living process that holds a folder, or None.
+
+    On this machine the lock decides, since another process may have the number of one that died;
+    on another one a recent heartbeat.
+    """
     try:
-        return Owner(**json.loads((folder / _OWNER).read_text(encoding="utf-8")))
+        holder = Owner(**json.loads((folder / _OWNER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    here = holder.host == platform.node()
+    return holder if (_is_locked(folder) if here else holder.silent_for < _SILENT) else None
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with (folder / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases it
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def now() -> str:

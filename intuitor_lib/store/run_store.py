@@ -16,7 +16,7 @@ from typing import Any
 
 from ..recipe import Recipe
 from .evaluations import EvaluationRecord
-from .files import write_json, write_text
+from .files import read_json, write_json, write_text
 from .runs import Run, run_digest
 from .stored import unreadable
 
@@ -55,13 +55,18 @@ class RunStore:
         Raises:
             OSError: the folder cannot be written.
         """
-        digest = run_digest(recipe, problems)
+        weights = recipe.local_weights()
+        digest = run_digest(recipe, problems, weights)
         run = next(map(Run, self.root.glob(f"*-{digest}")), None)
         run = run or Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
         wanted: dict[str, tuple[str, Callable[[], object]]] = {
             "problems.json": (json.dumps(dict(problems), indent=2) + "\n", lambda: run.problems),
             "recipe.json": (recipe.to_json(), lambda: run.recipe),
         }
+        if weights:
+            text = json.dumps(weights, indent=2) + "\n"
+            name = "local_weights.json"
+            wanted = {name: (text, lambda: read_json(run.path / name))} | wanted
         try:
             for name, (text, read) in wanted.items():
                 # Their content is known here, so damaged ones can be written again.

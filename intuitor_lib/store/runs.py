@@ -19,6 +19,7 @@ from .checkpoints import RECORDS, checkpoint_faults
 from .files import (
     SUMS,
     append_rows,
+    apply_umask,
     faults,
     files,
     read_json,
@@ -39,6 +40,7 @@ class Run(Stored):
 
     runs/<recipe name>-s<seed>-<hash>/
         recipe.json  problems.json  environment.json  status.json
+        local_weights.json contents of a model or adapter in a local folder
         metrics.jsonl      one row per step, TRL's metric names
         completions.jsonl  sampled completions with their rewards
         tables/*.jsonl     measurements made on the run
@@ -78,8 +80,7 @@ class Run(Stored):
             return None
 
     def _is_held(self) -> bool:
-        holder = owner(self.path)
-        return holder is not None and holder.alive
+        return owner(self.path) is not None
 
     @property
     def has_checksums(self) -> bool:
@@ -106,10 +107,30 @@ class Run(Stored):
                 "which goes on from its last checkpoint"
             )
 
+    def require_same_base(self) -> None:
+        """Check that the local folders it began from still hold the same.
+
+        Raises:
+            InputError: they were changed, so that its adapter would be put on other weights.
+        """
+        now_there = self.recipe.local_weights()
+        for key, contents in self.local_weights.items():
+            if now_there.get(key, contents) != contents:
+                raise InputError(
+                    f"run {self.id} began from {key}={getattr(self.recipe, key)!r}, whose files "
+                    "have been changed since: put them back, or train the recipe again"
+                )
+
     @property
     def problems(self) -> dict[str, Any]:
         """Source, counts and fingerprint of the problems."""
         return read_json(self.path / "problems.json")
+
+    @property
+    def local_weights(self) -> dict[str, str]:
+        """The recipe's `local_weights` when the run began."""
+        file = self.path / "local_weights.json"
+        return read_json(file) if file.is_file() else {}
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -188,6 +209,7 @@ class Run(Stored):
             filled = Path(scratch) / "filled"
             filled.mkdir()
             save(filled)
+            apply_umask(filled)
             shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / name).parent.mkdir(exist_ok=True)
             filled.rename(self.path / name)
@@ -236,7 +258,7 @@ class Run(Stored):
         }
         found |= unreadable({name: read for name, read in readers.items() if name not in found})
         if not found.keys() & {"recipe.json", "problems.json"}:
-            asked = run_digest(self.recipe, self.problems)
+            asked = run_digest(self.recipe, self.problems, self.local_weights)
             if not self.id.endswith(asked):
                 found["recipe.json"] = f"with problems.json it makes {asked}, another run's number"
         if self.finished and SUMS not in found:
@@ -274,7 +296,10 @@ def _checksum(status: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def run_digest(recipe: Recipe, problems: Mapping[str, Any]) -> str:
-    """The end of a run's name: 10 hex digits over recipe and fingerprint of the problems."""
-    text = f"{recipe.digest}:{problems['fingerprint']}"
+def run_digest(recipe: Recipe, problems: Mapping[str, Any], weights: Mapping[str, str]) -> str:
+    """The end of a run's name: 10 hex digits over recipe and fingerprint of the problems.
+
+    `weights` are the recipe's `local_weights`.
+    """
+    text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -19,10 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty.completions import end_tokens
-from ..grading import extract_answer, grade_labelled, plurality
+from ..grading import describe_doubts, doubtful, extract_answer, grade_labelled, plurality
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
-from ..problems import Problem, Problems, conversation, fit_prompts, prompt_token_ids
+from ..problems import (
+    Problem,
+    Problems,
+    control_tokens,
+    conversation,
+    fit_prompts,
+    prompt_date,
+    prompt_token_ids,
+)
+from ..problems.prompts import PromptError
 from ..recipe import InputError, Recipe
 from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
@@ -117,7 +126,7 @@ def preflight(
 
 def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
     values = recipe.to_dict()
-    settings = {name: values[name] for name in _SETTINGS.split()}
+    settings = {name: values[name] for name in _SETTINGS.split()} | recipe.local_weights()
     revision = getattr(policy.model.config, "_commit_hash", None)
     text = json.dumps([settings, problems.fingerprint, revision], sort_keys=True)
     name = recipe.model.rpartition("/")[2].rpartition(":")[2]
@@ -128,8 +137,12 @@ def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
 def _look(
     recipe: Recipe, problems: Problems, policy: Policy
 ) -> tuple[list[Finding], dict[str, Any]]:
-    kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
+    try:
+        kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
+    except PromptError as error:
+        return [Finding("prompt text", "fault", str(error))], {}
     findings = [
+        *_data(recipe, problems, policy.tokenizer),
         *_prompts(recipe, kept[:_PROMPTS], policy.tokenizer),
         _ending(recipe, kept[0], policy),
     ]
@@ -178,6 +191,24 @@ def _measure(
     rows = [(problem, score, is_good) for problem, score, is_good in triples if is_good is not None]
     numbers[name] = statistics.mean(float(is_good) for _, _, is_good in rows)
     return numbers, rows, against
+
+
+def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Finding]:
+    """Problems with control tokens, prompts with a date, answers that nothing can match."""
+    both = [*problems.train, *problems.held_out]
+    held = control_tokens(tokenizer, {problem.id: problem.prompt for problem in both})
+    if held:
+        yield Finding("control tokens", "warning", held)
+    date = prompt_date(tokenizer)
+    if date:
+        text = f"the chat template writes the date: {date} in every prompt, on every day"
+        yield Finding("prompt date", "ok", text)
+    answers = {problem.id: problem.answer for problem in both if problem.answer is not None}
+    found = doubtful(answers)
+    if found:
+        useless = len(found) == len(answers) and "accuracy" in recipe.rewards
+        text = describe_doubts(answers, found)
+        yield Finding("answers", "fault" if useless else "warning", text)
 
 
 def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
-from ..problems import Problem, Problems, fit_prompts, load_problems, to_dataset
+from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
 from ..recipe import InputError, Recipe
 from ..report import LiveTraining, quiet_transformers
 from ..rollouts.serving import check_rollout, send_merged_weights
@@ -150,6 +150,7 @@ class _Training:
     def _describe(self, policy: Policy) -> None:
         """Show and record the device, the precision and the parameters of the policy."""
         facts = {**describe_policy(policy.model), "processes": self.processes}
+        facts["prompt_date"] = prompt_date(policy.tokenizer)
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
         self.display.note(

@@ -1,9 +1,12 @@
 """The console script: exit status, last line, messages."""
 
+import io
 import json
 import os
+import platform
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -125,6 +128,37 @@ def test_recipes_prints_sources(capsys):
     assert main(["recipes", "intuitor", "--profile", "paper"]) == 0
     out = capsys.readouterr().out
     assert "num_generations: 7  # default: paper Table 7: group size G" in out
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report"],
+        ["report", "--markdown"],
+        ["recipes"],
+        ["recipes", "quickstart"],
+        ["runs"],
+        ["benchmarks"],
+        ["evaluations"],
+        ["results", "check"],
+        ["train", "\N{GREEK SMALL LETTER BETA}"],
+        ["reproduce", "\N{RIGHTWARDS ARROW}"],
+    ],
+)
+def test_a_console_without_unicode_shows_replacements(arguments, encoding, monkeypatch, tmp_path):
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    status = main(arguments)
+    shown = ""
+    for stream in streams.values():
+        stream.flush()
+        shown += stream.buffer.getvalue().decode(encoding)
+    assert status in (0, 1, 2)
+    assert shown
+    assert "?" in shown or arguments[0] not in ("report", "reproduce")
 
 
 def test_evaluate_then_compare(recipe_file, tiny_model, tmp_path, capsys):
@@ -252,6 +286,9 @@ def test_runs_are_deleted_only_after_a_question(store, capsys, monkeypatch):
     assert folder.is_dir()
     with hold(folder, "training it"):
         assert main(["runs", "delete", folder.name, "--yes", *runs]) == 2
+    # The number of a process that died holding it is this one's now.
+    note = {"pid": os.getpid(), "host": platform.node(), "since": "2026-01-01", "beat": time.time()}
+    (folder / ".owner.json").write_text(json.dumps(note))
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert main(["runs", "delete", folder.name, *runs]) == 0
     assert not folder.exists()

@@ -6,12 +6,16 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import nbformat
 import pytest
 
+import intuitor_lib
 from intuitor_lib.cli import notebooks
 from intuitor_lib.cli.notebooks import execute, find_notebooks, reproduce
+from intuitor_lib.cli.script import main
 from intuitor_lib.paper.comparison import load_records
 from intuitor_lib.policy.embedded import is_cached
 from intuitor_lib.recipe.constants import InputError
@@ -119,6 +123,24 @@ def test_quickstart_trains_under_smoke_and_finds_its_run_again(tmp_path):
     assert load_record("00_quickstart", "smoke", tmp_path)["values"] == values
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{}, {"use_lora": False, "quantization": "none"}])
+def test_quickstart_measures_policies_with_and_without_adapters(
+    tiny_recipe, tmp_path, monkeypatch, way
+):
+    """`paper` trains all weights. A tiny model stands in for the profile's."""
+    monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
+    recipe = tiny_recipe.replace(eval_problems=6, **way)
+    monkeypatch.setattr(intuitor_lib, "get_recipe", lambda *_, **__: recipe)
+    (path,) = find_notebooks(["00"])
+    values = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source.replace("%matplotlib inline", ""), values)
+    assert values["values"]["after"]["sampled"]["kl"]["value"] >= 0
+    assert values["run"].finished
+
+
 def test_a_failing_cell_is_named_with_its_cause(tmp_path):
     path = write(tmp_path / "bad.ipynb", "profile = 'cpu'", "x = 1", "x / 0")
     done = execute(path, "smoke", runs=tmp_path / "runs")
@@ -133,6 +155,111 @@ def test_parameters_reach_the_notebook_and_unknown_ones_are_refused(tmp_path):
     assert "smoke 9" in outputs
     with pytest.raises(InputError, match="no parameter 'sead': its parameters are profile, seed"):
         execute(path, "smoke", {"sead": 9}, runs=tmp_path / "runs")
+
+
+ENDS = {  # the cells behind the parameters; what is told of them
+    "exit": (
+        ["import sys; sys.exit(0)", "1"],
+        "cell [3] of {} ended the notebook; cells not run: 1",
+    ),
+    "raise": (
+        ["raise SystemExit", "1", "", "2"],
+        "cell [3] of {} ended the notebook; cells not run: 2",
+    ),
+    "last": (
+        ["1", "print(2)\nquit = __import__('sys').exit()\nprint(3)"],
+        "cell [4] of {} ended the",
+    ),
+    "status": (["import sys; sys.exit(1)", "1"], "cell [3] of {} failed: SystemExit: 1"),
+    "dead": (
+        ["import os; os._exit(1)", "1"],
+        "cell [3] of {} died with its kernel (out of memory?)",
+    ),
+    "killed": (["1", "import os; os.kill(os.getpid(), 9)"], "cell [4] of {} died with its kernel"),
+}
+
+
+def test_a_notebook_that_ends_itself_fails_and_ends_nothing_else(tmp_path, capsys):
+    for name, (cells, _) in ENDS.items():
+        write(tmp_path / f"{name}.ipynb", "profile = 'cpu'", *cells)
+    write(tmp_path / "good.ipynb", "profile = 'cpu'", "", "print(1)")
+    batch, runs = [*ENDS, "good"], ["--profile", "smoke", "--runs", str(tmp_path / "runs")]
+    assert main(["reproduce", *(str(tmp_path / f"{name}.ipynb") for name in batch), *runs]) == 1
+    told = capsys.readouterr()
+    assert "1 of 7 notebooks passed" in told.out
+    for name, (_, says) in ENDS.items():
+        assert says.format(name) in told.err
+    some = [tmp_path / f"{name}.ipynb" for name in ("exit", "good")]
+    again = reproduce(some, "smoke", runs=tmp_path / "runs")
+    assert [(done.kept, bool(done.error)) for done in again] == [(False, True), (True, False)]
+
+
+def test_a_killed_worker_fails_its_notebooks(tmp_path, monkeypatch):
+    class Killed(ThreadPoolExecutor):
+        def __init__(self, jobs, context):
+            super().__init__(jobs)
+
+        def submit(self, *_, **__):
+            future = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+    monkeypatch.setattr(notebooks, "ProcessPoolExecutor", Killed)
+    path = write(tmp_path / "x.ipynb", "profile = 'cpu'")
+    (done,) = reproduce([path], "smoke", runs=tmp_path, jobs=2)
+    assert "was killed (terminated abruptly)" in done.error
+    assert done.html is None
+
+
+def as_file(path, metadata, **changes):
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": []}
+    cell |= {"execution_count": None, "source": ["profile = 'cpu'\n", "print('it is', profile)"]}
+    notebook = {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook | changes), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"kernelspec": {"name": "python3", "display_name": "x"}},
+        {"kernelspec": {"name": "my-env", "display_name": "x", "language": "python"}},
+        {"language_info": {"name": "python"}, "colab": {"provenance": []}},
+    ],
+)
+def test_notebooks_of_other_tools_are_executed(tmp_path, metadata):
+    path = as_file(tmp_path / "x.ipynb", metadata)
+    if not metadata:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    done = execute(path, "smoke", runs=tmp_path / "runs")
+    assert done.error == ""
+    assert "it is cpu" in done.notebook.read_text(encoding="utf-8")
+
+
+R = {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is no notebook"),
+        ("<<<<<<< HEAD\n{}\n=======\n", "is no notebook"),
+        ("version https://git-lfs.github.com/spec/v1\n", "is no notebook"),
+        ("[]", "is no notebook"),
+        ("{}", "is no notebook"),
+        (json.dumps({"metadata": {}, "nbformat": 4, "nbformat_minor": 5}), "is no notebook"),
+        (json.dumps({"worksheets": [], "metadata": {}, "nbformat": 3}), "of nbformat 3: convert"),
+        (json.dumps({"cells": [], "metadata": R, "nbformat": 4, "nbformat_minor": 5}), "in R:"),
+    ],
+)
+def test_what_is_no_notebook_is_told(tmp_path, capsys, content, says):
+    (tmp_path / "x.ipynb").write_text(content, encoding="utf-8")
+    assert main(["reproduce", str(tmp_path / "x.ipynb"), "--runs", str(tmp_path / "runs")]) == 2
+    told = capsys.readouterr().err
+    assert str(tmp_path / "x.ipynb") in told
+    assert says in told
+    assert told.count("\n") == 1
 
 
 def test_notebooks_are_found_by_name_number_and_path(tmp_path):

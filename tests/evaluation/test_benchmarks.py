@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from benchmark_rows import CRUX, METHOD, MMLU, write
+from benchmark_rows import ALPACA, CRUX, METHOD, MMLU, write
 
 from intuitor_lib.evaluation.benchmarks import questions
 from intuitor_lib.evaluation.benchmarks.benchmarks import (
@@ -100,6 +100,21 @@ def test_livecodebench_is_graded_by_all_its_tests(folder):
     assert verdicts[1].reason == "test 2 of 2: wrong output"
     assert verdicts[3].reason.startswith("test 2 of 2: error: IndexError")
     assert verdicts[4] == (False, None, "no code")
+
+
+def test_rows_may_be_wrapped_in_an_object(folder):
+    rows = [{"question": "1 + 1?", "answer": "#### 2"}]
+    (folder / "gsm8k_test.jsonl").unlink()
+    text = json.dumps({"version": 1, "rows": rows}, indent=1)
+    (folder / "gsm8k_test.json").write_text(text)
+    (item,) = load_items(get_benchmark("gsm8k"), folder=folder)
+    assert (item.question, item.reference) == ("1 + 1?", "2")
+
+
+def test_rows_that_cannot_be_read_are_told_and_not_left_out(folder):
+    (folder / "alpaca_eval.json").write_text(json.dumps([*ALPACA, "no object"]))
+    with pytest.raises(DataError, match=r"alpaca_eval.json: 1 faults\n  row 3: not a JSON object"):
+        load_items(get_benchmark("alpaca_eval"), folder=folder)
 
 
 @pytest.mark.parametrize(

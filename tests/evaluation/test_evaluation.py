@@ -45,6 +45,35 @@ def prompt_ids(policy, tiny_recipe):
     return prompt_token_ids(policy.tokenizer, conversations)
 
 
+def test_data_that_cannot_be_graded_is_told_first(policy, tmp_path, capsys, monkeypatch):
+    rows = [
+        {"question": "1+1=", "answer": "2"},
+        {"question": "1+<e><a>2=", "answer": "the sum of these two is 3"},
+    ]
+    (tmp_path / "gsm8k_test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {"benchmarks": tmp_path, "runs": tmp_path / "runs", "max_new_tokens": 2}
+    settings["system_prompt"] = None
+    policy.tokenizer.chat_template = "{{ strftime_now('%S') }}" + policy.tokenizer.chat_template
+    record = evaluate(policy, "gsm8k", **settings)
+    told = capsys.readouterr().err
+    assert "gsm8k: hardly a completion can match 1 of 2 reference answers" in told
+    assert "gsm8k: 1 of 2 problems hold control tokens" in told
+    assert record.environment["prompt_date"] == "2025-05-26"
+    policy.tokenizer.chat_template = "{{ messages[0]['role'] }}"
+    with pytest.raises(InputError, match="the chat template loses the user message: '1\\+1='"):
+        evaluate(policy, "gsm8k", seed=1, **settings)
+
+
+def test_a_policy_without_adapters_is_compared_with_its_start(tiny_recipe):
+    recipe = tiny_recipe.replace(use_lora=False, quantization="none")
+    policy = load_policy(recipe)
+    how = {"temperature": 1.0, "kl": True}
+    assert [row["kl"] for row in measure(policy, PROBLEMS, recipe, **how)] == [0, 0, 0]
+    with torch.no_grad():
+        policy.model.lm_head.weight.mul_(0.5)
+    assert all(row["kl"] > 0.001 for row in measure(policy, PROBLEMS, recipe, **how))
+
+
 def test_greedy_is_the_likeliest_token_after_token(policy, prompt_ids):
     completions = generate(policy, prompt_ids, max_new_tokens=6, temperature=0, batch_size=2)
     policy.model.eval()

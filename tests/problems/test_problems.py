@@ -1,12 +1,15 @@
 import csv
+import gzip
 import io
 import json
 import os
 import random
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from intuitor_lib.problems.problems import (
@@ -355,7 +358,8 @@ def test_bad_lines_are_reported_beside_a_missing_column(tmp_path):
         (b"q,a\nx,1\n\xff,2\n", "line 3: invalid UTF-8"),
         (b"q,a\nx,1,2\n", "line 2: 3 cells under 2 columns"),
         (b'q,a\n"two\nlines",1\n,2\n', "line 4: 'q' is empty"),
-        (b"q;a\nx;1\n", "no column 'q', only q;a"),
+        (b"q;a\nx;1\n", "no column 'q', only q;a (save the file with commas between its cells)"),
+        (b"q\ta\nx\t1\n", "only 'q\\ta' (save the file with commas"),
         (b"q,a\n", "holds no problems"),
     ],
 )
@@ -363,6 +367,225 @@ def test_csv_faults(tmp_path, content, expected):
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     assert expected in message_of(from_file(path))
+
+
+TWO = [{"q": "x", "a": "1"}, {"q": "y", "a": "2"}]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(TWO),
+        json.dumps(TWO, indent=1),
+        json.dumps({"version": "1", "rows": TWO}),
+        json.dumps({"version": {"of": 1}, "id": "set", "notes": [], "rows": TWO}, indent=2),
+        "\n".join(json.dumps(row, indent=2) for row in TWO),
+        "".join(map(json.dumps, TWO)),
+    ],
+    ids=["array", "array, indented", "wrapped", "wrapped, indented", "objects, indented", "run on"],
+)
+def test_every_shape_of_json_is_read_by_its_content(tmp_path, suffix, text):
+    path = tmp_path / f"rows{suffix}"
+    path.write_text(text, encoding="utf-8")
+    rows = load_problems(from_file(path)).train
+    assert [(p.prompt, p.answer, p.id) for p in rows] == [
+        ("x", "1", "rows:1"),
+        ("y", "2", "rows:2"),
+    ]
+
+
+def test_an_only_row_that_holds_a_list_is_a_row(tmp_path):
+    path = write_lines(tmp_path / "one.jsonl", {"q": "x", "a": "1", "tests": TWO})
+    assert [p.prompt for p in load_problems(from_file(path)).train] == ["x"]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"train": TWO, "test": TWO},
+        {"questions": ["x", "y"], "answers": ["1", "2"]},
+        {"questions": {"0": "x"}, "answers": {"0": "1"}},
+    ],
+)
+def test_an_object_that_holds_no_list_of_rows_is_told_once(tmp_path, value, indent):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
+    message = message_of(from_file(path))
+    assert f"rows.json is one object with the keys {', '.join(value)}" in message
+    assert "an array of objects, or one object a line" in message
+    assert "\n" not in message
+
+
+def test_broken_json_over_many_lines_is_one_fault(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"data": TWO}, indent=1)[:-9], encoding="utf-8")
+    message = message_of(from_file(path))
+    assert message.count("\n") == 1
+    assert "give one object a line, or an array of objects" in message
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".jsonl", '{"q": "x", "q": "y", "a": "1"}\n'),
+        (".json", '[{"q": "x", "a": "1", "q": "y"}]'),
+    ],
+)
+def test_a_key_twice_in_an_object_is_told(tmp_path, suffix, content):
+    path = tmp_path / f"rows{suffix}"
+    path.write_text(content, encoding="utf-8")
+    assert "'q' occurs twice" in message_of(from_file(path))
+
+
+def test_a_column_twice_is_told_if_it_is_used(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "rows.csv").write_text("q,a,a,b,b\nx,1,2,3,3\n", encoding="utf-8")
+    cells = [pyarrow.array([text]) for text in ("x", "1", "2")]
+    table = pyarrow.Table.from_arrays(cells, names=["q", "a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    for suffix in ("csv", "parquet"):
+        path = tmp_path / f"rows.{suffix}"
+        assert "2 columns 'a': rename all but one" in message_of(from_file(path))
+        if suffix == "csv":
+            assert len(load_problems(from_file(path, answer_column=None)).train) == 1
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "git lfs pull"),
+        (b"/annex/objects/MD5E-s9--4d.csv\n", "git annex get"),
+        (b"\n<!DOCTYPE html>\n<html></html>", "is a web page"),
+        (gzip.compress(b'{"q": "x"}\n'), "is compressed (gzip)"),
+        (b"PK\x03\x04\x14\x00xl/workbook.xml", "an Excel workbook"),
+    ],
+)
+def test_files_without_the_content_of_their_name_are_told(tmp_path, suffix, content, says):
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(content)
+    message = message_of(from_file(path))
+    assert message.startswith(f"rows{suffix} is ")
+    assert says in message
+    assert message.isprintable()
+
+
+MARKED = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+@pytest.mark.parametrize("encoding", MARKED)
+def test_files_are_read_by_their_byte_order_mark(tmp_path, suffix, encoding):
+    path = tmp_path / f"rows{suffix}"
+    WRITERS[suffix](path, ROWS)
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
+    path.write_bytes((mark + path.read_text(encoding="utf-8")).encode(encoding))
+    assert [p.prompt for p in load_problems(from_file(path)).train] == [row["q"] for row in ROWS]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_text_of_two_bytes_a_character_without_a_mark_is_told(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes("q,a\nx,1\n".encode("utf-16-le"))
+    message = message_of(from_file(path))
+    assert "UTF-16 without a byte-order mark; save it as UTF-8" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize(
+    ("text", "encoding", "likely"),
+    [
+        ("It’s 5 € more than 3 €?", "cp1252", "probably Windows-1252"),
+        ("naïve café", "latin-1", "probably Windows-1252"),
+        ("小明有三个苹果", "gb18030", "in another encoding"),
+        ("みかんが三つ", "euc-jp", "in another encoding"),
+    ],
+)
+def test_other_encodings_are_told_by_line_with_the_remedy(tmp_path, suffix, text, encoding, likely):
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".csv":
+        content = f"q,a\nplain,2\n{text},8\n"
+    else:
+        content = f'{{"q": "plain"}}\n\n{{"q": "{text}"}}\n'
+    path.write_bytes(content.encode(encoding))
+    message = message_of(from_file(path, answer_column=None))
+    assert "1 of 2 rows" in message
+    assert "line 3: invalid UTF-8" in message
+    assert f"({likely}: save the file as UTF-8)" in message
+
+
+def test_cells_may_be_long(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(f"q,a,tests\nx,1,{'9' * 200_000}\n{'y' * 150_000},2,z\n", encoding="utf-8")
+    limit = csv.field_size_limit()
+    problems = load_problems(from_file(path)).train
+    assert [(len(p.prompt), p.answer) for p in problems] == [(1, "1"), (150_000, "2")]
+    assert csv.field_size_limit() == limit
+
+
+# Conversations and fields of columns
+
+USER = {"role": "user", "content": "1+1?"}
+NESTED = {"q": [USER], "a": {"ground_truth": "2", "style": "rule"}, "more": [{"text": "1+1?"}]}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize("column", ["q", "q.0.content", "more.0.text"])
+def test_fields_of_columns_are_named_with_dots(tmp_path, suffix, column):
+    path = tmp_path / f"rows{suffix}"
+    WRITERS[suffix](path, [NESTED, {"q": [{**USER, "content": "x"}], "a": None, "more": []}][:1])
+    recipe = from_file(path, prompt_column=column, answer_column="a.ground_truth")
+    (problem,) = load_problems(recipe).train
+    assert (problem.prompt, problem.answer) == ("1+1?", "2")
+
+
+def test_a_column_with_dots_in_its_name_comes_first(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", {"q.x": "1", "q": {"x": "2"}, "a": {"b": 1}})
+    recipe = from_file(path, prompt_column="q.x", answer_column="a.b")
+    assert [p.prompt for p in load_problems(recipe).train] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([USER], "1+1?"),
+        (USER, "1+1?"),
+        ([{"role": "user", "content": [{"type": "text", "text": "1+1?"}]}], "1+1?"),
+        ([{"role": "system", "content": "be brief"}, USER], "1+1?"),
+    ],
+)
+def test_the_only_message_of_a_user_is_the_problem(tmp_path, given, expected):
+    path = write_lines(tmp_path / "rows.jsonl", {"q": given, "a": "2"})
+    (problem,) = load_problems(from_file(path, system_prompt="be brief")).train
+    assert problem.prompt == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([{"role": "system", "content": "be long"}, USER], "is a conversation of system, user"),
+        ([USER, {"role": "assistant", "content": "2"}], "is a conversation of user, assistant"),
+        ([USER, {"role": "assistant", "content": "2"}, USER], "of user, assistant, user"),
+        ([{"role": "assistant", "content": "2"}], "is a conversation of assistant"),
+        ([{"from": "human", "value": "1+1?"}], "one of its fields, q.0.from or q.0.value"),
+        ({"text": "1+1?"}, "one of its fields, q.text"),
+        ([], "is a list, not text"),
+    ],
+)
+def test_other_conversations_are_told(tmp_path, given, says):
+    path = write_lines(tmp_path / "rows.jsonl", {"q": given, "a": "2"})
+    assert says in message_of(from_file(path, system_prompt="be brief"))
+
+
+def test_fields_that_could_be_meant_are_named(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", NESTED)
+    assert "one of its fields, a.ground_truth or a.style" in message_of(from_file(path))
+    assert "no column 'a.truth'" in message_of(from_file(path, answer_column="a.truth"))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
@@ -405,12 +628,53 @@ def test_byte_order_mark_crlf_and_separators_are_read(tmp_path, suffix, content)
 
 @pytest.mark.parametrize(
     ("given", "answer"),
-    [(5, "5"), (2.5, "2.5"), ("", None), ("  ", None), (None, None), (float("nan"), None)],
+    [
+        (5, "5"),
+        (2.5, "2.5"),
+        (5.0, "5.0"),
+        (0.00001, "0.00001"),
+        (-1.5e-7, "-0.00000015"),
+        (1e22, "10000000000000000000000"),
+        (123456789012345678901, "123456789012345678901"),
+        (True, "True"),
+        ("1e-05", "1e-05"),
+        ("", None),
+        ("  ", None),
+        (None, None),
+        (float("nan"), None),
+    ],
 )
-def test_answers_become_text_or_none(tmp_path, given, answer):
-    rows = ({"q": "x", "a": given}, {"q": "y", "a": "z"})
+@pytest.mark.parametrize("field", ["a", "a.b"])
+def test_answers_become_text_or_none(tmp_path, given, answer, field):
+    value = {"b": given} if field == "a.b" else given
+    rows = ({"q": "x", "a": value}, {"q": "y", "a": {"b": "z"} if field == "a.b" else "z"})
     path = write_lines(tmp_path / "rows.jsonl", *rows)
-    assert load_problems(from_file(path)).train[0].answer == answer
+    assert load_problems(from_file(path, answer_column=field)).train[0].answer == answer
+
+
+def test_numbers_of_parquet_files_become_the_digits_that_were_written(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    values = [0.1, 0.00001, 1e16, 5.0]
+    columns = {
+        "float64": pyarrow.array(values, pyarrow.float64()),
+        "float32": pyarrow.array(values, pyarrow.float32()),
+        "float16": pyarrow.array(np.array([0.1, 0.5, 2048, 5], np.float16)),
+        "decimal": pyarrow.array([Decimal("0.1"), Decimal("1E-9"), Decimal("1E+9"), Decimal(5)]),
+    }
+    questions = pyarrow.array([f"q{i}" for i in range(4)])
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"q": questions} | columns), path)
+    found = {
+        name: [p.answer for p in load_problems(from_file(path, answer_column=name)).train]
+        for name in columns
+    }
+    digits = ["0.1", "0.00001", "10000000000000000", "5.0"]
+    assert found["float64"] == found["float32"] == digits
+    assert found["float16"] == ["0.1", "0.5", "2048.0", "5.0"]
+    assert [Decimal(text) for text in found["decimal"]] == columns["decimal"].to_pylist()
+    assert "E" not in "".join(found["decimal"])
 
 
 @pytest.mark.parametrize(
@@ -427,6 +691,14 @@ def test_answers_become_text_or_none(tmp_path, given, answer):
 def test_ids_come_from_the_row_or_its_line(tmp_path, row, expected):
     path = write_lines(tmp_path / "rows.jsonl", {"q": "x", "a": "1"}, {"q": "y"} | row)
     assert [p.id for p in load_problems(from_file(path)).train] == ["rows:1", expected]
+
+
+def test_an_id_of_several_rows_is_made_one_of_each(tmp_path):
+    """A column `id` may hold the kind of the problem; results are grouped by id."""
+    rows = [{"q": text, "id": id} for text, id in (("x", "sum"), ("y", "sum"), ("z", "other"))]
+    path = write_lines(tmp_path / "rows.jsonl", *rows)
+    problems = load_problems(from_file(path, answer_column=None)).train
+    assert [p.id for p in problems] == ["sum:1", "sum:2", "other"]
 
 
 def test_missing_and_unsupported_files_are_named(tmp_path):

@@ -1,3 +1,4 @@
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -6,8 +7,12 @@ import pytest
 
 from intuitor_lib.problems.problems import Problem
 from intuitor_lib.problems.prompts import (
+    TEMPLATE_DATE,
+    PromptError,
+    control_tokens,
     conversation,
     fit_prompts,
+    prompt_date,
     prompt_token_ids,
     require_chat_template,
     to_dataset,
@@ -96,6 +101,107 @@ def test_a_template_without_system_role_names_the_remedy(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(ValueError, match=r"system, user: no system role.*system_prompt=null"):
         prompt_token_ids(tokenizer, [conversation("a", recipe(system_prompt="c"))])
+
+
+ROLES = "{% for m in messages %}{{ '<' + m['role'] + '>' }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        # For messages of several parts.
+        (ROLES + "{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endfor %}", "system"),
+        # The first message, the last one, the user's, all but the user's.
+        ("{{ messages[0]['content'] }}", "loses the user message: 'first'"),
+        ("{{ messages[-1]['content'] }}", "system message: 'a b'.* or set system_prompt=null"),
+        (ROLES + "{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", "system"),
+        (ROLES + "{% if m.role != 'user' %}{{ m.content }}{% endif %}{% endfor %}", "user"),
+        # A part of it, or another text.
+        (ROLES + "{{ m['content'][:4] }}{% endfor %}", "user message: 'first'"),
+        (ROLES + "{{ m['content'] | upper }}{% endfor %}", "system message"),
+    ],
+)
+def test_a_template_that_loses_a_message_is_refused(tokenizer, template, says):
+    tokenizer.chat_template = template
+    given = [conversation(text, recipe(system_prompt="a b")) for text in ("first", "second")]
+    with pytest.raises(PromptError, match=says):
+        prompt_token_ids(tokenizer, given)
+    with pytest.raises(PromptError, match=says):
+        fit_prompts(problems("first", "second"), recipe(system_prompt="a b"), tokenizer)
+
+
+def test_different_problems_must_have_different_prompts(tokenizer):
+    """Each problem is in the prompt, by chance: in the system prompt."""
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    given = [conversation(text, recipe(system_prompt="a b c")) for text in ("a", "b")]
+    prompt_token_ids(tokenizer, [given[0], given[0]])
+    with pytest.raises(PromptError, match="the same prompt, 'a b c', of different problems"):
+        prompt_token_ids(tokenizer, given)
+
+
+@pytest.mark.parametrize(
+    "content", ["{{ m['content'] | trim }}", "{{ m['content'] | tojson }}", "{{ m.content }}"]
+)
+def test_templates_that_only_trim_or_quote_are_fine(tokenizer, content):
+    tokenizer.chat_template = ROLES + content + "{% endfor %}"
+    given = [conversation(' two\n lines, "quoted" é ', recipe(system_prompt=""))]
+    assert len(prompt_token_ids(tokenizer, given)) == 1
+
+
+DATED = [
+    "{{ strftime_now('%d %b %Y %S') }}",
+    "{%- if strftime_now is defined %}{%- set date = strftime_now('%Y-%m-%d %S %f') %}"
+    "{%- else %}{%- set date = 'x' %}{%- endif %}{{ date }}",
+    "\n  {% macro head() %}{{ strftime_now(format='%A %-d. %H:%M:%S') }}{% endmacro %}{{ head() }}",
+]
+
+
+@pytest.mark.parametrize("dated", DATED)
+def test_the_date_of_a_prompt_is_the_same_on_every_day(tokenizer, dated, monkeypatch):
+    from transformers.utils import chat_template_utils
+
+    class Clock(datetime.datetime):
+        day = 1
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime(2026, 1, cls.day, 1, 2, 3)
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+    tokenizer.chat_template = dated + TEMPLATE
+    messages = conversation("a", recipe())
+    chat_template_utils._compile_jinja_template.cache_clear()
+    fresh = tokenizer.apply_chat_template(messages, tokenize=False)
+    require_chat_template(tokenizer)
+    rendered = []
+    for Clock.day in (1, 2):
+        rendered.append(tokenizer.apply_chat_template(messages, tokenize=False))
+        require_chat_template(tokenizer)
+    assert rendered[0] == rendered[1] != fresh
+    # Only the date differs from what transformers writes on that day.
+    monkeypatch.setattr(Clock, "now", classmethod(lambda cls: TEMPLATE_DATE))
+    tokenizer.chat_template = dated + TEMPLATE
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == rendered[0]
+    assert prompt_date(tokenizer) == "2025-05-26"
+
+
+def test_templates_without_a_date_stay_as_they_are(tokenizer):
+    require_chat_template(tokenizer)
+    assert tokenizer.chat_template == TEMPLATE
+    assert prompt_date(tokenizer) is None
+
+
+def test_control_tokens_in_problems_are_counted(tokenizer):
+    from transformers import AddedToken
+
+    tokenizer.add_special_tokens({"eos_token": "<eos>"})
+    tokenizer.add_tokens([AddedToken("<end>"), AddedToken("<td>"), AddedToken("user")])
+    tokenizer.add_tokens([AddedToken("\n")])
+    clean = {"0": "a\nb <td> user", "1": "< end > <en d>"}
+    assert control_tokens(tokenizer, clean) is None
+    found = control_tokens(tokenizer, {**clean, "2": "a <eos> b <end>", "3": "x<end>y"})
+    assert "2 of 4 problems hold control tokens" in found
+    assert "the first, 2, holds '<end>' and '<eos>'" in found
 
 
 def test_prompts_up_to_the_limit_are_kept_and_longer_ones_dropped(tokenizer):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from intuitor_lib.cli.arguments import read_recipe
+from intuitor_lib.cli.script import _parser
 from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
-from intuitor_lib.recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, RecipeError
+from intuitor_lib.recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError, RecipeError
 from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import RECIPES, get_recipe
 
@@ -24,6 +26,10 @@ NAN, INF = float("nan"), float("inf")
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 every_profile = pytest.mark.parametrize("profile", PROFILES)
+
+
+def recipe_of(path):
+    return read_recipe(_parser().parse_args(["train", str(path)]))
 
 
 def quietly(build, *args, **kwargs):
@@ -357,6 +363,72 @@ def test_a_setting_that_came_later_leaves_stored_runs_their_digest():
 def test_digest_ignores_labels(key):
     recipe = Recipe(eval_problems=8)
     assert recipe.replace(**{key: CHANGED_LABELS[key]}).digest == recipe.digest
+
+
+def test_where_checkpoints_are_restored_their_distance_counts():
+    """The result is one of the checkpoints, so how often they are made decides which."""
+    recipes = [Recipe(on_collapse=way) for way in ("warn", "stop", "restore")]
+    counts = [r.replace(save_steps=3).digest != r.digest for r in recipes]
+    assert counts == [False, False, True]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", ["model", "adapter"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "config.json", "merges.txt", "chat_template.jinja", "code.py"]
+)
+def test_a_local_folder_counts_by_its_contents(folder, key, file):
+    recipe = Recipe(**{key: str(folder)})
+    before = recipe.digest
+    assert recipe.digest == before
+    (folder / "README.md").write_text("what it is")
+    assert recipe.digest == before
+    (folder / file).write_bytes(b"two")
+    assert recipe.digest != before
+
+
+@pytest.mark.parametrize("key", ["model", "adapter"])
+def test_a_moved_folder_is_the_same_recipe(folder, tmp_path_factory, key):
+    before = Recipe(**{key: str(folder)}).digest
+    moved = folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
+    assert Recipe(**{key: str(moved)}).digest == before
+    assert Recipe(**{key: str(folder)}).digest != before
+
+
+def test_a_name_on_the_hub_counts_as_it_is():
+    recipe = Recipe(model="owner/model", adapter="owner/adapter")
+    assert recipe.local_weights() == {}
+    assert recipe.digest == "d053b9e93381"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_recipe_files_may_begin_with_a_byte_order_mark(tmp_path, encoding, suffix):
+    recipe = Recipe(name="café", system_prompt="½")
+    text = getattr(recipe, f"to_{suffix}")()
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
+    (tmp_path / f"r.{suffix}").write_bytes((mark + text).encode(encoding))
+    assert recipe_of(tmp_path / f"r.{suffix}") == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("name: caf\xe9\n".encode("cp1252"), "is not UTF-8"),
+        ("name: x\n".encode("utf-16-le"), "UTF-16 without a byte-order mark"),
+        (b"\xff\xfen", "begins as UTF-16 and is damaged"),
+    ],
+)
+def test_recipe_files_in_other_encodings_are_told(tmp_path, content, says):
+    (tmp_path / "r.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        recipe_of(tmp_path / "r.yaml")
 
 
 def test_another_process_has_the_same_digests():

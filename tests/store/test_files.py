@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from damage import DAMAGE, flip
 
@@ -18,6 +19,7 @@ from intuitor_lib.store.files import (
     record_checksums,
     write_text,
 )
+from intuitor_lib.store.runs import Run
 
 
 def test_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
@@ -32,6 +34,23 @@ def test_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
         write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["status.json"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask, mode):
+    from safetensors.numpy import save_file
+
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "new" / "text.json", "{}")
+        run = Run(tmp_path / "run")
+        run.path.mkdir()
+        tensors = {"w": np.zeros(2, np.float32)}
+        run.save_folder("adapter", lambda folder: save_file(tensors, folder / "w.safetensors"))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "new" / "text.json", run.adapter / "w.safetensors"):
+        assert oct(path.stat().st_mode & 0o777) == oct(mode)
 
 
 def test_a_torn_last_line_is_left_out_and_a_torn_middle_one_is_told(tmp_path):

@@ -37,7 +37,7 @@ def held(tmp_path):
 def test_who_holds_it_is_told(held, capsys):
     folder, process = held
     holder = owner(folder)
-    assert (holder.pid, holder.host, holder.alive) == (process.pid, platform.node(), True)
+    assert (holder.pid, holder.host) == (process.pid, platform.node())
     waits = []
 
     def waiting():
@@ -55,12 +55,32 @@ def test_a_dead_owner_keeps_nothing(held, capsys):
     folder, process = held
     process.kill()
     process.wait()
-    assert not owner(folder).alive
+    assert owner(folder) is None
     began = time.monotonic()
     with hold(folder, "working"):
         assert time.monotonic() - began < 1
-        assert owner(folder).alive
+        assert owner(folder).pid == os.getpid()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("locked_before", [True, False])
+def test_a_living_process_with_the_number_of_a_dead_one_holds_nothing(held, locked_before):
+    """Numbers are used again: often after a restart of the machine, or in another container."""
+    folder, process = held
+    note = json.loads((folder / ".owner.json").read_text(encoding="utf-8"))
+    process.kill()
+    process.wait()
+    for pid in (1, os.getpid()):
+        (folder / ".owner.json").write_text(json.dumps({**note, "pid": pid}), encoding="utf-8")
+        if not locked_before:
+            (folder / ".lock").unlink(missing_ok=True)
+        assert owner(folder) is None
+
+
+def test_a_suspended_owner_still_holds_it(held):
+    folder, process = held
+    process.send_signal(signal.SIGSTOP)
+    assert owner(folder).pid == process.pid
 
 
 def test_an_owner_without_a_sign_of_life_is_told_once(held, capsys, monkeypatch):
@@ -101,10 +121,9 @@ def test_a_damaged_note_of_the_owner_is_none(tmp_path, text):
 def test_an_owner_elsewhere_is_alive_if_heard_of(tmp_path):
     note = {"pid": 1, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}
     (tmp_path / ".owner.json").write_text(json.dumps({**note, "beat": time.time()}))
-    assert owner(tmp_path).alive
     assert "on elsewhere" in str(owner(tmp_path))
     (tmp_path / ".owner.json").write_text(json.dumps({**note, "beat": time.time() - 1000}))
-    assert not owner(tmp_path).alive
+    assert owner(tmp_path) is None
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The preflight: its findings, that it does not affect the training, that it runs once."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -147,6 +148,87 @@ def test_a_template_without_a_generation_prompt_is_told(tiny_recipe, policy, tmp
     template = policy.tokenizer.chat_template
     policy.tokenizer.chat_template = template.partition("{% if add_generation_prompt")[0]
     assert found(tiny_recipe, policy, tmp_path, "prompt end").verdict == "warning"
+
+
+PARTS = (
+    "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}<e>{% endfor %}"
+    "{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+def test_a_template_that_loses_the_problem_is_a_fault(tiny_recipe, policy, tmp_path):
+    template, policy.tokenizer.chat_template = policy.tokenizer.chat_template, PARTS
+    finding = found(tiny_recipe, policy, tmp_path, "prompt text")
+    assert finding.verdict == "fault"
+    assert "loses the user message: '0+0='" in finding.text
+    # It is mended in the model's folder and checked again.
+    policy.tokenizer.chat_template = template
+    again = preflight(tiny_recipe, load_problems(tiny_recipe), policy, runs=tmp_path)
+    assert again.faults == []
+
+
+def test_a_template_that_loses_the_problem_trains_nothing(tiny_model, tiny_recipe, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "chat_template.jinja").write_text(PARTS)
+    recipe = tiny_recipe.replace(model=str(folder), preflight_problems=0)
+    with pytest.raises(InputError, match="the chat template loses the user message"):
+        train(recipe, runs=tmp_path / "runs")
+
+
+def rows(path, problems):
+    lines = [json.dumps({"problem": problem, "answer": answer}) for problem, answer in problems]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_what_data_brings_is_told(tiny_recipe, policy, tmp_path):
+    problems = [(f"{a}+1=", a + 1) for a in range(6)]
+    problems += [("6+1=<e><a>7", "the sum of it is 7"), ("7+1=", "see 1/0 in \\frac{")]
+    recipe = tiny_recipe.replace(dataset=rows(tmp_path / "data.jsonl", problems))
+    policy.tokenizer.chat_template = "{{ strftime_now('%S') }}" + policy.tokenizer.chat_template
+    findings = preflight(recipe, load_problems(recipe), policy, runs=tmp_path).findings
+    told = {finding.name: (finding.verdict, finding.text) for finding in findings}
+    verdict, text = told["control tokens"]
+    assert verdict == "warning"
+    assert "1 of 8 problems hold control tokens" in text
+    assert "data:7, holds '<e>' and '<a>'" in text
+    verdict, text = told["answers"]
+    assert verdict == "warning"
+    assert "2 of 8 reference answers; the first, of data:7, is prose" in text
+    assert told["prompt date"] == (
+        "ok",
+        "the chat template writes the date: 2025-05-26 in every prompt, on every day",
+    )
+    assert told["prompt end"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("reward", "verdict"), [("accuracy", "fault"), ("self_certainty", "warning")]
+)
+def test_a_reward_that_can_only_be_0_is_a_fault(tiny_recipe, policy, tmp_path, reward, verdict):
+    problems = [(f"{a}+1=", "the sum of these two is 7") for a in range(6)]
+    dataset = rows(tmp_path / "data.jsonl", problems)
+    recipe = tiny_recipe.replace(dataset=dataset, rewards=(reward,), preflight_problems=2)
+    assert found(recipe, policy, tmp_path, "answers").verdict == verdict
+
+
+def test_clean_data_is_not_mentioned(tiny_recipe, policy, tmp_path):
+    findings = preflight(tiny_recipe, load_problems(tiny_recipe), policy, runs=tmp_path).findings
+    told = {finding.name for finding in findings}
+    assert not told & {"control tokens", "answers", "prompt date", "prompt text"}
+
+
+def test_other_files_in_the_models_folder_are_looked_at_anew(tiny_model, tiny_recipe, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    recipe = tiny_recipe.replace(model=str(folder), preflight_problems=2)
+    problems = load_problems(recipe)
+    for _ in range(2):
+        preflight(recipe, problems, load_policy(recipe), runs=tmp_path / "runs")
+        template = folder / "chat_template.jinja"
+        template.write_text("<s>" + template.read_text())
+    assert len(list((tmp_path / "runs" / "preflights").iterdir())) == 2
 
 
 def test_without_answers_the_plurality_counts(tiny_recipe, policy, tmp_path):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...problems import DataError
+from ...problems.tables import DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError
 from . import livecodebench, questions
 from .graders import (
@@ -102,12 +102,11 @@ def load_items(
             items.append(benchmark.to_item({**row, **shots}))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             what = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            faults.append(f"\n  {label}: {what}")
+            faults.append(f"{label}: {what}")
     if faults or not items:
-        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise DataError(
             f"{benchmark.name}: {len(faults) or 'no'} rows are no items of {benchmark.title}:"
-            f"{''.join(faults[:20])}{more}"
+            f"{list_faults(faults)}"
         )
     items = _with_unique_ids(items, benchmark.name)
     if n is None or n == len(items):

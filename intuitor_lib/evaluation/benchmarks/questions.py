@@ -28,7 +28,7 @@ from ...problems.stand_ins.programming import (
     ProgrammingProblem,
     programming_problems,
 )
-from ...problems.tables import DataError, Fault, read_table
+from ...problems.tables import DataError, read_table, sound_rows
 from ...recipe import Recipe
 from ...recipe.constants import GENERATOR_PREFIX
 from . import livecodebench
@@ -229,8 +229,7 @@ def instruction_item(row: Row) -> Item:
 
 def alpaca_rows(file: Path) -> list[Row]:
     """The instructions of `alpaca_eval.json`."""
-    table = read_table(file)
-    return [dict(row) for _, row in table.records if not isinstance(row, Fault)]
+    return [row for _, row in sound_rows(read_table(file), file.name)]
 
 
 def alpaca_item(row: Row) -> Item:

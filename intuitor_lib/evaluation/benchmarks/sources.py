@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...problems.tables import TABLE_SUFFIXES, DataError, Fault, read_hub, read_table
+from ...problems.tables import TABLE_SUFFIXES, DataError, read_hub, read_table, sound_rows
 from ...recipe import InputError
 
 __all__ = ["Embedded", "HubFiles", "HubTable", "Row", "Source", "benchmarks_folder"]
@@ -63,11 +63,8 @@ class HubTable:
                 revision=self.revision,
                 instead=_INSTEAD,
             )
-        faults = [f"{table.unit} {i}: {row}" for i, row in table.records if isinstance(row, Fault)]
-        if faults:
-            raise DataError(f"{local or self.repo}: {'; '.join(faults[:20])}")
-        for number, row in table.records:
-            yield f"{local or self.repo}, {table.unit} {number}", dict(row)  # type: ignore[arg-type]
+        for number, row in sound_rows(table, str(local or self.repo)):
+            yield f"{local or self.repo}, {table.unit} {number}", row
 
     def at_hand(self, folder: Path | None) -> bool:
         return self._file(folder) is not None
