@@ -130,3 +130,18 @@ def kl_from_uniform(logits):
     p = (logits - logits.amax(-1, keepdim=True)).exp()
     p = p / p.sum(-1, keepdim=True)
     return (1 / words * torch.log((1 / words) / p)).sum(-1)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose result the host reads, for which it would wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = name in ("index", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        reads = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select")
+        self.count += masked or name in reads
+        return func(*args, **(kwargs or {}))

@@ -153,7 +153,7 @@ def _per_token(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 sequence.")
     embedding = base.get_input_embeddings().weight
-    ends = end_tokens(base, eos_token_id)
+    ends = end_tokens(base, eos_token_id=eos_token_id)
     completions = [through_end(completion, ends) for completion in completion_ids]
     _check_sequences(prompt_ids, completions, pad_token_id, embedding.shape[0])
     share = can_share_prompts(base)
@@ -183,15 +183,20 @@ def _per_token(
     return values
 
 
-def end_tokens(model: Any, eos_token_id: int | Sequence[int] | None = None) -> set[int]:
-    """The token ids that end a completion: `eos_token_id`, by default those of the model."""
+def end_tokens(
+    model: Any, tokenizer: Any = None, *, eos_token_id: int | Sequence[int] | None = None
+) -> set[int]:
+    """The token ids that end a completion: the model's, and the tokenizer's if one is given.
+
+    The model's are `eos_token_id`, by default those of its generation settings, or of its
+    configuration if there are none.
+    """
     base = causal_model(model)
-    for source in (getattr(base, "generation_config", None), base.config.get_text_config()):
-        if eos_token_id is None:
-            eos_token_id = getattr(source, "eos_token_id", None)
-    if eos_token_id is None:
-        return set()
-    return {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id)
+    sources = (getattr(base, "generation_config", None), base.config.get_text_config())
+    found = [eos_token_id, *(getattr(source, "eos_token_id", None) for source in sources)]
+    own = next((ids for ids in found if ids is not None), [])
+    ends = {own} if isinstance(own, int) else {*own}
+    return (ends | {getattr(tokenizer, "eos_token_id", None)}) - {None}
 
 
 def through_end(completion: Sequence[int], ends: set[int]) -> list[int]:

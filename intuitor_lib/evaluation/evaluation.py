@@ -231,7 +231,7 @@ def _batch_rows(
     for stop in benchmark.stop:
         texts = [text.partition(stop)[0] for text in texts]
     verdicts = benchmark.grader.grade([one.item for one in batch], texts)
-    ends = end_tokens(policy.model)
+    ends = end_tokens(*policy)
     rows = []
     for (item, sample, _), text, completion, verdict in zip(
         batch, texts, completions, verdicts, strict=True

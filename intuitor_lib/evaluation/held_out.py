@@ -51,7 +51,7 @@ def measure(
         `clipped`, `correct` (None without an answer) and, if requested, `self_certainty` and `kl`
         (nats).
     """
-    ends = end_tokens(policy.model)
+    ends = end_tokens(*policy)
     items = [(problem, sample) for problem in problems for sample in range(num_samples)]
     conversations = [conversation(problem.prompt, recipe) for problem, _ in items]
     prompt_ids = prompt_token_ids(policy.tokenizer, conversations)

@@ -48,8 +48,6 @@ def find_subject(
         InputError: a run that is not finished or has no snapshot of that step, settings that
             conflict with a run's or recipe's own, an unknown quantization.
     """
-    if isinstance(policy, Subject):
-        return policy
     settings = {
         "adapter": None if adapter is None else str(adapter),
         "revision": revision,
@@ -58,6 +56,11 @@ def find_subject(
     }
     if isinstance(policy, str | Path):
         policy = _stored_run(str(policy), store) or str(policy)
+    if step is not None and not isinstance(policy, Run):
+        raise InputError(
+            f"step={step}: only a run has steps, and {_named(policy)} is none of {store.root}: "
+            "give a run or its id, or leave out step"
+        )
     if isinstance(policy, str):
         return _model(policy, settings)
     given = {key: value for key, value in settings.items() if value is not None}
@@ -68,11 +71,13 @@ def find_subject(
         )
     if isinstance(policy, Run):
         return _run(policy, step)
-    if step is not None:
-        raise InputError(f"step={step}: only a run has steps")
     if isinstance(policy, Recipe):
         return _model(policy.model, base_settings(policy))
-    return _loaded(policy)
+    return policy if isinstance(policy, Subject) else _loaded(policy)
+
+
+def _named(policy: Policy | Recipe | Subject | str) -> str:
+    return repr(policy) if isinstance(policy, str) else f"this {type(policy).__name__}"
 
 
 def _stored_run(name: str, store: RunStore) -> Run | None:

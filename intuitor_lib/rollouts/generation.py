@@ -54,6 +54,8 @@ def generate(
         speed_up_linears(model)
     criterion = transformers.StopStringCriteria(tokenizer, list(stop)) if stop else None
 
+    ends = sorted(end_tokens(model, tokenizer))
+
     def make(prompts: Sequence[Sequence[int]], size: int) -> list[Completion]:
         if sampled:
             return sample_completions(
@@ -61,12 +63,13 @@ def generate(
                 prompts,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
+                eos_token_id=ends,
                 pad_token_id=tokenizer.pad_token_id,
                 batch_size=size,
                 stop=criterion,
             )
         parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
-        settings = (max_new_tokens, temperature, stop, certainty)
+        settings = (max_new_tokens, temperature, criterion, certainty)
         return [c for part in parts for c in _generate(policy, part, *settings)]
 
     with own_random_state(model.device, seed):
@@ -82,7 +85,7 @@ def _generate(
     prompt_ids: Sequence[Sequence[int]],
     max_new_tokens: int,
     temperature: float,
-    stop: Sequence[str],
+    stop: transformers.StopStringCriteria | None,
     certainty: bool,
 ) -> list[Completion]:
     """Generate with transformers, for models that `sample_completions` does not support."""
@@ -92,29 +95,30 @@ def _generate(
         if temperature
         else {"do_sample": False}
     )
-    ends = end_tokens(model)
+    ends = end_tokens(model, tokenizer)
     config = transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(ends),
         disable_compile=True,
-        **({"stop_strings": list(stop)} if stop else {}),
         **sampling,
     )
     padded = tokenizer.pad(
         {"input_ids": [list(ids) for ids in prompt_ids]}, padding_side="left", return_tensors="pt"
     ).to(model.device)
     with scoring(model):
-        # transformers needs the tokenizer to find stop texts in tokens.
         output = model.generate(
-            **padded, generation_config=config, **({"tokenizer": tokenizer} if stop else {})
+            **padded, generation_config=config, stopping_criteria=[stop] if stop else None
         )
     completions = []
     for ids in output[:, padded["input_ids"].shape[1] :].tolist():
         completion = through_end(ids, ends)
-        while stop and completion[-1:] == [tokenizer.pad_token_id]:
-            completion.pop()  # padding after a stop text
-        completions.append(completion)
+        # Padding follows a stop text. Elsewhere such a token is one of the completion, its end.
+        bare = completion.copy()
+        while bare[-1:] == [tokenizer.pad_token_id]:
+            bare.pop()
+        stopped = stop is not None and bare and stop(torch.tensor([bare]), None).item()
+        completions.append(bare if stopped else completion)
     if not certainty:
         return [Completion(ids, torch.empty(0), torch.empty(0)) for ids in completions]
     values = token_self_certainty(model, prompt_ids, completions)

@@ -44,15 +44,18 @@ _STARTED = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SI
 def join() -> Any:
     """The `accelerate.PartialState` of this process, joined to those started with it.
 
-    Without GPUs, accelerate joins processes only if `cpu` is set; otherwise each would train on
-    its own, unnoticed.
+    Its device is a CUDA GPU or the CPU; Apple's GPU has no float64, which sampling needs. Without
+    GPUs, accelerate joins processes only if `cpu` is set; otherwise each would train on its own,
+    unnoticed.
     """
     several = get_int_from_env(_STARTED, 1) > 1
     cpu = str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")) == 1
-    cpu = cpu or (several and not torch.cuda.is_available())
+    apple = torch.backends.mps.is_available()
+    cpu = cpu or ((several or apple) and not torch.cuda.is_available())
     settings = {"timeout": _PATIENCE} if several else {}
     state = accelerate.PartialState(cpu=cpu, **settings)
-    if several and state.num_processes == 1:  # made before, without `cpu`
+    alone = several and state.num_processes == 1
+    if alone or state.device.type == "mps":  # made before, without `cpu`
         AcceleratorState._reset_state(reset_partial_state=True)
         state = accelerate.PartialState(cpu=cpu, **settings)
     return state

@@ -69,7 +69,7 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         dataloader_pin_memory=device.type != "cpu",
         save_strategy="no",  # `SavePoints` saves
         # Two to resume from, and one from before the window in which a collapse is detected.
-        save_total_limit=2 + -(-WINDOW // recipe.save_steps),
+        save_total_limit=2 + -(-WINDOW * recipe.num_iterations // recipe.save_steps),
         logging_steps=1,
         disable_tqdm=True,
         report_to="none",

@@ -166,7 +166,7 @@ def _measure(
     """Numbers of a sample, and `signal`'s arguments: its rows and the name of their criterion."""
     group = recipe.num_generations
     completions, texts = sample_problems(policy, problems, recipe, group=group)
-    ends = end_tokens(policy.model)
+    ends = end_tokens(*policy)
     numbers: dict[str, Any] = {
         "problems": len(problems),
         "completions": len(completions),
@@ -241,7 +241,7 @@ def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Ite
 
 def _ending(recipe: Recipe, problem: Problem, policy: Policy) -> Finding:
     """Whether an end token of the model is part of how the chat template ends a turn."""
-    ends = end_tokens(policy.model)
+    ends = end_tokens(*policy)
     tokenizer = policy.tokenizer
     rows = policy.model.get_output_embeddings().weight.shape[0]
     if not ends:

@@ -26,8 +26,10 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "reward", "kl")
 class Recorder(transformers.TrainerCallback):
     """Writes each step's metrics and some of its completions to the run and shows the metrics.
 
-    Every process has one; the main process writes. `held_out` measures the accuracy on held-out
-    problems and its number of completions, `snapshot(step)` saves the policy.
+    Every process has one; the main process writes a row for each step. With `num_iterations` above
+    1 a rollout serves several steps; only the first one's row has its rewards and completions.
+    `held_out` measures the accuracy on held-out problems and its number of completions,
+    `snapshot(step)` saves the policy.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Recorder(transformers.TrainerCallback):
         kept = self.recipe.snapshot_steps
         if self._snapshot is not None and kept and state.global_step % kept == 0 and is_main():
             self._snapshot(state.global_step)
+        control.should_log = True
 
     def on_log(
         self,
@@ -73,7 +76,7 @@ class Recorder(transformers.TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs is None or "reward" not in logs:
+        if logs is None or "loss" not in logs:  # the summary at the end
             return
         found: list[Alarm] = []
         if state.is_world_process_zero:

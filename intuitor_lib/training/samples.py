@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from ..certainty.completions import end_tokens
 from ..grading import grade
 from ..policy import Policy
 from ..problems import Problem, conversation, prompt_token_ids
@@ -29,6 +30,7 @@ def sample_aside(
             temperature=recipe.temperature,
             top_k=recipe.top_k,
             top_p=recipe.top_p,
+            eos_token_id=sorted(end_tokens(*policy)),
             pad_token_id=policy.tokenizer.pad_token_id,
             batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
         )

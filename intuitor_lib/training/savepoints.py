@@ -76,10 +76,11 @@ class EpochSampler(RepeatSampler):
 
     def __iter__(self) -> Any:
         """Indices of the current epoch."""
-        epoch, seed = self._epoch(), self.seed or 0
-        # Torch's generator uses 32 bits of a seed.
-        later = random.Random(f"{seed}:{epoch}").getrandbits(32)
-        self.generator.manual_seed(later if epoch else seed)
+        if self.shuffle:
+            epoch, seed = self._epoch(), self.seed or 0
+            # Torch's generator uses 32 bits of a seed.
+            later = random.Random(f"{seed}:{epoch}").getrandbits(32)
+            self.generator.manual_seed(later if epoch else seed)
         return super().__iter__()
 
     def updates(self, per_rollout: int) -> int:

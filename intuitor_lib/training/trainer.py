@@ -11,8 +11,9 @@ import torch
 import trl
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import split_tensor_dict
+from trl.trainer.utils import nanstd, split_tensor_dict
 
+from ..certainty.completions import end_tokens
 from ..policy.adapters import adapter_is_fresh
 from ..policy.linear import speed_up_linears
 from ..recipe import InputError
@@ -44,6 +45,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
       (`update.add_completion_forward`). `update="plain"` selects TRL's forward.
     - On a CPU with either of these, linear layers compute as in `policy.linear`.
     - The order of problems in an epoch depends only on seed and epoch (`EpochSampler`).
+    - Completions end at the tokens of `end_tokens`, as in an evaluation.
+    - The logged `reward` is that of completions with a reward of weight other than 0.
     - `on_completions(rows)` gets every completion with its rewards.
 
     Both ways give the same update up to rounding. "auto" computes prompts once where the model
@@ -70,6 +73,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         exact = {name: p.detach().float().clone() for name, p in trained.items() if quantized}
         fresh = isinstance(model, peft.PeftModel) and adapter_is_fresh(model)
+        # TRL takes these and the tokenizer's, and leaves out those of the model's configuration.
+        model.generation_config.eos_token_id = sorted(end_tokens(model)) or None
         super().__init__(model, *args, **kwargs)
         for name, parameter in self.model.named_parameters():
             if name in exact:
@@ -157,7 +162,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
                     temperature=self.temperature,
                     top_k=self.top_k,
                     top_p=self.top_p,
-                    eos_token_id=self.eos_token_ids,
+                    eos_token_id=sorted(end_tokens(policy, self._tokenizer)),
                     pad_token_id=self._tokenizer.pad_token_id,
                     batch_size=size,
                     self_certainty=self._wants_self_certainty,
@@ -208,6 +213,18 @@ class IntuitorTrainer(trl.GRPOTrainer):
         log_probs, entropies = (torch.cat(parts) for parts in zip(*scores, strict=True))
         return log_probs, entropies if compute_entropy else None, None
 
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        batch = super()._generate_and_score_completions(inputs)
+        # TRL counts a completion with nothing but monitors of weight 0 as one of reward 0.
+        weights = self.reward_weights.to(self._rewards.device)
+        values = self._rewards[:, weights != 0]
+        rewards = (values * weights[weights != 0]).nansum(1)
+        rewards[values.isnan().all(1)] = math.nan
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["reward"][-1] = rewards.nanmean().item()
+        metrics["reward_std"][-1] = nanstd(rewards).item()
+        return batch
+
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
@@ -217,6 +234,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
                 for problem, value in zip(inputs, self._sampled_self_certainty, strict=True)
             ]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._rewards = rewards
         if self._on_completions is not None:
             first = self.accelerator.process_index * len(prompts)
             own = rewards[first : first + len(prompts)].tolist()

@@ -230,10 +230,14 @@ class _Training:
         return [str(alarm) for alarm in alarms(rows, problems=self.recipe.problems_per_step)]
 
     def _checkpoint_before(self, done: int, found: list[str]) -> Path:
-        """The newest checkpoint from before the window of a collapse found at step `done`."""
+        """The newest checkpoint from before the window of a collapse found at step `done`.
+
+        The window is of rollouts, which are `num_iterations` steps apart.
+        """
         best = None
         if self.main:
-            best = newest_checkpoint(self.run.path, logger.warning, before=done - WINDOW)
+            before = done - WINDOW * self.recipe.num_iterations
+            best = newest_checkpoint(self.run.path, logger.warning, before=before)
         best = from_main(best)
         if best is None:
             raise InputError(

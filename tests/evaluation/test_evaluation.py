@@ -27,6 +27,7 @@ from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
 from intuitor_lib.report.intervals import summarize
 from intuitor_lib.rollouts.generation import generate
 from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.training.samples import sample_aside
 from intuitor_lib.training.training import train
 
 PROBLEMS = [Problem(f"{i}+1=", str(i + 1), str(i), "test") for i in (1, 22, 333)]
@@ -123,6 +124,41 @@ def test_models_left_to_transformers_are_measured_alike(
     log_probs = completion_log_probs(policy.model, prompt_ids, made, temperature=temperature or 1.0)
     for completion, expected in zip(theirs, log_probs, strict=True):
         torch.testing.assert_close(completion.log_probs, expected)
+
+
+@pytest.mark.parametrize("pad", ["<p>", None], ids=["padding of its own", "padded with its end"])
+@pytest.mark.parametrize("ours", [True, False], ids=["sampled", "by transformers"])
+def test_a_completion_ends_at_the_end_token_of_model_or_tokenizer(
+    pad, ours, tiny_model, prompt_ids, monkeypatch
+):
+    """And at a text to stop at: each of the three ends one completion at its third token."""
+    policy = load_model(str(tiny_model), dtype="float32")
+    model, tokenizer = policy
+    settings = {"max_new_tokens": 6, "temperature": 0, "certainty": False}
+    model.generation_config.eos_token_id = []
+    free = [made.ids for made in generate(policy, prompt_ids, **settings)]
+    text, model.generation_config.eos_token_id, end = (ids[2] for ids in free)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    tokenizer.pad_token = pad or tokenizer.eos_token
+    if not ours:
+        monkeypatch.setattr("intuitor_lib.rollouts.generation.reason_against", lambda model: "no")
+    made = generate(policy, prompt_ids, **settings, stop=[tokenizer.decode(text)])
+    assert [completion.ids for completion in made] == [ids[:3] for ids in free]
+
+
+def test_held_out_and_evaluated_completions_end_alike(policy, tiny_recipe, prompt_ids, tmp_path):
+    """The tokenizer's end token counts beside the model's, as in TRL."""
+    end = policy.tokenizer.eos_token_id
+    policy.model.generation_config.eos_token_id = 50
+    with torch.no_grad():  # nothing but the tokenizer's end token is ever drawn
+        head = policy.model.get_output_embeddings()
+        head.bias = torch.nn.Parameter(torch.full((head.weight.shape[0],), -1e4))
+        head.bias[end] = 0.0
+    assert [made.ids for made in sample_aside(policy, prompt_ids, tiny_recipe)] == [[end]] * 3
+    rows = measure(policy, PROBLEMS, tiny_recipe, temperature=0)
+    assert [(row["tokens"], row["clipped"]) for row in rows] == [(1, False)] * 3
+    record = evaluate(policy, toy(max_new_tokens=1), runs=tmp_path)
+    assert not any(row["clipped"] for row in record.rows)
 
 
 def test_what_cannot_be_scored_can_be_generated(policy, prompt_ids):

@@ -109,6 +109,12 @@ def test_what_cannot_be_meant_is_refused(tiny_recipe, tiny_model, store, tmp_pat
         find_subject(tiny_recipe, store, quantization="nf4")
     with pytest.raises(InputError, match="could not be loaded"):
         find_subject(str(tiny_model), store, adapter=tmp_path).load()
+    subject = find_subject(EMBEDDED_MODEL, store)
+    for other in ("org/model", str(tiny_model), tiny_recipe, subject):
+        with pytest.raises(InputError, match=r"step=3: only a run has steps, and .* is none of"):
+            find_subject(other, store, step=3)
+    with pytest.raises(InputError, match="only a model given by name or folder takes these"):
+        find_subject(subject, store, dtype="float32")
     unfinished = store.open(tiny_recipe, {"fingerprint": "0"})
     with pytest.raises(InputError, match="is new, not finished"):
         find_subject(unfinished, store)

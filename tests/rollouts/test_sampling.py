@@ -6,8 +6,9 @@ import math
 import pytest
 import scipy.stats
 import torch
-from models import FAMILIES, bart, fed, gpt1, lora, make_model, prompt_tuned
+from models import FAMILIES, Waits, bart, fed, gpt1, lora, make_model, prompt_tuned
 from policies import move_adapter
+from transformers import StopStringCriteria
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -21,8 +22,8 @@ from intuitor_lib.certainty.completions import (
     token_self_certainty,
 )
 from intuitor_lib.policy.linear import speed_up_linears
-from intuitor_lib.policy.loading import load_policy
-from intuitor_lib.rollouts import cache, drawing
+from intuitor_lib.policy.loading import load_model, load_policy
+from intuitor_lib.rollouts import cache, drawing, sampling
 from intuitor_lib.rollouts.cache import GrowingLayer
 from intuitor_lib.rollouts.drawing import draw
 from intuitor_lib.rollouts.sampling import reason_against, sample_completions
@@ -465,3 +466,63 @@ def test_every_model_it_serves_is_sampled_as_by_generate(family):
         assert [c.ids for c in got] == [
             generated(model, prompt, ends=ends, steps=5) for prompt in (A, B, A)
         ]
+
+
+# On a GPU the host waits for what it reads
+
+
+def waits_of_steps(model, prompts, steps, **settings):
+    """Waits of `steps` more tokens than one."""
+    counts = []
+    for limit in (1, 1 + steps):
+        with Waits() as waits:
+            sample_completions(model, prompts, max_new_tokens=limit, **settings)
+        counts.append(waits.count)
+    return counts[1] - counts[0]
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(sampling, "_look_every", lambda device: 8)
+
+
+@pytest.mark.parametrize("prompts", [[A, A], PROMPTS], ids=["equal", "padded"])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5, "top_p": 0.9}, {"temperature": 0}])
+def test_the_host_waits_once_in_8_tokens(prompts, settings, llama, as_on_a_gpu):
+    assert waits_of_steps(llama, prompts, 24, eos_token_id=[], **settings) == 24 // 8
+    # Rows that end cost no further waits.
+    ends = list(range(10, 40))
+    assert waits_of_steps(llama, prompts, 24, eos_token_id=ends, **settings) <= 24 // 8
+
+
+def test_a_text_to_stop_at_costs_no_waits(as_on_a_gpu, tiny_model):
+    model, tokenizer = load_model(str(tiny_model), dtype="float32")
+    stop = StopStringCriteria(tokenizer, ["ab", "7"])
+    assert waits_of_steps(model, [A, A], 24, eos_token_id=[], stop=stop) == 24 // 8
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT"])
+def test_looking_seldom_changes_no_token(family, monkeypatch):
+    model = make_model(family)
+    free = sample_completions(model, PROMPTS, max_new_tokens=10, temperature=0, eos_token_id=[])
+    ends = [free[0].ids[2], free[1].ids[-1]]
+    made = {}
+    for every in (1, 8):
+        monkeypatch.setattr(sampling, "_look_every", lambda device, every=every: every)
+        torch.manual_seed(4)
+        greedy, drawn = (
+            sample_completions(model, PROMPTS, max_new_tokens=20, temperature=t, eos_token_id=e)
+            for t, e in ((0, ends), (1.0, []))
+        )
+        made[every] = greedy, drawn
+        short = sample_completions(model, PROMPTS * 4, max_new_tokens=13, eos_token_id=ends)
+        for completion in short:
+            assert not set(completion.ids[:-1]) & {*ends}
+            assert completion.ids[-1] in ends or len(completion.ids) == 13
+            assert len(completion.ids) == len(completion.log_probs)
+    for seldom, often in zip(made[8], made[1], strict=True):
+        assert [c.ids for c in seldom] == [c.ids for c in often]
+        for a, b in zip(seldom, often, strict=True):
+            torch.testing.assert_close(a.self_certainty, b.self_certainty)
+            torch.testing.assert_close(a.log_probs, b.log_probs)
+    assert min(len(c.ids) for c in made[8][0]) <= 3

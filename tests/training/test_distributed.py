@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from two_processes import compare_processes
 
 from intuitor_lib.recipe.constants import InputError
@@ -56,6 +58,23 @@ def test_one_process_agrees_with_itself():
     assert from_all([1, 2]) == [1, 2]
     with pytest.raises(KeyError), all_or_none():
         raise KeyError("its own error, not another's")
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_apple_s_gpu_is_left_alone(made_before, monkeypatch):
+    for name in (*processes._STARTED, "LOCAL_RANK", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        if made_before:
+            assert PartialState().device.type == "mps"
+        assert processes.join().device == torch.device("cpu")
+        assert processes.join().num_processes == 1
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_launcher_that_starts_one_process_of_several_is_told_of(monkeypatch, caplog):

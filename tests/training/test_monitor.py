@@ -74,6 +74,26 @@ def test_a_fall_of_accuracy_beyond_chance_rings():
     assert alarms(slight, problems=640) == []
 
 
+@pytest.mark.parametrize("accuracy", [0.1, 0.9])
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_a_policy_that_begins_to_spam_is_named_within_three_rollouts(accuracy, iterations):
+    """400 tokens become 30 of one phrase. Later updates of a rollout have only its KL."""
+    usual = {"completions/repetition": 0.02, "completions/mean_length": 400.0, "kl": 0.001}
+    spam = {"completions/repetition": 0.75, "completions/mean_length": 30.0, "kl": 4.0}
+    rollouts = [usual | {"rewards/accuracy/mean": 0.1}] * 5
+    rollouts += [spam | {"rewards/accuracy/mean": accuracy}] * 3
+    updates = [
+        rollout if i == 0 else {"kl": rollout["kl"]}
+        for rollout in rollouts
+        for i in range(iterations)
+    ]
+    history = [{"step": step, **row} for step, row in enumerate(updates, 1)]
+    rung = {a.name for n in range(1, len(history) + 1) for a in alarms(history[:n], problems=16)}
+    # Terse answers that are right more often are no collapse; repetition and a lost policy are.
+    assert rung == {"repetition", "kl"} | ({"short completions"} if accuracy == 0.1 else set())
+    assert not any(alarms(history[: 5 * iterations], problems=16))
+
+
 def test_held_out_accuracy_is_compared_point_by_point():
     history = rows((12, {}))
     for row in history:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import pytest
 import torch
@@ -98,6 +99,25 @@ def test_the_group_deviation_is_told(policy):
     )
 
 
+def test_the_group_deviation_is_of_the_groups_of_all_processes(policy, monkeypatch):
+    """Two groups of four on four processes: each has half a group."""
+    scores = [1.0, 2.0, 4.0, 8.0, 3.0, 3.5, 3.0, 9.0]
+    prompts = ["1+1="] * 4 + ["2+2="] * 4
+    told = {}
+    reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+
+    def call(prompts, scores):
+        none = [None] * len(prompts)
+        settings = {"log_metric": told.__setitem__, "sampled_self_certainty": scores}
+        reward(prompts, none, none, **settings)
+
+    parts = [(prompts[i : i + 2], scores[i : i + 2]) for i in range(0, 8, 2)]
+    hand_over(monkeypatch, call, parts)
+    call(*parts[1])
+    expected = (statistics.stdev(scores[:4]) + statistics.stdev(scores[4:])) / 2
+    assert told["self_certainty/group_std"] == pytest.approx(expected)
+
+
 def test_where_certainty_comes_from(policy):
     brought = [1.5, None, 2.5]
     by_forward = by_hand(policy, PROMPTS, COMPLETION_IDS)
@@ -187,15 +207,22 @@ def test_groups_vote_apart():
     assert values == [1, 1, 0, 1, 1, 0]
 
 
+def hand_over(monkeypatch, reward, parts):
+    """What processes gather if each calls `reward` with its part; `from_all` then returns it."""
+    shared = []
+    monkeypatch.setattr(answers, "from_all", lambda pairs: shared.append(pairs) or pairs)
+    for part in parts:
+        reward(*part)
+    everything = [pair for pairs in shared for pair in pairs]
+    monkeypatch.setattr(answers, "from_all", lambda pairs: everything)
+
+
 def test_a_group_over_two_processes_votes_as_one(monkeypatch):
     prompts, completions = grouped(["1", "2", "2"], ["5", "5", "6"])
-    whole = PluralityReward(last_number=True)(prompts, completions)
-    shared = []
-    monkeypatch.setattr(answers, "from_all", lambda pairs: shared.append(pairs) or shared[-1])
-    for part in (slice(0, 3), slice(3, 6)):  # what each process would hand over
-        PluralityReward(last_number=True)(prompts[part], completions[part])
-    everything = shared[0] + shared[1]
-    monkeypatch.setattr(answers, "from_all", lambda pairs: everything)
+    reward = PluralityReward(last_number=True)
+    whole = reward(prompts, completions)
+    halves = [(prompts[part], completions[part]) for part in (slice(0, 3), slice(3, 6))]
+    hand_over(monkeypatch, reward, halves)
     found = []
     for index, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
         state = type("State", (), {"process_index": index})
@@ -224,7 +251,7 @@ def test_programs_by_their_tests():
     assert UnitTestReward()([None] * 4, said, tests=column) == [1.0, 0.0, 0.0, None]
 
 
-def test_the_random_reward_is_fair_and_repeats():
+def test_the_random_reward_is_fair_and_repeats(monkeypatch):
     class State:
         global_step = 3
 
@@ -232,6 +259,12 @@ def test_the_random_reward_is_fair_and_repeats():
     assert set(drawn) == {0.0, 1.0}
     assert 0.46 < sum(drawn) / 2000 < 0.54
     assert drawn == RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
+    # However its processes were started: MPI sets no RANK.
+    monkeypatch.delenv("RANK", raising=False)
+    second = type("State", (), {"process_index": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "join", lambda: second)
+        assert drawn != RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
     assert drawn != RandomReward(seed=2)(["?"] * 2000, trainer_state=State)
 
 

@@ -18,6 +18,16 @@ def test_the_first_epoch_is_trl_s():
     assert order(0) == list(RepeatSampler(range(10), **SHAPE, seed=7))
 
 
+@pytest.mark.parametrize("seed", [7, None])
+def test_without_a_shuffle_every_epoch_is_trl_s(seed):
+    theirs = list(RepeatSampler(range(10), **SHAPE, seed=seed, shuffle=False))
+    for epoch in (0, 1, 4):
+        sampler = EpochSampler(
+            range(10), **SHAPE, seed=seed, shuffle=False, epoch=lambda epoch=epoch: epoch
+        )
+        assert list(sampler) == theirs
+
+
 def test_an_epoch_s_order_depends_on_seed_and_epoch_alone():
     sampler = EpochSampler(range(10), **SHAPE, seed=7, epoch=lambda: epoch)
     for epoch in (0, 1, 2, 1):

@@ -11,6 +11,7 @@ import trl
 from policies import dequantized, linears, move_adapter
 from trainers import CPU, make_trainer
 
+from intuitor_lib.certainty.completions import end_tokens
 from intuitor_lib.certainty.tokens import self_certainty
 from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.policy.trained import load_run
@@ -130,6 +131,68 @@ def test_the_loss_is_the_mean_over_tokens_then_completions(tiny_recipe, tmp_path
         kl = gap.exp() - gap - 1
         expected.append((-advantages[row] + recipe.beta * kl).mean())
     assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [(7, {1, 7}), ([7, 9], {1, 7, 9}), (None, {1, 8})]
+)
+def test_completions_end_where_an_evaluation_ends_them(settings, expected, tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe.replace(quantization="none"))
+    policy.model.generation_config.eos_token_id = settings
+    policy.model.config.eos_token_id = 8
+    trainer = make_trainer(tiny_recipe, policy, tmp_path)
+    for found in (
+        end_tokens(*policy),
+        trainer.eos_token_ids,
+        trainer.generation_config.eos_token_id,
+        end_tokens(trainer.model, policy.tokenizer),
+    ):
+        assert set(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "std"),
+    [
+        ([1.0, 1.0, None, None], 1.0, 0.0),
+        ([None, None, 1.0, 0.0], 0.5, math.sqrt(0.5)),
+        ([None] * 4, None, None),
+    ],
+)
+def test_monitors_do_not_count_in_the_logged_reward(values, mean, std, tiny_recipe, tmp_path):
+    """A reward for half of the problems, or for none, beside one of weight 0 for all."""
+
+    def some(completions, **kwargs):
+        return values
+
+    def monitor(completions, **kwargs):
+        return [5.0, 6.0, 7.0, 8.0]
+
+    recipe = tiny_recipe.replace(quantization="none", max_steps=1, num_generations=2)
+    trainer = make_trainer(
+        recipe, load_policy(recipe), tmp_path, rewards=[some, monitor],
+        asked={"reward_weights": [2.0, 0.0]},
+    )  # fmt: skip
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert logged["rewards/monitor/mean"] == 6.5
+    for name, value in (("reward", mean), ("reward_std", std)):
+        found = logged[name]
+        assert (found is None) if value is None else found == pytest.approx(2 * value), name
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "group"), [(1, 8, 8), (2, 4, 4), (3, 2, 2), (4, 3, 6)]
+)
+def test_a_group_may_be_larger_than_a_micro_batch(size, accumulation, group, tiny_recipe, tmp_path):
+    run = train(
+        tiny_recipe.replace(
+            per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+            num_generations=group, max_steps=1, quantization="none",
+        ),
+        runs=tmp_path,
+    )  # fmt: skip
+    assert run.finished
+    assert run.metrics[0]["kl"] == 0
 
 
 def test_what_is_monitored_weighs_nothing(tiny_recipe):

@@ -6,26 +6,39 @@ They have TRL's signature and return one float per completion, None where it can
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from ...grading import clusters, extract_answer, extract_code, grade_labelled
 from ...grading.unit_tests import in_threads, run_tests
 from ...store.processes import from_all, join
 
-__all__ = ["AccuracyReward", "PluralityReward", "RandomReward", "UnitTestReward", "completion_text"]
+__all__ = [
+    "AccuracyReward",
+    "PluralityReward",
+    "RandomReward",
+    "UnitTestReward",
+    "completion_text",
+    "gathered_groups",
+]
 
 Conversation = Sequence[dict[str, str]]
 Texts = Sequence[str | Conversation]
+Value = TypeVar("Value")
 
 
 def completion_text(completion: str | Conversation) -> str:
     """The text of a completion as TRL passes it: plain, or one assistant message."""
     return completion if isinstance(completion, str) else completion[-1]["content"]
+
+
+def gathered_groups(prompts: Texts, values: Sequence[Value]) -> list[list[Value]]:
+    """The values of each run of equal prompts, over all processes; each passes its own."""
+    everyone = from_all(list(zip(map(json.dumps, prompts), values, strict=True)))
+    return [[value for _, value in group] for _, group in groupby(everyone, key=lambda p: p[0])]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,10 +89,9 @@ class PluralityReward:
             extract_answer(completion_text(completion), last_number=self.last_number)
             for completion in completions
         ]
-        everyone = from_all(list(zip(map(json.dumps, prompts), answers, strict=True)))
         values = []
-        for _, members in groupby(everyone, key=lambda pair: pair[0]):
-            votes = clusters([answer for _, answer in members])
+        for members in gathered_groups(prompts, answers):
+            votes = clusters(members)
             most = max((votes.count(vote) for vote in votes if vote is not None), default=0)
             values += [float(vote is not None and votes.count(vote) == most) for vote in votes]
         first = join().process_index * len(prompts)
@@ -137,5 +149,5 @@ class RandomReward:
     ) -> list[float | None]:
         """One random reward per completion."""
         step = getattr(trainer_state, "global_step", 0)
-        generator = random.Random(f"{self.seed}:{step}:{os.environ.get('RANK', 0)}")
+        generator = random.Random(f"{self.seed}:{step}:{join().process_index}")
         return [float(generator.random() < 0.5) for _ in prompts]

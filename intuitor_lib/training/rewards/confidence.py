@@ -11,7 +11,6 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import nn
 from ...certainty import score_completions, token_entropy
 from ...policy.adapters import adapter_is_fresh, add_start_adapter, reference_policy
 from ...problems import prompt_token_ids
-from .answers import Texts
+from .answers import Texts, gathered_groups
 
 __all__ = ["SAMPLED_SELF_CERTAINTY", "NegativeEntropyReward", "SelfCertaintyReward"]
 
@@ -188,9 +187,8 @@ class NegativeEntropyReward(_ForwardReward):
 
 
 def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:
-    """Standard deviation (n - 1, as in TRL) within each run of equal prompts, averaged."""
-    groups = groupby(zip(prompts, scores, strict=True), key=lambda pair: pair[0])
-    values = [np.array([score for _, score in group]) for _, group in groups]
+    """Standard deviation (n - 1, as in TRL) within each group of all processes, averaged."""
+    values = [np.array(group) for group in gathered_groups(prompts, scores)]
     stds = [np.nanstd(v, ddof=1) for v in values if np.isfinite(v).sum() > 1]
     return float(np.mean(stds)) if stds else float("nan")
 
