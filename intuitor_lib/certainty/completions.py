@@ -196,7 +196,8 @@ def end_tokens(
     found = [eos_token_id, *(getattr(source, "eos_token_id", None) for source in sources)]
     own = next((ids for ids in found if ids is not None), [])
     ends = {own} if isinstance(own, int) else {*own}
-    return (ends | {getattr(tokenizer, "eos_token_id", None)}) - {None}
+    end = getattr(tokenizer, "eos_token_id", None)
+    return ends if end is None else ends | {end}
 
 
 def through_end(completion: Sequence[int], ends: set[int]) -> list[int]:

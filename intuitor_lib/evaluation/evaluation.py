@@ -17,6 +17,7 @@ from ..recipe import InputError, Recipe
 from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
+from ..store.processes import join
 from .benchmarks.alpaca import write_outputs
 from .benchmarks.benchmarks import Benchmark, fingerprint, get_benchmark, load_items
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
@@ -178,7 +179,7 @@ def _generate_missing(
         references = {item.id: item.reference for item in items if item.reference}
         if found := doubtful(references):
             print(f"{benchmark.name}: {describe_doubts(references, found)}", file=sys.stderr)
-    policy = subject.load()
+    policy = subject.load(**_settled(record))
     commit = getattr(policy.model.config, "_commit_hash", None)
     prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
     about = {"commit": commit, "prompt_date": prompt_date(policy.tokenizer)}
@@ -204,6 +205,15 @@ def _generate_missing(
             policy, benchmark, batch, decoding, batch_seed, certainty, subject.trained_on
         )
         record.append(row for row in rows if (row["id"], row["sample"]) not in done)
+
+
+def _settled(record: EvaluationRecord) -> dict[str, str]:
+    """The dtype of the completions so far, where "auto" might choose another for the rest."""
+    if not record.rows or record.spec["policy"].get("dtype") != "auto":
+        return {}
+    before = record.environment
+    same_device = before["device"].partition(":")[0] == join().device.type
+    return {"dtype": before["compute_dtype"]} if same_device else {}
 
 
 def _batch_rows(

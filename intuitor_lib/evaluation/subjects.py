@@ -28,7 +28,7 @@ class Subject:
     """A policy to evaluate."""
 
     spec: dict[str, Any]  # JSON-ready; what identifies it, and `_name` for tables
-    load: Callable[[], Policy]
+    load: Callable[..., Policy]  # takes a `dtype` instead of the specification's "auto"
     trained_on: frozenset[str] | None = None  # prompts of its training problems; None if unknown
 
 
@@ -93,7 +93,7 @@ def _run(run: Run, step: int | None) -> Subject:
     spec: dict[str, Any] = {"run": run.id, "_name": run.id}
     if step is not None and step != run.recipe.max_steps:
         spec |= {"step": step, "_name": f"{run.id}@{step}"}
-    return Subject(spec, lambda: load_run_frozen(run, step=step), _training_prompts(run.recipe))
+    return Subject(spec, lambda **_: load_run_frozen(run, step=step), _training_prompts(run.recipe))
 
 
 def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
@@ -124,7 +124,7 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
     quantized = "-nf4" if settings["quantization"] == "nf4" else ""
     added = settings["adapter"] and Path(settings["adapter"]).name
     spec["_name"] = name + quantized + (f"+{added}" if added else "")
-    return Subject(spec, lambda: load_model(model, **settings))
+    return Subject(spec, lambda **other: load_model(model, **settings | other))
 
 
 def _loaded(policy: Policy) -> Subject:
@@ -136,4 +136,4 @@ def _loaded(policy: Policy) -> Subject:
             digest.update(flat.view(torch.uint8).numpy().tobytes())
     name = getattr(policy.model, "name_or_path", "") or type(policy.model).__name__
     spec = {"weights": digest.hexdigest()[:16], "_name": f"{Path(name).name}-loaded"}
-    return Subject(spec, lambda: policy)
+    return Subject(spec, lambda **_: policy)

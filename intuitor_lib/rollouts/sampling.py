@@ -87,9 +87,8 @@ def sample_completions(
     base, backbone, head = backbone_and_head(model)
     logit_scale, softcap = head_settings(model)
     warpers = make_warpers(top_k, top_p)
-    ends = torch.tensor(
-        sorted(end_tokens(base, eos_token_id=eos_token_id)), device=head.weight.device
-    )
+    end_ids = sorted(end_tokens(base, eos_token_id=eos_token_id))
+    ends = torch.tensor(end_ids, device=backbone.get_input_embeddings().weight.device)
     # Equal prompts side by side, so that a batch computes few of them.
     order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), tuple(prompt_ids[i])))
     size = batch_size or max(1, len(order))

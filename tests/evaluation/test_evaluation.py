@@ -326,6 +326,22 @@ def test_an_interrupted_evaluation_ends_like_another(left, tiny_model, tmp_path)
     assert again.rows == whole.rows
 
 
+def test_an_interrupted_evaluation_goes_on_in_its_dtype(tiny_model, tmp_path, monkeypatch):
+    """Another process may choose another one for "auto"."""
+    chosen = [torch.bfloat16]
+    monkeypatch.setattr(
+        "intuitor_lib.policy.loading.compute_dtype",
+        lambda name, device: chosen[0] if name == "auto" else getattr(torch, name),
+    )
+    ask = functools.partial(evaluate, str(tiny_model), runs=tmp_path, **SAMPLED | {"dtype": None})
+    Interrupting.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        ask(toy(grader=Interrupting()))
+    chosen[0], Interrupting.left = torch.float32, 20
+    assert ask(toy(grader=Interrupting())).environment["compute_dtype"] == "bfloat16"
+    assert ask(toy(name="new", grader=Interrupting())).environment["compute_dtype"] == "float32"
+
+
 def test_every_batch_draws_anew(tiny_model, tmp_path):
     settings = {"temperature": 1.0, "num_samples": 6, "batch_size": 2, "n": 1}
     rows = evaluate(str(tiny_model), toy(), runs=tmp_path, **settings).rows
