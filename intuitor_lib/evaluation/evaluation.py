@@ -53,6 +53,7 @@ def evaluate(
     revision: str | None = None,
     quantization: str | None = None,
     dtype: str | None = None,
+    trust_remote_code: bool | None = None,
     step: int | None = None,
     benchmarks: str | Path | None = None,
     runs: str | Path | None = None,
@@ -75,10 +76,11 @@ def evaluate(
         batch_size: completions generated at a time; default 32, or that of the interrupted
             evaluation.
         certainty: also record self-certainty.
-        adapter: folder or hub name of a PEFT adapter; like the next three, only for a model.
+        adapter: folder or hub name of a PEFT adapter; like the next four, only for a model.
         revision: revision on the hub.
         quantization: "nf4" or "none" (default).
         dtype: compute dtype; default "auto".
+        trust_remote_code: run code that comes with the model; default no.
         step: evaluate the snapshot of a run after this step instead of its result.
         benchmarks: folder of benchmark files; default `INTUITOR_BENCHMARKS`.
         runs: the run store; default `INTUITOR_RUNS`.
@@ -105,6 +107,7 @@ def evaluate(
         revision=revision,
         quantization=quantization,
         dtype=dtype,
+        trust_remote_code=trust_remote_code,
         step=step,
     )
     items = load_items(benchmark, n, seed=seed, folder=benchmarks)

@@ -41,6 +41,7 @@ def find_subject(
     revision: str | None = None,
     quantization: str | None = None,
     dtype: str | None = None,
+    trust_remote_code: bool | None = None,
     step: int | None = None,
 ) -> Subject:
     """Find the subject that the arguments of `evaluate` describe.
@@ -56,6 +57,7 @@ def find_subject(
         "revision": revision,
         "quantization": quantization,
         "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
     }
     if isinstance(policy, str | Path):
         policy = _stored_run(str(policy), store) or str(policy)
@@ -100,7 +102,9 @@ def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
 
 
 def _model(model: str, settings: dict[str, Any]) -> Subject:
-    settings = settings | {
+    settings = dict(settings)
+    trust = bool(settings.pop("trust_remote_code"))  # does not change what is computed
+    settings |= {
         "quantization": settings["quantization"] or "none",
         "dtype": settings["dtype"] or "auto",
     }
@@ -120,7 +124,7 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
     quantized = "-nf4" if settings["quantization"] == "nf4" else ""
     added = settings["adapter"] and Path(settings["adapter"]).name
     spec["_name"] = name + quantized + (f"+{added}" if added else "")
-    return Subject(spec, lambda: load_model(model, **settings))
+    return Subject(spec, lambda: load_model(model, **settings, trust_remote_code=trust))
 
 
 def _loaded(policy: Policy) -> Subject:

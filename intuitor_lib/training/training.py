@@ -149,7 +149,9 @@ class _Training:
 
     def _describe(self, policy: Policy) -> None:
         """Show and record the device, the precision and the parameters of the policy."""
-        facts = {**describe_policy(policy.model), "processes": self.processes}
+        facts = describe_policy(policy.model)
+        # Weights that are all trained are fp32, and computed in this dtype by autocast.
+        facts |= {"compute_dtype": self.recipe.dtype, "processes": self.processes}
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
         self.display.note(
@@ -337,14 +339,15 @@ def _disk_fault(error: BaseException, run: Run) -> OSError | None:
 def _with_common_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
     """The recipe with the same dtype for all processes and every resumption.
 
-    "auto" measures speed, so it might choose otherwise on another day or in another process.
+    "auto" measures speed, so it might choose otherwise a moment later, on another day or in
+    another process.
     """
     state = join()
     before = {}
     if resumed and is_main():
         with contextlib.suppress(OSError, ValueError):  # damaged: measured again
             before = run.environment
-    if recipe.dtype != "auto" or (state.num_processes == 1 and not resumed):
+    if recipe.dtype != "auto":
         return recipe
     same_device = before.get("device", "").partition(":")[0] == state.device.type
     dtype = before.get("compute_dtype") if same_device else None
