@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..certainty.completions import end_tokens
 from ..grading.sandbox import protections, run_python
 from ..policy import Policy, describe_policy
+from ..policy.pretrained import Source, cached_commit
 from ..problems import prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..report import track
@@ -177,7 +178,8 @@ def _generate_missing(
     spec = record.spec
     decoding, seed = spec["decoding"], spec["benchmark"]["seed"]
     policy = subject.load()
-    commit = getattr(policy.model.config, "_commit_hash", None)
+    named = subject.spec.get("model")
+    commit = cached_commit(Source(named, subject.spec["revision"])) if named else None
     record.set_environment(describe_policy(policy.model) | {"commit": commit})
     prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
     _check_fit(policy.model, benchmark, prompt_ids, decoding["max_new_tokens"])

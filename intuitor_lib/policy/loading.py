@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from torch import nn
 
 from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
 from ..recipe import InputError, Recipe
 from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
+from .bitsandbytes_internals import keep_weights_packed
 from .pretrained import Source, load_config, load_tokenizer, load_weights
 
 __all__ = ["Policy", "compute_dtype", "describe_policy", "load_model", "load_policy"]
@@ -125,7 +125,7 @@ def _load(
         weights["device_map"] = {"": device}
     model = load_weights(source, **weights)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    _keep_4bit_weights_unpacked(model)
+    keep_weights_packed(model)
     return Policy(model, tokenizer)
 
 
@@ -186,18 +186,6 @@ def _set_pad_token(tokenizer: Any, name: str) -> None:
         )
     # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
     tokenizer.pad_token = tokenizer.eos_token
-
-
-def _keep_4bit_weights_unpacked(model: nn.Module) -> None:
-    """Stop bitsandbytes from repacking weights for AVX512-BF16 CPUs.
-
-    It repacks in place at the first forward in eval mode; from then on the layer's input gets no
-    gradient and its dequantized weights differ.
-    """
-    module: Any
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def describe_policy(model: Any) -> dict[str, Any]:

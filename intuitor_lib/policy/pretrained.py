@@ -10,17 +10,19 @@ import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import safetensors
 import torch
 import transformers
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ..recipe import EMBEDDED_MODEL, InputError, Recipe
 from ..report import quiet_transformers
 from .embedded import embedded_model_folder
+from .peft_internals import BaseTunerLayer
 
 __all__ = [
     "Source",
+    "cached_commit",
     "damage",
     "in_part",
     "in_short",
@@ -82,6 +84,16 @@ def load_weights(source: Source, **settings: Any) -> Any:
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise InputError(_is_adapter(source.name))
     return model
+
+
+def cached_commit(source: Source) -> str | None:
+    """The commit on the hub that a model was last loaded from; None for other models."""
+    if source.name == EMBEDDED_MODEL or Path(source.name).expanduser().exists():
+        return None
+    file = huggingface_hub.try_to_load_from_cache(
+        source.name, "config.json", revision=source.revision
+    )
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 def _load(auto: Any, part: str, source: Source, **settings: Any) -> Any:

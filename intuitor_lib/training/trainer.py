@@ -10,15 +10,18 @@ from typing import Any
 import peft
 import torch
 import trl
-from trl.extras.profiling import profiling_context
-from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from ..policy.adapters import adapter_is_fresh, add_start_adapter
 from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..rollouts.halving import halve_until_it_fits
 from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
+from ..rollouts.trl_internals import (
+    add_fused_lm_head,
+    profiling_context,
+    split_tensor_dict,
+    unwrap_model_for_generation,
+)
 from .monitor import repetition
 from .rewards.answers import completion_text
 from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward

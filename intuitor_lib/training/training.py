@@ -14,6 +14,7 @@ import peft
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
+from ..certainty.transformers_internals import load_checkpoint
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
 from ..problems import Problem, Problems, fit_prompts, load_problems, to_dataset
@@ -203,7 +204,7 @@ class _Training:
             trainer = self._make_trainer(policy, stop)
             over = from_main(self._collapsed())
             if checkpoint is not None and (over or checkpoint_step(checkpoint) >= recipe.max_steps):
-                trainer._load_from_checkpoint(str(checkpoint))  # killed after its last step
+                load_checkpoint(trainer, checkpoint)  # killed after its last step
                 done = checkpoint_step(checkpoint)
             else:
                 resumed = None if checkpoint is None else str(checkpoint)
@@ -220,7 +221,7 @@ class _Training:
             if not found or recipe.on_collapse == "stop":
                 return {"collapse": found} if found else {}
             best = self._checkpoint_before(done, found)
-            trainer._load_from_checkpoint(str(best))
+            load_checkpoint(trainer, best)
             return {"collapse": found, "restored": checkpoint_step(best)}
 
     def _collapsed(self) -> list[str]:

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 import intuitor_lib
 from intuitor_lib.cli import main
 from intuitor_lib.policy.loading import describe_policy, load_model, load_policy
-from intuitor_lib.policy.pretrained import Source
+from intuitor_lib.policy.pretrained import Source, cached_commit
 from intuitor_lib.policy.shapes import model_shape
 from intuitor_lib.problems import load_problems
-from intuitor_lib.recipe import InputError
+from intuitor_lib.recipe import EMBEDDED_MODEL, InputError
 from intuitor_lib.training.memory_advice import longest_prompt, require_memory
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2471645608\n"
@@ -200,6 +200,20 @@ def test_a_model_stored_in_nf4_is_taken_as_it_is(folder, tiny_model):
     assert linear.compute_dtype == torch.float32
     with pytest.raises(InputError, match=r"quantization='none'.*set quantization='nf4'"):
         load_model(str(folder))
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--org--model"
+    for branch, commit in (("main", "a" * 40), ("other", "b" * 40)):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text("{}")
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / branch).write_text(commit)
+    assert cached_commit(Source("org/model")) == "a" * 40
+    assert cached_commit(Source("org/model", "other")) == "b" * 40
+    for name in ("org/another", str(tiny_model), EMBEDDED_MODEL):
+        assert cached_commit(Source(name)) is None
 
 
 # --- Code of a model's own
