@@ -1,5 +1,7 @@
 """Small random models of many families."""
 
+import json
+
 import torch
 import transformers
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
@@ -121,6 +123,20 @@ def fed(model, call):
 def gpt1():
     config = transformers.OpenAIGPTConfig(vocab_size=97, n_embd=8, n_layer=1, n_head=2)
     return transformers.OpenAIGPTLMHeadModel(config)
+
+
+def with_own_code(folder):
+    """Make the Llama in a folder a model whose code comes with it."""
+    file = folder / "config.json"
+    classes = {"AutoConfig": "odd.OddConfig", "AutoModelForCausalLM": "odd.OddForCausalLM"}
+    own = {"model_type": "odd", "architectures": ["OddForCausalLM"], "auto_map": classes}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    (folder / "odd.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
+        "class OddConfig(LlamaConfig):\n    model_type = 'odd'\n\n\n"
+        "class OddForCausalLM(LlamaForCausalLM):\n    config_class = OddConfig\n"
+    )
+    return folder
 
 
 def kl_from_uniform(logits):

@@ -21,7 +21,7 @@ USES = {
     "problems": "recipe",
     "grading": "",
     "certainty": "",
-    "policy": "recipe store report problems",
+    "policy": "recipe store report problems certainty",
     "rollouts": "recipe report certainty policy",
     "training": "recipe store report problems grading certainty policy rollouts",
     "evaluation": "recipe store report problems grading certainty policy rollouts",

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .head import causal_model
+from .transformers_internals import DynamicCache, DynamicLayer, takes_default_cache
 
 __all__ = [
     "can_share_prompts",
@@ -42,10 +42,7 @@ def keeps_all_positions(model: Any) -> bool:
     base = causal_model(model)
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False
-    if (
-        base.config.is_encoder_decoder
-        or not getattr(base, "_supports_default_dynamic_cache", lambda: True)()
-    ):
+    if base.config.is_encoder_decoder or not takes_default_cache(base):
         return False
     backbone = getattr(base, "base_model", base)
     takes = inspect.signature(backbone.forward).parameters
@@ -61,7 +58,7 @@ def can_share_prompts(model: Any) -> bool:
     As `keeps_all_positions`, but False under gradient checkpointing, which keeps no cache.
     """
     base = causal_model(model)
-    return keeps_all_positions(model) and not (base.training and base.is_gradient_checkpointing)
+    return keeps_all_positions(model) and not (base.training and base.is_activation_checkpointing)
 
 
 def sharing_pays(prompt_ids: Sequence[Sequence[int]]) -> bool:

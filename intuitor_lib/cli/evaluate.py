@@ -32,6 +32,9 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("--revision", help="of the model on the hub")
     verb.add_argument("--quantization", choices=("none", "nf4"), help="of a model; default none")
     verb.add_argument("--dtype", help="compute dtype; default auto")
+    verb.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="run the model's own code"
+    )
     verb.add_argument("--n", type=int, help="number of items, drawn by the seed; default all")
     verb.add_argument("--seed", type=int, default=0, help="of items and sampling; default 0")
     verb.add_argument("--temperature", type=float, default=0.0, help="default 0, greedy")
@@ -110,6 +113,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             revision=options.revision,
             quantization=options.quantization,
             dtype=options.dtype,
+            trust_remote_code=options.trust_remote_code,
             benchmarks=options.benchmarks,
             runs=options.runs,
         )

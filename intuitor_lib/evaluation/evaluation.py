@@ -12,6 +12,7 @@ from ..certainty.completions import end_tokens
 from ..grading import describe_doubts, doubtful
 from ..grading.sandbox import protections, run_python
 from ..policy import Policy, describe_policy
+from ..policy.pretrained import Source, cached_commit
 from ..problems import control_tokens, prompt_date, prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..report import track
@@ -55,6 +56,7 @@ def evaluate(
     revision: str | None = None,
     quantization: str | None = None,
     dtype: str | None = None,
+    trust_remote_code: bool | None = None,
     step: int | None = None,
     benchmarks: str | Path | None = None,
     runs: str | Path | None = None,
@@ -77,10 +79,11 @@ def evaluate(
         batch_size: completions generated at a time; default 32, or that of the interrupted
             evaluation.
         certainty: also record self-certainty.
-        adapter: folder or hub name of a PEFT adapter; like the next three, only for a model.
+        adapter: folder or hub name of a PEFT adapter; like the next four, only for a model.
         revision: revision on the hub.
         quantization: "nf4" or "none" (default).
         dtype: compute dtype; default "auto".
+        trust_remote_code: run code that comes with the model; default no.
         step: evaluate the snapshot of a run after this step instead of its result.
         benchmarks: folder of benchmark files; default `INTUITOR_BENCHMARKS`.
         runs: the run store; default `INTUITOR_RUNS`.
@@ -107,6 +110,7 @@ def evaluate(
         revision=revision,
         quantization=quantization,
         dtype=dtype,
+        trust_remote_code=trust_remote_code,
         step=step,
     )
     items = load_items(benchmark, n, seed=seed, folder=benchmarks)
@@ -180,7 +184,8 @@ def _generate_missing(
         if found := doubtful(references):
             print(f"{benchmark.name}: {describe_doubts(references, found)}", file=sys.stderr)
     policy = subject.load(**_settled(record))
-    commit = getattr(policy.model.config, "_commit_hash", None)
+    named = subject.spec.get("model")
+    commit = cached_commit(Source(named, subject.spec["revision"])) if named else None
     prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
     about = {"commit": commit, "prompt_date": prompt_date(policy.tokenizer)}
     record.set_environment(describe_policy(policy.model) | about)

@@ -5,6 +5,7 @@ Each has a specification that identifies it in the run store, and is loaded only
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def find_subject(
     revision: str | None = None,
     quantization: str | None = None,
     dtype: str | None = None,
+    trust_remote_code: bool | None = None,
     step: int | None = None,
 ) -> Subject:
     """Find the subject that the arguments of `evaluate` describe.
@@ -53,6 +55,7 @@ def find_subject(
         "revision": revision,
         "quantization": quantization,
         "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
     }
     if isinstance(policy, str | Path):
         policy = _stored_run(str(policy), store) or str(policy)
@@ -104,7 +107,9 @@ def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
 
 
 def _model(model: str, settings: dict[str, Any]) -> Subject:
-    settings = settings | {
+    settings = dict(settings)
+    trust = bool(settings.pop("trust_remote_code"))  # does not change what is computed
+    settings |= {
         "quantization": settings["quantization"] or "none",
         "dtype": settings["dtype"] or "auto",
     }
@@ -124,7 +129,8 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
     quantized = "-nf4" if settings["quantization"] == "nf4" else ""
     added = settings["adapter"] and Path(settings["adapter"]).name
     spec["_name"] = name + quantized + (f"+{added}" if added else "")
-    return Subject(spec, lambda **other: load_model(model, **settings | other))
+    load = functools.partial(load_model, model, trust_remote_code=trust)
+    return Subject(spec, lambda **other: load(**settings | other))
 
 
 def _loaded(policy: Policy) -> Subject:

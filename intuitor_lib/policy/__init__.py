@@ -1,7 +1,8 @@
 """The model: 4 bits, LoRA adapters, the reference, the embedded model.
 
 In: a recipe, a model by name, or a finished run. Out: a `Policy`, which is a model and its
-tokenizer, on the device it computes on. Uses: recipe, store, report, problems.
+tokenizer, on the device it computes on. Uses: recipe, store, report, problems,
+certainty.
 """
 
 import lazy_loader

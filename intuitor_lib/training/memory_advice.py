@@ -13,11 +13,10 @@ from typing import Any
 
 import psutil
 import torch
-import transformers
 
-from ..policy import embedded_model_folder
+from ..policy.pretrained import Source, load_tokenizer
 from ..problems import Problem, conversation, prompt_token_ids
-from ..recipe import EMBEDDED_MODEL, InputError, Recipe, RecipeError
+from ..recipe import InputError, Recipe, RecipeError
 from ..store.processes import share_batch
 from .memory import ARCHITECTURES, SKIP, MemoryEstimate, estimate_memory, gib, model_shape
 
@@ -89,7 +88,7 @@ def _lowered(recipe: Recipe) -> list[list[Recipe]]:
     rollouts = rollouts if recipe.rollout in ("auto", "grouped") else iter(())
     batches = [n for n in range(recipe.per_device_train_batch_size - 1, 0, -1) if number % n == 0]
     sizes = {name: sum(shape.parameters) for name, shape in ARCHITECTURES.items()}
-    size = sum(model_shape(recipe.model, recipe.model_revision).parameters)
+    size = sum(model_shape(Source.of(recipe)).parameters)
     models = sorted((name for name in sizes if sizes[name] < size), key=lambda n: -sizes[n])
     settings: list[Iterable[Mapping[str, Any]]] = [
         ({"rollout_batch_size": n // group * group or n} for n in rollouts),  # whole groups
@@ -208,11 +207,8 @@ def require_memory(
 
 def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int | None:
     """Return the tokens of the longest prompt that is not dropped; None without a tokenizer."""
-    source = embedded_model_folder() if recipe.model == EMBEDDED_MODEL else recipe.model
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, revision=recipe.model_revision
-        )
+        tokenizer = load_tokenizer(Source.of(recipe))
         ids = prompt_token_ids(tokenizer, [conversation(p.prompt, recipe) for p in problems])
     except (OSError, ValueError):  # loading the policy will report it
         return None

@@ -22,6 +22,7 @@ from ..certainty.completions import end_tokens
 from ..grading import describe_doubts, doubtful, extract_answer, grade_labelled, plurality
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
+from ..policy.pretrained import Source, cached_commit
 from ..problems import (
     Problem,
     Problems,
@@ -127,7 +128,7 @@ def preflight(
 def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
     values = recipe.to_dict()
     settings = {name: values[name] for name in _SETTINGS.split()} | recipe.local_weights()
-    revision = getattr(policy.model.config, "_commit_hash", None)
+    revision = cached_commit(Source.of(recipe))
     text = json.dumps([settings, problems.fingerprint, revision], sort_keys=True)
     name = recipe.model.rpartition("/")[2].rpartition(":")[2]
     label = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[-40:]

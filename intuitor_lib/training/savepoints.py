@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Any
 
 import transformers
-from trl.trainer.utils import RepeatSampler
 
+from ..rollouts.trl_internals import RepeatSampler
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import from_all, is_main, wait
 

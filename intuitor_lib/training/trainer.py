@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +10,20 @@ from typing import Any
 import peft
 import torch
 import trl
-from trl.extras.profiling import profiling_context
-from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import nanstd, split_tensor_dict
 
 from ..certainty.completions import end_tokens
-from ..policy.adapters import adapter_is_fresh
+from ..policy.adapters import adapter_is_fresh, add_start_adapter
 from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..rollouts.halving import halve_until_it_fits
 from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
+from ..rollouts.trl_internals import (
+    add_fused_lm_head,
+    nanstd,
+    profiling_context,
+    split_tensor_dict,
+    unwrap_model_for_generation,
+)
 from .monitor import repetition
 from .rewards.answers import completion_text
 from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward
@@ -38,7 +43,9 @@ class IntuitorTrainer(trl.GRPOTrainer):
 
     - LoRA weights on a 4-bit model stay fp32. TRL casts them to bf16, where AdamW's small steps
       round away.
-    - A fresh adapter needs no copy as its reference: the reference is the adapter turned off.
+    - The reference of a fresh adapter is the adapter turned off, that of another one its copy
+      `START_ADAPTER`, and that of a model without adapters a copy of the model as it is given.
+      TRL reads the latter from disk, without revision, and copies some kinds of adapters wrong.
     - Rollouts compute each prompt once for its group, and pass self-certainty to the rewards
       (`rollouts.sample_completions`). `rollout="generate"` selects TRL's rollouts.
     - The update and the reference compute each prompt once and score completions only
@@ -61,7 +68,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
     def __init__(
         self,
         model: Any,
-        *args: Any,
+        *,
+        args: trl.GRPOConfig,
         rollout: str = "auto",
         rollout_batch_size: int | None = None,
         update: str = "auto",
@@ -72,15 +80,24 @@ class IntuitorTrainer(trl.GRPOTrainer):
         quantized = getattr(model, "is_loaded_in_4bit", False)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         exact = {name: p.detach().float().clone() for name, p in trained.items() if quantized}
-        fresh = isinstance(model, peft.PeftModel) and adapter_is_fresh(model)
         # TRL takes these and the tokenizer's, and leaves out those of the model's configuration.
         model.generation_config.eos_token_id = sorted(end_tokens(model)) or None
-        super().__init__(model, *args, **kwargs)
+        reference = None
+        if args.beta and not isinstance(model, peft.PeftModel):
+            reference = copy.deepcopy(model).requires_grad_(False)
+            vars(reference).pop("forward", None)  # an earlier trainer's, which computes `model`
+        elif args.beta and not adapter_is_fresh(model):
+            add_start_adapter(model)
+        without = copy.copy(args)
+        without.beta = 0.0  # TRL makes no reference then
+        super().__init__(model, args=without, **kwargs)
+        self.beta = self.args.beta = args.beta
         for name, parameter in self.model.named_parameters():
             if name in exact:
                 parameter.data = exact[name].to(parameter.device)
-        if fresh and "ref" in self.model.peft_config:
-            self.model.delete_adapter("ref")
+        if reference is not None:
+            add_fused_lm_head(reference, temperature=self.temperature)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._rollout_batch_size = rollout_batch_size
         self._sampled_self_certainty: list[float | None] | None = None
         self._wants_self_certainty = any(

@@ -14,6 +14,7 @@ import peft
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
+from ..certainty.transformers_internals import load_checkpoint
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
 from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
@@ -149,7 +150,9 @@ class _Training:
 
     def _describe(self, policy: Policy) -> None:
         """Show and record the device, the precision and the parameters of the policy."""
-        facts = {**describe_policy(policy.model), "processes": self.processes}
+        facts = describe_policy(policy.model)
+        # Weights that are all trained are fp32, and computed in this dtype by autocast.
+        facts |= {"compute_dtype": self.recipe.dtype, "processes": self.processes}
         facts["prompt_date"] = prompt_date(policy.tokenizer)
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
@@ -202,7 +205,7 @@ class _Training:
             trainer = self._make_trainer(policy, stop)
             over = from_main(self._collapsed())
             if checkpoint is not None and (over or checkpoint_step(checkpoint) >= recipe.max_steps):
-                trainer._load_from_checkpoint(str(checkpoint))  # killed after its last step
+                load_checkpoint(trainer, checkpoint)  # killed after its last step
                 done = checkpoint_step(checkpoint)
             else:
                 resumed = None if checkpoint is None else str(checkpoint)
@@ -219,7 +222,7 @@ class _Training:
             if not found or recipe.on_collapse == "stop":
                 return {"collapse": found} if found else {}
             best = self._checkpoint_before(done, found)
-            trainer._load_from_checkpoint(str(best))
+            load_checkpoint(trainer, best)
             return {"collapse": found, "restored": checkpoint_step(best)}
 
     def _collapsed(self) -> list[str]:
@@ -342,14 +345,15 @@ def _disk_fault(error: BaseException, run: Run) -> OSError | None:
 def _with_common_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
     """The recipe with the same dtype for all processes and every resumption.
 
-    "auto" measures speed, so it might choose otherwise on another day or in another process.
+    "auto" measures speed, so it might choose otherwise a moment later, on another day or in
+    another process.
     """
     state = join()
     before = {}
     if resumed and is_main():
         with contextlib.suppress(OSError, ValueError):  # damaged: measured again
             before = run.environment
-    if recipe.dtype != "auto" or (state.num_processes == 1 and not resumed):
+    if recipe.dtype != "auto":
         return recipe
     same_device = before.get("device", "").partition(":")[0] == state.device.type
     dtype = before.get("compute_dtype") if same_device else None

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from damage import flip
+from models import with_own_code
 
 from intuitor_lib.evaluation.subjects import find_subject
 from intuitor_lib.policy.loading import load_model, load_policy
@@ -82,6 +83,26 @@ def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
     config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
     settings = {"adapter": run.adapter, "quantization": "nf4", "dtype": "float32"}
     assert kept(find_subject(model, store, **settings)) != kept(adapted)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_run_of_a_model_with_code_of_its_own(whole, tiny_recipe, tiny_model, tmp_path):
+    folder = with_own_code(shutil.copytree(tiny_model, tmp_path / "model"))
+    changes = {"use_lora": False, "quantization": "none"} if whole else {}
+    recipe = tiny_recipe.replace(model=str(folder), trust_remote_code=True, max_steps=1, **changes)
+    run = train(recipe, runs=tmp_path / "runs")
+    store = RunStore(tmp_path / "runs")
+    for policy in (run, recipe):
+        model = find_subject(policy, store).load().model
+        assert type(getattr(model, "get_base_model", lambda m=model: m)()).__name__.startswith(
+            "Odd"
+        )
+    # What is computed does not depend on it, so it identifies nothing.
+    trusted = find_subject(str(folder), store, trust_remote_code=True)
+    assert kept(trusted) == kept(find_subject(str(folder), store))
+    assert trusted.load()
+    with pytest.raises(InputError, match="trust_remote_code=true"):
+        find_subject(str(folder), store).load()
 
 
 def test_a_damaged_run_is_not_loaded(tiny_recipe, tmp_path):

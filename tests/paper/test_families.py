@@ -6,6 +6,7 @@ import transformers
 from intuitor_lib import train
 from intuitor_lib.paper.families import ARCHITECTURES, tiny_recipe
 from intuitor_lib.policy.embedded import is_cached
+from intuitor_lib.policy.pretrained import Source
 from intuitor_lib.policy.tiny import make_tiny_model
 from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.training.memory import model_shape
@@ -41,5 +42,5 @@ def test_an_unknown_family_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_architecture_is_that_of_the_recipes_model(name):
-    shape = model_shape(get_recipe(name, "gpu-24gb").model)
+    shape = model_shape(Source.of(get_recipe(name, "gpu-24gb")))
     assert shape.kind == ARCHITECTURES[name].lower()

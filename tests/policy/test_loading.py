@@ -15,7 +15,13 @@ from intuitor_lib.policy.adapters import (
     add_start_adapter,
     reference_policy,
 )
-from intuitor_lib.policy.loading import compute_dtype, describe_policy, load_model, load_policy
+from intuitor_lib.policy.loading import (
+    compute_dtype,
+    describe_policy,
+    fast_dtype,
+    load_model,
+    load_policy,
+)
 from intuitor_lib.recipe.constants import InputError
 
 IDS = torch.tensor([[10, 20, 30, 40, 50]])
@@ -174,10 +180,17 @@ def test_auto_is_fp32_where_bf16_is_slow(monkeypatch):
     monkeypatch.setattr(
         "intuitor_lib.policy.loading.product_seconds", lambda dtype, _: seconds[dtype]
     )
-    assert compute_dtype("auto", "cpu") == torch.float32
-    seconds[torch.bfloat16] = 0.05
-    assert compute_dtype("auto", "cpu") == torch.bfloat16
-    assert compute_dtype("float32", "cpu") == torch.float32
+    for faster in (0.05, 1.0):
+        fast_dtype.cache_clear()
+        seconds[torch.bfloat16] = faster
+        wanted = torch.bfloat16 if faster < 0.1 else torch.float32
+        assert compute_dtype("auto", "cpu") == wanted
+        seconds[torch.bfloat16] = 0.15 - faster  # a process measures once
+        assert compute_dtype("auto", "cpu") == wanted
+    fast_dtype.cache_clear()
+    assert compute_dtype("bfloat16", "cpu") == torch.bfloat16
+    with pytest.raises(InputError, match=r"dtype='fp8': choose auto"):
+        compute_dtype("fp8", "cpu")
 
 
 def test_a_tokenizer_without_pad_token_pads_with_its_end_token(tiny_recipe, tiny_model, tmp_path):

@@ -15,6 +15,7 @@ from intuitor_lib.certainty.head import backbone_and_head
 from intuitor_lib.cli import main
 from intuitor_lib.policy import load_policy
 from intuitor_lib.policy.linear import merged_adapters, speed_up_linears
+from intuitor_lib.policy.pretrained import Source
 from intuitor_lib.recipe import PROFILES, RECIPES, InputError, get_recipe
 from intuitor_lib.rollouts.sampling import _Batch
 from intuitor_lib.training import memory
@@ -62,7 +63,7 @@ def make_folder(folder, kind="Llama", **settings):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folders_shape_has_the_parameters_of_its_model(kind, tied, tmp_path):
     model = make_folder(tmp_path, kind, tie_word_embeddings=tied)
-    shape = model_shape(str(tmp_path))
+    shape = model_shape(Source(str(tmp_path)))
     assert shape.kind == kind.lower()
     left_out = (".bias", "q_norm.weight", "k_norm.weight")
     real = {n: p.numel() for n, p in model.named_parameters() if not n.endswith(left_out)}
@@ -87,7 +88,7 @@ def test_a_folders_shape_has_the_parameters_of_its_model(kind, tied, tmp_path):
 def test_models_of_another_kind_are_refused(kind, settings, tmp_path):
     getattr(transformers, f"{kind}Config")(**settings).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="not built as Llama"):
-        model_shape(str(tmp_path))
+        model_shape(Source(str(tmp_path)))
 
 
 def test_nf4_weights_take_as_much_as_those_of_bitsandbytes():

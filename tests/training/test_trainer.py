@@ -1,13 +1,11 @@
 """Training: it learns what it is rewarded for, changes LoRA weights alone, and resumes."""
 
-import inspect
 import math
 
 import bitsandbytes as bnb
 import peft
 import pytest
 import torch
-import trl
 from policies import dequantized, linears, move_adapter
 from trainers import CPU, make_trainer
 
@@ -217,52 +215,6 @@ def test_accuracy_leaves_the_gradient_alone(tiny_recipe, tmp_path):
     assert "rewards/accuracy/mean" not in without.metrics[0]
     a, b = (peft.load_peft_weights(str(run.adapter)) for run in (with_answers, without))
     assert all(torch.equal(a[key], b[key]) for key in a)
-
-
-# What TRL's trainer has that ours overrides or relies on. These are private: a new version of TRL
-# may change them. Then read its `GRPOTrainer` again, beside `IntuitorTrainer`.
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        (
-            "_generate_single_turn",
-            "self prompt_ids images multimodal_fields num_generations has_tool_images",
-        ),
-        ("_prepare_inputs", "self generation_batch"),
-        (
-            "_get_per_token_logps_and_entropies",
-            "self model input_ids attention_mask logits_to_keep batch_size compute_entropy "
-            "compute_aux_loss pixel_values image_grid_thw num_images pixel_attention_mask "
-            "spatial_shapes num_tiles image_sizes token_type_ids mm_token_type_ids "
-            "image_position_ids",
-        ),
-        ("_calculate_rewards", "self inputs prompts completions completion_ids_list"),
-        ("_generate_and_score_completions", "self inputs"),
-    ],
-)
-def test_trl_s_private_methods_are_those_we_know(name, parameters):
-    theirs = inspect.signature(getattr(trl.GRPOTrainer, name)).parameters
-    assert " ".join(theirs) == parameters
-    assert name == "_generate_and_score_completions" or name in vars(IntuitorTrainer)
-    if name != "_generate_and_score_completions":
-        ours = inspect.signature(getattr(IntuitorTrainer, name)).parameters.values()
-        for parameter in ours:  # called by TRL's names, or all the rest
-            known = parameter.name in theirs or parameter.kind is parameter.VAR_KEYWORD
-            assert known, parameter.name
-
-
-def test_trl_prepares_inputs_as_we_know():
-    """Ours does the same but for the shuffle."""
-    method = inspect.unwrap(trl.GRPOTrainer._prepare_inputs)
-    # Python 3.11 keeps the names of a comprehension apart.
-    names = [n for n in method.__code__.co_names if n != "unsplit_pixel_values_by_grid"]
-    assert names == [
-        *("model", "training", "args", "steps_per_generation", "num_iterations", "_step"),
-        *("_buffered_inputs", "_generate_and_score_completions", "split_pixel_values_by_grid"),
-        *("shuffle_sequence_dict", "split_tensor_dict"),
-    ]
 
 
 def test_trl_calls_the_methods_as_we_know(tiny_recipe, tmp_path):

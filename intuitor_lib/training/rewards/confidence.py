@@ -18,7 +18,7 @@ import peft
 from torch import nn
 
 from ...certainty import score_completions, token_entropy
-from ...policy.adapters import adapter_is_fresh, add_start_adapter, reference_policy
+from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
 from ...problems import prompt_token_ids
 from .answers import Texts, gathered_groups
 
@@ -75,8 +75,8 @@ class SelfCertaintyReward(_ForwardReward):
         model: the model instance given to the trainer.
         tokenizer: its tokenizer.
         annotator: "online" scores with the current policy, "offline" with the policy as it is
-            now: the adapter off or, if it is trained already, a frozen copy of it. A model
-            without adapters is copied whole.
+            now: the adapter off or, if it is trained already, the frozen copy of it that
+            `load_policy` keeps. Another model is copied whole.
         certainty_from: "sampling" takes the values of the rollouts, "forward" never does, "auto"
             does where the annotator is online and the rollouts have values.
         batch_size: completions per forward pass.
@@ -116,10 +116,12 @@ class SelfCertaintyReward(_ForwardReward):
         self.annotator = annotator
         self.certainty_from = certainty_from
         self._frozen: nn.Module | None = None
-        if annotator == "offline" and not isinstance(model, peft.PeftModel):
+        # The reference of a policy of `load_policy` is its adapter's copy, or the adapter off.
+        held = isinstance(model, peft.PeftModel) and (
+            START_ADAPTER in model.peft_config or adapter_is_fresh(model)
+        )
+        if annotator == "offline" and not held:
             self._frozen = copy.deepcopy(model).requires_grad_(False)
-        elif annotator == "offline" and not adapter_is_fresh(model):
-            add_start_adapter(model)
 
     @property
     def takes_sampled(self) -> bool:

@@ -1,0 +1,135 @@
+"""What is used of other libraries beyond their public interface is what was read.
+
+After an upgrade this fails. Read each name that it lists in the new version, beside the module of
+ours that uses it; then `python tests/test_internals.py` writes `internals.json` again.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import json
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import intuitor_lib
+from intuitor_lib.certainty import transformers_internals
+from intuitor_lib.policy import bitsandbytes_internals, peft_internals
+from intuitor_lib.rollouts import trl_internals
+from intuitor_lib.training.trainer import IntuitorTrainer
+
+LIBRARY = Path(intuitor_lib.__file__).parent
+KNOWN = Path(__file__).with_name("internals.json")
+MODULES = {
+    "trl": trl_internals,
+    "peft": peft_internals,
+    "transformers": transformers_internals,
+    "bitsandbytes": bitsandbytes_internals,
+}
+# Parts of the libraries that are documented for users.
+DOCUMENTED = {
+    "bitsandbytes": {"nn", "functional"},
+    "peft": {"tuners.lora"},
+    "trl": set(),
+}
+OTHERS = {"_reset_state"}  # of accelerate, in `store.processes`
+PYTHONS = {"_asdict", "_replace", "_fields", "_exit"}
+
+
+def read(name):
+    """Signature and hash of the source of a dotted name."""
+    thing = inspect.unwrap(pkgutil.resolve_name(_with_colon(name)))
+    source = inspect.getsource(thing)
+    return f"{inspect.signature(thing)} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
+
+
+def _with_colon(name):
+    """`trl.GRPOTrainer.x` as `trl:GRPOTrainer.x`: modules first, then what they hold."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            importlib.import_module(".".join(parts[:end]))
+        except ImportError:
+            continue
+        return f"{'.'.join(parts[:end])}:{'.'.join(parts[end:])}"
+    raise ImportError(name)
+
+
+def found():
+    return {
+        library: {
+            "version": importlib.metadata.version(library),
+            "names": {name: read(name) for name in module.INTERNALS},
+        }
+        for library, module in MODULES.items()
+    }
+
+
+@pytest.mark.parametrize("library", MODULES)
+def test_each_is_as_it_was_read(library):
+    known, now = json.loads(KNOWN.read_text())[library], found()[library]
+    changed = [name for name, is_now in now["names"].items() if known["names"].get(name) != is_now]
+    assert not changed, f"{library} {now['version']}: read {', '.join(changed)} again"
+    assert known == now, f"{library} {now['version']}: nothing changed but version or table"
+
+
+def test_overridden_methods_take_what_trl_passes():
+    for name in trl_internals.INTERNALS:
+        method = name.rpartition(".")[2]
+        if not name.startswith("trl.GRPOTrainer._") or method not in vars(IntuitorTrainer):
+            continue
+        theirs = inspect.signature(pkgutil.resolve_name(_with_colon(name))).parameters
+        for parameter in inspect.signature(getattr(IntuitorTrainer, method)).parameters.values():
+            known = parameter.name in theirs or parameter.kind is parameter.VAR_KEYWORD
+            assert known or method == "__init__", f"{method}: {parameter.name}"
+
+
+def trees():
+    for file in LIBRARY.rglob("*.py"):
+        yield file, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def test_every_private_name_is_in_a_table():
+    """A name with an underscore that the library reads is its own, or in a table."""
+    own, used = set(), {}
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                own.add(node.attr)
+            elif isinstance(node, ast.Attribute):
+                used.setdefault(node.attr, file.name)
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+                used.setdefault(str(getattr(node.args[1], "value", "")), file.name)
+    tables = " ".join(
+        f"{name} {use}" for m in MODULES.values() for name, use in m.INTERNALS.items()
+    )
+    strange = {
+        name: file
+        for name, file in used.items()
+        if name.startswith("_") and not name.startswith("__")
+        if name not in own | OTHERS | PYTHONS and name not in tables
+    }
+    assert not strange, f"private names of other libraries: {strange}"
+
+
+def test_internal_modules_are_imported_in_one_module_a_library():
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                library, _, part = name.partition(".")
+                if not part or library not in DOCUMENTED or part in DOCUMENTED[library]:
+                    continue
+                assert file == Path(MODULES[library].__file__), f"{file.name} imports {name}"
+
+
+if __name__ == "__main__":
+    KNOWN.write_text(json.dumps(found(), indent=1, sort_keys=True) + "\n")
