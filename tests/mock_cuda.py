@@ -152,8 +152,10 @@ class MockCuda(TorchFunctionMode):
         load = transformers.PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
 
         def from_pretrained(cls: Any, *args: Any, device_map: Any = None, **kwargs: Any) -> Any:
-            model = load(cls, *args, **kwargs)
-            return model if device_map is None else self.move(model)
+            loaded = load(cls, *args, **kwargs)
+            if device_map is not None:
+                self.move(loaded[0] if isinstance(loaded, tuple) else loaded)
+            return loaded
 
         return classmethod(from_pretrained)
 

@@ -12,18 +12,13 @@ from intuitor_lib.certainty.completions import (
     token_entropy,
     token_self_certainty,
 )
+from intuitor_lib.rollouts import sampling
 from intuitor_lib.rollouts.sampling import sample_completions
 
 pytestmark = pytest.mark.slow
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9, 10, 11]]
 COMPLETIONS = [[5, 2], [9, 8, 7, 6], [4], [3, 3, 3]]
-
-
-def real_cuda():
-    from contextlib import nullcontext
-
-    return nullcontext(None)
 
 
 @pytest.fixture(
@@ -85,6 +80,20 @@ def test_sampled_completions_draw_on_the_device(cuda, settings):
             near(None, completion.log_probs, score)
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5, "top_p": 0.8}])
+def test_sampling_waits_for_the_device_once_in_eight_tokens(settings):
+    with MockCuda() as cuda:
+        model = lora(make_model("Qwen2")).to(CUDA)
+        waits = []
+        for tokens in (16, 64):
+            cuda.waits.clear()
+            sample_completions(
+                model, PROMPTS, max_new_tokens=tokens, eos_token_id=[], temperature=0.9, **settings
+            )
+            waits.append(cuda.synchronizations)
+    assert waits[1] - waits[0] <= (64 - 16) / 8, cuda.waits
+
+
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("FalconH1",)])
 def test_scores_are_those_of_the_cpu(cuda, family):
     functions = (token_self_certainty, completion_log_probs, token_entropy, score_completions)
@@ -106,7 +115,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_trainings_and_evaluations_run(cuda, tiny_recipe, tmp_path, change, benchmark_files):
+def test_trainings_and_evaluations_run(
+    cuda, tiny_recipe, tmp_path, change, benchmark_files, monkeypatch
+):
+    monkeypatch.setattr(sampling, "_look_every", lambda device: 8)  # as on a GPU
     recipe = tiny_recipe.replace(
         quantization="none", preflight_problems=4, eval_problems=4, eval_steps=1, **CHANGES[change]
     )
