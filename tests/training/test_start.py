@@ -43,8 +43,12 @@ STARTS = {
 @pytest.mark.parametrize("start", STARTS)
 def test_kl_starts_at_zero(start, tiny_recipe, tiny_model, tmp_path):
     changes = STARTS[start](tmp_path / "start", tiny_model)
-    run = train(tiny_recipe.replace(max_steps=1, beta=0.1, **changes), runs=tmp_path / "runs")
+    recipe = tiny_recipe.replace(max_steps=1, beta=0.1, warmup_ratio=0.0, **changes)
+    run = train(recipe, runs=tmp_path / "runs")
     assert run.metrics[0]["kl"] == pytest.approx(0, abs=1e-6)
+    if "adapter" in changes:
+        before, after = map(peft.load_peft_weights, (changes["adapter"], str(run.adapter)))
+        assert any(not torch.equal(before[name], after[name]) for name in after)
 
 
 def test_the_reference_of_all_weights_is_the_model_as_it_was_given(
