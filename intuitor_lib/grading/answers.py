@@ -7,7 +7,14 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from .equivalence import equivalent, readable, stated_answers
-from .extraction import before_next_question, boxed_answer, last_number as last_number_of, marked_answer
+from .extraction import (
+    before_next_question,
+    boxed_answer,
+    has_final_answer,
+    is_prose,
+    last_number as last_number_of,
+    marked_answer,
+)
 
 __all__ = [
     "EXTRACTIONS",
@@ -73,7 +80,10 @@ def extract_answers(
         answer = boxed_answer(head)
         if extraction != "boxed":
             answer = answer or marked_answer(head)
-        answer = answer or boxed_answer(text)
+        if extraction == "harness" and has_final_answer(head):
+            answer = None
+        else:
+            answer = answer or boxed_answer(text)
         if extraction == "last_number":
             answer = answer or last_number_of(head) or last_number_of(text)
         answers.append(answer)
@@ -152,6 +162,11 @@ def grade(
     limits: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers}
     answers = extract_answers(texts, extraction, last_number=last_number, **limits)
     expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
+    if extraction == "harness":  # the harness reads references that are sentences likewise
+        prose = [i for i, answer in enumerate(expected) if is_prose(answer)]
+        stated = extract_answers([expected[i] for i in prose], extraction, **limits)
+        for i, answer in zip(prose, stated, strict=True):
+            expected[i] = answer or expected[i]
     return equivalent([*zip(answers, expected, strict=True)], **limits)
 
 

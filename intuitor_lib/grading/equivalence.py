@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .extraction import whole_numeral
-from .notation import as_latex, normalized
+from .notation import as_latex, normalized, without_fonts
 from .rules import MAX_ANSWER_CHARS, decide, is_plain
 
 __all__ = ["equivalent", "readable", "stated_answers"]
@@ -68,7 +68,6 @@ def readable(
 
     False for None, an empty answer and one of over 2,000 characters. Raises as `equivalent` does.
     """
-
 
     def at_once(answer: str | None, _: None) -> bool | None:
         if answer is None or not answer.strip() or len(answer) > MAX_ANSWER_CHARS:
@@ -275,9 +274,10 @@ def _readable(answer: str) -> bool:
 
 
 def _stated(text: str) -> str | None:
-    """The answer that math-verify finds in a text, as lighteval calls it."""
+    r"""The answer that math-verify finds in a text, as lighteval calls it."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
+    text = without_fonts(text)  # it takes \mathrm{e} for a unit
     configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
     found = [part for part in parse(text, configs, parsing_timeout=None) if isinstance(part, str)]
     return whole_numeral(text, found[0]) if found else None
@@ -292,9 +292,15 @@ def _same_mathematics(answer: str, reference: str) -> bool:
     from math_verify import verify
 
     given, expected = _parsed(answer), _parsed(reference)
-    if verify(expected, given, timeout_seconds=None):
-        return _same_size(given[0], expected[0])
-    return _same_where_real(given[0], expected[0]) if given and expected else False
+    # Where it cannot parse an answer, math-verify returns a text with parts left out.
+    if any(not side or isinstance(side[0], str) for side in (given, expected)):
+        return _latex(answer).replace(" ", "") == _latex(reference).replace(" ", "")
+    same = verify(expected, given, timeout_seconds=None)
+    try:
+        check = _same_size if same else _same_where_real
+        return check(given[0], expected[0])
+    except Exception:  # sympy raises any of them for odd expressions
+        return same
 
 
 @lru_cache(maxsize=512)  # parsing takes most of the time, and references repeat
@@ -304,8 +310,11 @@ def _parsed(answer: str) -> list[Any]:
 
     # Only LaTeX, and only as a whole: other settings would pick a number out of unreadable text.
     config = LatexExtractionConfig(try_extract_without_anchor=False)
-    latex = _LISTED.sub(", ", _PRODUCT.sub(r"\1\2\\cdot ", as_latex(normalized(answer))))
-    return list(parse(f"\\boxed{{{latex}}}", [config], parsing_timeout=None))
+    return list(parse(f"\\boxed{{{_latex(answer)}}}", [config], parsing_timeout=None))
+
+
+def _latex(answer: str) -> str:
+    return _LISTED.sub(", ", _PRODUCT.sub(r"\1\2\\cdot ", as_latex(normalized(answer))))
 
 
 # math-verify reads a whole number next to a number as a mixed number, that is as a sum: 2(3) as 5,
@@ -320,11 +329,14 @@ def _same_size(given: Any, expected: Any) -> bool:
     """Whether values that math-verify takes for equal also agree relative to their size."""
     import sympy
 
-    if isinstance(given, str) or isinstance(expected, str):
-        return True
-    containers = (sympy.Tuple, sympy.MatrixBase, sympy.FiniteSet, sympy.Rel)
+    if isinstance(given, sympy.Rel) and isinstance(expected, sympy.Rel):
+        return given.lhs != expected.lhs or _same_size(given.rhs, expected.rhs)
+    containers = (sympy.Tuple, sympy.MatrixBase, sympy.FiniteSet)
     if isinstance(given, containers) and isinstance(expected, containers):
-        pairs = [[*side] if hasattr(side, "__iter__") else [*side.args] for side in (given, expected)]
+        pairs = [
+            side.flat() if isinstance(side, sympy.MatrixBase) else [*side.args]
+            for side in (given, expected)
+        ]
         if isinstance(expected, sympy.FiniteSet):
             pairs = [sorted(side, key=sympy.default_sort_key) for side in pairs]
         return len(pairs[0]) != len(pairs[1]) or all(map(_same_size, *pairs))
@@ -350,7 +362,11 @@ def _same_where_real(given: Any, expected: Any) -> bool:
     symbols = sorted(given.free_symbols | expected.free_symbols, key=str)
     if not symbols or given.free_symbols != expected.free_symbols:
         return False
-    if not any(power.exp.is_Rational and not power.exp.is_Integer for value in values for power in value.atoms(sympy.Pow)):
+    if not any(
+        power.exp.is_Rational and not power.exp.is_Integer
+        for value in values
+        for power in value.atoms(sympy.Pow)
+    ):
         return False
     positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
     if sympy.simplify((given - expected).doit().subs(positive)) != 0:

@@ -11,6 +11,8 @@ from .numerals import NUMERAL
 __all__ = [
     "before_next_question",
     "boxed_answer",
+    "has_final_answer",
+    "is_prose",
     "last_number",
     "marked_answer",
     "whole_numeral",
@@ -25,11 +27,14 @@ _BARE_BOX = re.compile(
     r"|[A-Za-z](?![A-Za-z]))"
 )
 _LINK_CHARS = 60
-# Between boxes that are one list, without space and $: "and", a comma, "y =".
+_MAX_BOXES = 50  # of one list
+# Between boxes that are one list, without space and $: signs on one line, or a comma, "and", "y =".
+_SIGNS = re.compile(r"[^A-Za-z0-9.=<>:?!\n]+|")
 _LINK = re.compile(
     r"(?:,|;|&|and|or|\\(?:text|mbox)\{(?:and|or),?\}|\\q?quad|\\[,;:])+"
     r"(?:\\?[A-Za-z]{1,8}(?:_\{?\w\}?)?=)?"
 )
+_WORDS_AND = re.compile(r"[ $]*(?:\\text\s?\{)?[A-Za-z() ,]*(?<= )(?:and|or) ?\}?[ $]*")
 
 
 def boxed_answer(text: str) -> str | None:
@@ -37,35 +42,42 @@ def boxed_answer(text: str) -> str | None:
 
     Of nested boxes it is the inner one. Boxes side by side ("\boxed{3} and \boxed{5}") are a list.
     """
-    answers: list[str] = []
-    next_start = limit = len(text)
+    answers: list[str] = []  # the last first
+    limit = len(text)
     for box in reversed(list(_BOX.finditer(text))):
         start = box.end()
         if text.startswith("{", start):
-            end = _closing_brace(text, start, limit)
-            if end is None:
+            close = _closing_brace(text, start, limit)
+            if close is None:
+                if answers:
+                    break
                 # An earlier box around this one cannot be closed either. Reading nothing from here
                 # on twice keeps the search linear.
                 limit = box.start()
                 continue
-            answer = text[start + 1 : end].strip()
-            end += 1
+            end = close + 1
+            answer = text[start + 1 : close].strip()
         else:
             bare = _BARE_BOX.match(text, start)
             answer = bare.group().rstrip(".,/") if bare else ""
             end = start + len(answer)
-        if answers and not (answer and _are_linked(text[end:next_start])):
+        if answers and not (answer and _are_linked(text, end, limit)):
             break
         if answer:
-            answers.insert(0, answer)
-            next_start = box.start()
-    return ", ".join(dict.fromkeys(answers)) or None
+            answers.append(answer)
+            limit = box.start()
+        if len(answers) == _MAX_BOXES:
+            break
+    return ", ".join(dict.fromkeys(reversed(answers))) or None
 
 
-def _are_linked(between: str) -> bool:
-    if not between or len(between) > _LINK_CHARS or "\n\n" in between:
+def _are_linked(text: str, end: int, start: int) -> bool:
+    between = text[end:start] if end <= start <= end + _LINK_CHARS else "?"
+    if "\n\n" in between:
         return False
-    return _LINK.fullmatch(re.sub(r"[\s$]", "", between)) is not None
+    bare = re.sub(r"[\s$]|\\[()]", "", between)
+    links = (_SIGNS.fullmatch(between), _LINK.fullmatch(bare), _WORDS_AND.fullmatch(between))
+    return any(links)
 
 
 def _closing_brace(text: str, start: int, limit: int) -> int | None:
@@ -91,6 +103,15 @@ _MARK = re.compile(r"^[ \t]*####(?!#)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILIN
 _UNIT_WORDS = re.compile(r"\s?\\?%?(?: ?[a-z²³/]+){0,3}")
 
 
+_MATHEMATICS = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\[A-Za-z]+\s?(?:\{[^{}]*\})?", re.S)
+
+
+def is_prose(reference: str) -> bool:
+    """Whether a reference is sentences around mathematics rather than an answer."""
+    words = re.findall(r"[A-Za-z]{3,}", _MATHEMATICS.sub(" ", reference))
+    return len(words) > 3 and bool(re.search(r"[0-9$\\]", reference))
+
+
 def before_next_question(text: str) -> str:
     """The text up to where a base model starts another question after its answer."""
     text = text.lstrip()
@@ -112,6 +133,15 @@ def marked_answer(text: str) -> str | None:
     return None
 
 
+_FINAL = re.compile(r"final answer is.{1,300}?I hope", re.IGNORECASE)
+
+
+def has_final_answer(text: str) -> bool:
+    """Whether "The final answer is ... I hope it is correct." stands behind the last box."""
+    last = deque(_FINAL.finditer(text), maxlen=1)
+    return bool(last) and last[0].start() > text.rfind("\\boxed")
+
+
 def last_number(text: str) -> str | None:
     r"""The last number of a text, as ``-3``, ``1,234``, ``1 1/2``, ``10:30``, ``1.5e3``, or None."""
     text = text if text.isascii() else in_ascii(text)
@@ -128,7 +158,9 @@ def whole_numeral(text: str, part: str) -> str:
     for numeral in NUMERAL.finditer(text, line_start):
         if numeral.start() > at:
             break
-        if numeral.end() > at + len(part) or (numeral.end() == at + len(part) and numeral.start() < at):
+        if numeral.end() > at + len(part) or (
+            numeral.end() == at + len(part) and numeral.start() < at
+        ):
             return _signed(text, numeral)
     return part
 

@@ -13,9 +13,21 @@ from functools import lru_cache
 
 from .numerals import spelled_for_latex
 
-__all__ = ["as_latex", "in_ascii", "is_product", "normalized", "without_letter_unit", "without_text"]
+__all__ = [
+    "as_latex",
+    "in_ascii",
+    "is_product",
+    "normalized",
+    "without_fonts",
+    "without_letter_unit",
+    "without_text",
+]
 
 _CONTENT = r"([^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*)"
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!\s*|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
+_ESCAPED_TWICE = re.compile(
+    r"(?<!\\)\\\\(?=(?:left|right|[dt]?frac|sqrt|text|pi|cdot|times|infty|cup|in|le|ge)(?![a-z]))"
+)
 _PLAIN = re.compile(r"[-+0-9./]+")
 
 
@@ -23,7 +35,7 @@ _PLAIN = re.compile(r"[-+0-9./]+")
 def normalized(answer: str) -> str:
     """The answer without typography, currency, label and unit, in ASCII where LaTeX has a way."""
     if not _PLAIN.fullmatch(answer):
-        answer = _CURRENCY.sub("", answer)
+        answer = _ESCAPED_TWICE.sub(r"\\", _THOUSANDS.sub("", _CURRENCY.sub("", answer)))
         answer = _without_typography(answer if answer.isascii() else in_ascii(answer))
         answer = _without_unit(_without_label(answer))
     return _trimmed(answer)
@@ -115,11 +127,7 @@ _LABEL = re.compile(
 def _without_typography(answer: str) -> str:
     if answer[-1:] == "}" or "\\" in answer:
         answer = _LAYOUT.sub("", answer)
-        for _ in range(4):  # fonts may nest
-            answer, changed = _COLOR.subn(r"\1", answer)
-            answer, more = _FONT.subn(_unset, answer)
-            if not changed + more:
-                break
+        answer = without_fonts(answer)
     if "<" in answer:
         answer = _TAG.sub(r"\2", answer)
     answer = _trimmed(answer)
@@ -127,13 +135,34 @@ def _without_typography(answer: str) -> str:
     return _trimmed(quoted[2]) if quoted else answer
 
 
+_AFTER_NUMBER = re.compile(r"[0-9)](?:\s|~|\\[ ,;:])*$")
+
+
+def without_fonts(text: str) -> str:
+    """The text without commands of fonts and colours, which may nest; words stay as text."""
+    for _ in range(4):
+        before, text = text, _FONT.sub(_unset, _COLOR.sub(r"\1", text))
+        if text == before:
+            break
+    return text
+
+
 def _unset(found: re.Match[str]) -> str:
     r"""The content of a font command: words and units stay marked as ``\text``."""
     content = found[1]
     words = len(re.findall(r"[^\W\d_]", content)) > 1 and not re.search(r"[-+*/^=]", content)
-    is_unit = content.strip().isalpha() and found.string[: found.start()].strip()
+    is_unit = (
+        content.isalpha()
+        and content not in "eid"
+        and _AFTER_NUMBER.search(found.string[: found.start()])
+    )
     spaced = content != content.strip()
-    if re.match(r"\s*[-+.]?[0-9]", content) or "\\" in content or "$" in content or not (words or is_unit or spaced):
+    if (
+        re.match(r"\s*[-+.]?[0-9]", content)
+        or "\\" in content
+        or "$" in content
+        or not (words or is_unit or spaced)
+    ):
         return content
     return rf"\text{{{content}}}"
 

@@ -17,14 +17,12 @@ MAX_CHARS = 40
 _COMMA = r"(?:,\\!\s*|\{,\}|\\,|,|')"  # between thousands, as in 1,234 or LaTeX's 1{,}234
 _SPACE = r"(?: |~|\\[;: ]|\\text\{ \})"
 _GROUPED = (
-    rf"(?:[0-9]{{1,3}}(?:{_COMMA}[0-9]{{3}})+|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+"
+    rf"(?:[1-9][0-9]{{0,2}}(?:{_COMMA}[0-9]{{3}})+|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+"
     r"|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})(?![0-9])"
 )
 # With points between thousands: unambiguous with two of them, or with a decimal comma.
 _POINTED = r"[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9.])"
-_DECIMAL = (
-    rf"(?:{_POINTED}|(?:{_GROUPED}|[0-9]+)(?:\.[0-9]+)?|(?<![A-Za-z0-9_.])\.[0-9]+)"
-)
+_DECIMAL = rf"(?:{_POINTED}|(?:{_GROUPED}|[0-9]+)(?:\.[0-9]+)?|(?<![A-Za-z0-9_.])\.[0-9]+)"
 _POWER_OF_TEN = (
     r"(?:[eE][+-]?[0-9]{1,4}(?![0-9A-Za-z])"
     r"|\s?(?:\\times|\\cdot|[*x×])\s?10\s?(?:\^|\*\*)\s?"
@@ -63,7 +61,9 @@ _NUMBER = re.compile(
 )
 _INTEGERS = re.compile(r"[+-]?[0-9]+")
 _SEPARATOR = re.compile(f"{_COMMA}|{_SPACE}")
-_TIME = re.compile(rf"(?:(?P<clock>{_CLOCK})(?P<half>{_MERIDIEM})?|(?P<hour>[0-9]{{1,2}})(?P<of>{_MERIDIEM}))")
+_TIME = re.compile(
+    rf"(?:(?P<clock>{_CLOCK})(?P<half>{_MERIDIEM})?|(?P<hour>[0-9]{{1,2}})(?P<of>{_MERIDIEM}))"
+)
 _RATIO = re.compile(rf"{_DECIMAL}(?:\s?(?:\{{:\}}|:)\s?{_DECIMAL})+")
 
 
@@ -120,7 +120,8 @@ def time_of_day(text: str) -> tuple[int, int, int, str] | None:
 _IN_LATEX = re.compile(
     rf"(?<![A-Za-z0-9_.])(?:(?P<whole>{_MIXED})(?P<fraction>{_FRACTION})"
     rf"|(?P<mantissa>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]{{1,4}})(?![0-9A-Za-z]))"
-    rf"|(?P<grouped>{_POINTED}|{_GROUPED}(?:\.[0-9]+)?))"
+    # Commas alone are left to math-verify: (12,102) is a pair.
+    rf"|(?P<grouped>{_POINTED}|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?))"
 )
 
 

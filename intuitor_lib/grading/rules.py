@@ -35,7 +35,8 @@ def decide(answer: str | None, reference: str, mathematics: Judge | None = None)
 
 def is_plain(answer: str) -> bool:
     """Whether an answer is a number, a time, a ratio or words, which need no mathematics."""
-    return _is_item(normalized(answer))
+    answer = normalized(answer)
+    return _is_item(answer) or re.fullmatch(r"\(?[A-Za-z]\)?", answer) is not None
 
 
 def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | None:
@@ -103,13 +104,18 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
 def _same_number(answer: str, reference: str) -> bool | None:
-    expected = number(reference)
-    if expected is None:
-        return None
-    given = number(answer) or number(without_letter_unit(answer))
-    if given is None and expected.value.denominator > 1 and _DECIMAL_COMMA.fullmatch(answer):
-        given = number(answer.replace(",", "."))
-    return None if given is None else _equal(given, expected)
+    given, expected = number(answer), number(reference)
+    if given is None and expected is not None:
+        given = number(without_letter_unit(answer)) or _with_comma(answer, expected)
+    if expected is None and given is not None:
+        expected = _with_comma(reference, given)
+    return None if given is None or expected is None else _equal(given, expected)
+
+
+def _with_comma(text: str, other: Number) -> Number | None:
+    """Read a decimal comma where the other side is a decimal; elsewhere "1,5" is a list."""
+    is_decimal = not other.is_fraction and other.value.denominator > 1
+    return number(text.replace(",", ".")) if is_decimal and _DECIMAL_COMMA.fullmatch(text) else None
 
 
 def _equal(given: Number, expected: Number) -> bool:
@@ -160,7 +166,11 @@ def _items(text: str) -> list[str]:
 def _is_item(text: str) -> bool:
     plain = without_text(text)
     return bool(
-        number(text) or time_of_day(plain) or ratio(text) or _is_words(plain) or (plain and plain != text)
+        number(text)
+        or time_of_day(plain)
+        or ratio(text)
+        or _is_words(plain)
+        or (plain and plain != text)
     )
 
 
@@ -249,4 +259,6 @@ def _has_several_unknowns(side: str) -> bool:
     unknowns = re.findall(r"(?<![A-Za-z\\])[a-z]+(?![A-Za-z])", side)
     letters = "".join(word for word in unknowns if len(word) < 4)
     operators = re.search(r"[-+*/^]|\\(?:cdot|times|frac)", side)
-    return len(set(letters)) > 1 and (bool(operators) or any(len(word) in (2, 3) for word in unknowns))
+    return len(set(letters)) > 1 and (
+        bool(operators) or any(len(word) in (2, 3) for word in unknowns)
+    )

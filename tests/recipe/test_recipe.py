@@ -287,7 +287,7 @@ CHANGED = {
     "prompt_template": "Q: {prompt}",
     "system_prompt": "",
     "over_long_prompts": "refuse",
-    "last_number": True,
+    "answer_extraction": "last_number",
     "rewards": ("random",),
     "reward_weights": (2.0,),
     "annotator": "offline",
@@ -422,7 +422,7 @@ def test_recipes_say_what_they_reproduce(name):
 def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
     embedded, own = get_recipe("intuitor", "cpu"), get_recipe("intuitor", "cpu", dataset="x.jsonl")
     assert (embedded.prompt_column, embedded.eval_problems) == ("question", 50)
-    for key in ("prompt_column", "answer_column", "prompt_template", "max_problems", "last_number"):
+    for key in ("prompt_column", "answer_column", "prompt_template", "max_problems", "answer_extraction"):
         assert getattr(own, key) == getattr(Recipe, key), key
     assert (own.eval_problems, own.eval_steps, own.dataset_kwargs) == (0, None, {})
     assert own.system_prompt is not None

@@ -144,7 +144,7 @@ def test_accuracy():
     reward = AccuracyReward()
     completions = [r"so \boxed{4}", "so 4", r"\boxed{5}", r"\boxed{4}"]
     assert reward(["?"] * 4, completions, ["4", "4", "4", None]) == [1.0, 0.0, 0.0, None]
-    assert AccuracyReward(last_number=True)(["?"], ["so 4"], ["4"]) == [1.0]
+    assert AccuracyReward(extraction="last_number")(["?"], ["so 4"], ["4"]) == [1.0]
     assert reward(["?"], ["4"]) == [None]
 
 
@@ -178,29 +178,29 @@ def grouped(*groups):
     ],
 )
 def test_the_group_votes(answers, expected):
-    assert PluralityReward(last_number=True)(*grouped(answers)) == expected
+    assert PluralityReward(extraction="last_number")(*grouped(answers)) == expected
 
 
 def test_groups_vote_apart():
-    reward = PluralityReward(last_number=True)
+    reward = PluralityReward(extraction="last_number")
     values = reward(*grouped(["1", "1", "2"], ["2", "2", "1"]))
     assert values == [1, 1, 0, 1, 1, 0]
 
 
 def test_a_group_over_two_processes_votes_as_one(monkeypatch):
     prompts, completions = grouped(["1", "2", "2"], ["5", "5", "6"])
-    whole = PluralityReward(last_number=True)(prompts, completions)
+    whole = PluralityReward(extraction="last_number")(prompts, completions)
     shared = []
     monkeypatch.setattr(answers, "from_all", lambda pairs: shared.append(pairs) or shared[-1])
     for part in (slice(0, 3), slice(3, 6)):  # what each process would hand over
-        PluralityReward(last_number=True)(prompts[part], completions[part])
+        PluralityReward(extraction="last_number")(prompts[part], completions[part])
     everything = shared[0] + shared[1]
     monkeypatch.setattr(answers, "from_all", lambda pairs: everything)
     found = []
     for index, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
         state = type("State", (), {"process_index": index})
         monkeypatch.setattr(answers, "join", lambda state=state: state)
-        found += PluralityReward(last_number=True)(prompts[part], completions[part])
+        found += PluralityReward(extraction="last_number")(prompts[part], completions[part])
     assert found == whole
 
 
