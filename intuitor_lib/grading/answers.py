@@ -59,19 +59,17 @@ def extract_answer(
         ValueError: an unknown `extraction`.
         RuntimeError: "harness" needs math-verify, which cannot be started.
     """
-    return extract_answers([text], extraction, last_number=last_number)[0]
+    return extract_answers([text], "last_number" if last_number else extraction)[0]
 
 
 def extract_answers(
     texts: Sequence[str],
     extraction: str = "boxed",
     *,
-    last_number: bool = False,
     timeout_s: float = 0.8,
     workers: int | None = None,
 ) -> list[str | None]:
     """`extract_answer` of each text; `timeout_s` and `workers` as in `grade`, for "harness"."""
-    extraction = "last_number" if last_number else extraction
     if extraction not in EXTRACTIONS:
         raise ValueError(f"extraction is {extraction!r}; choose from {', '.join(EXTRACTIONS)}")
     answers: list[str | None] = []
@@ -159,8 +157,19 @@ def grade(
         raise ValueError(
             f"{len(texts)} texts and {len(references)} reference answers; pass one for each text"
         )
+    extraction = "last_number" if last_number else extraction
     limits: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers}
-    answers = extract_answers(texts, extraction, last_number=last_number, **limits)
+    answers = extract_answers(texts, extraction, **limits)
+    return grade_answers(answers, references, extraction, **limits)
+
+
+def grade_answers(
+    answers: Sequence[str | None],
+    references: Sequence[str],
+    extraction: str = "boxed",
+    **limits: Any,
+) -> list[bool]:
+    """`grade` for answers that `extract_answers` has read; `limits` are its last two settings."""
     expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
     if extraction == "harness":  # the harness reads references that are sentences likewise
         prose = [i for i, answer in enumerate(expected) if is_prose(answer)]
@@ -175,11 +184,9 @@ def grade_labelled(
     references: Sequence[str | None],
     *,
     extraction: str = "boxed",
-    last_number: bool = False,
 ) -> list[bool | None]:
     """`grade`, with None for every completion whose reference answer is None."""
     pairs = [(t, r) for t, r in zip(texts, references, strict=True) if r is not None]
-    extraction = "last_number" if last_number else extraction
     graded = iter(grade([t for t, _ in pairs], [r for _, r in pairs], extraction=extraction))
     return [None if reference is None else next(graded) for reference in references]
 

@@ -280,7 +280,10 @@ def _stated(text: str) -> str | None:
     text = without_fonts(text)  # it takes \mathrm{e} for a unit
     configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
     found = [part for part in parse(text, configs, parsing_timeout=None) if isinstance(part, str)]
-    return whole_numeral(text, found[0]) if found else None
+    if not found:
+        return None
+    answer = whole_numeral(text, found[0])
+    return answer if answer.count("{") == answer.count("}") else answer.strip("{}")
 
 
 def _same_mathematics(answer: str, reference: str) -> bool:

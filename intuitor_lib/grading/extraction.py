@@ -7,6 +7,7 @@ from collections import deque
 
 from .notation import in_ascii
 from .numerals import NUMERAL
+from .rules import decide
 
 __all__ = [
     "before_next_question",
@@ -68,7 +69,9 @@ def boxed_answer(text: str) -> str | None:
             limit = box.start()
         if len(answers) == _MAX_BOXES:
             break
-    return ", ".join(dict.fromkeys(reversed(answers))) or None
+    # "15 3/4 or 63/4" is one answer.
+    others = [answer for answer in reversed(answers[1:]) if not decide(answer, answers[0])]
+    return ", ".join(dict.fromkeys((*others, *answers[:1]))) or None
 
 
 def _are_linked(text: str, end: int, start: int) -> bool:
@@ -95,11 +98,11 @@ def _closing_brace(text: str, start: int, limit: int) -> int | None:
 
 
 _NEXT_QUESTION = re.compile(
-    r"\n[ \t]*(?:[#*]+[ \t]*)?(?:(?:Question|Problem|Exercise|Q)\b[ \t]*(?:[0-9]+[ \t]*)?(?:[:.]|\*\*|\n)"
-    r"|(?:Human|User|Instruction)[ \t]*:)"
+    r"\n[ \t]*(?:[#*]+[ \t]*)?"
+    r"(?:(?:Question|Problem|Exercise|Q)\b[ \t]*(?:[0-9]+[ \t]*)?(?:[:.]|\*\*|\n)|(?:Human|User|Instruction)[ \t]*:)"
     r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text)\|>|</s>"
 )
-_MARK = re.compile(r"^[ \t]*####(?!#)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILINE)
+_MARK = re.compile(r"^[ \t]*(?:####(?!#)|A(?:nswer)?:)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILINE)
 _UNIT_WORDS = re.compile(r"\s?\\?%?(?: ?[a-z²³/]+){0,3}")
 
 
@@ -120,16 +123,16 @@ def before_next_question(text: str) -> str:
 
 
 def marked_answer(text: str) -> str | None:
-    """The number behind the first ``####``, which ends a solution of GSM8K, or None.
+    """The number behind the first ``####`` or "A:", which end a solution of GSM8K, or None.
 
-    A heading such as "#### Step 2" or "#### 1. Find the total" is no answer.
+    Nothing but a unit may follow it: a heading such as "#### Step 2" or "#### 1. Find the total" is no answer.
     """
     for mark in _MARK.finditer(text):
         line = in_ascii(mark[1])
         found = NUMERAL.search(line)
-        if found and not line[: found.start()].strip("-+ \\$\u20ac£¥₹"):
-            if _UNIT_WORDS.fullmatch(line, found.end()):
-                return _signed(line, found)
+        before = line[: found.start()].strip("-+ \\$€£¥₹") if found else line
+        if found and not before and _UNIT_WORDS.fullmatch(line, found.end()):
+            return _signed(line, found)
     return None
 
 
@@ -143,14 +146,14 @@ def has_final_answer(text: str) -> bool:
 
 
 def last_number(text: str) -> str | None:
-    r"""The last number of a text, as ``-3``, ``1,234``, ``1 1/2``, ``10:30``, ``1.5e3``, or None."""
+    """The last number of a text, as ``-3``, ``1,234``, ``1 1/2``, ``10:30``, or None."""
     text = text if text.isascii() else in_ascii(text)
     last = deque(NUMERAL.finditer(text), maxlen=1)
     return _signed(text, last[0]) if last else None
 
 
 def whole_numeral(text: str, part: str) -> str:
-    r"""The number of which `part`, found in the text, is a part: ``2\pi`` for 2, ``10:30`` for 10."""
+    r"""The number that `part` was cut out of: ``2\pi`` for 2, ``10:30`` for 10."""
     at = text.rfind(part)
     if at < 0:
         return part

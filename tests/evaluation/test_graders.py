@@ -32,7 +32,11 @@ def test_math_says_where_the_answer_stood(text, expected):
 
 
 def test_without_the_last_number_only_a_box_counts():
-    assert verdict(MathGrader(extraction="boxed"), "12", "so it is 12") == (False, None, "no answer")
+    assert verdict(MathGrader(extraction="boxed"), "12", "so it is 12") == (
+        False,
+        None,
+        "no answer",
+    )
 
 
 def test_a_choice_is_a_letter_of_the_question():

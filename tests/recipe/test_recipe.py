@@ -422,7 +422,13 @@ def test_recipes_say_what_they_reproduce(name):
 def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
     embedded, own = get_recipe("intuitor", "cpu"), get_recipe("intuitor", "cpu", dataset="x.jsonl")
     assert (embedded.prompt_column, embedded.eval_problems) == ("question", 50)
-    for key in ("prompt_column", "answer_column", "prompt_template", "max_problems", "answer_extraction"):
+    for key in (
+        "prompt_column",
+        "answer_column",
+        "prompt_template",
+        "max_problems",
+        "answer_extraction",
+    ):
         assert getattr(own, key) == getattr(Recipe, key), key
     assert (own.eval_problems, own.eval_steps, own.dataset_kwargs) == (0, None, {})
     assert own.system_prompt is not None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...grading import extract_choice, extract_code, extract_field, same_value
-from ...grading.answers import extract_answers, grade, most_frequent, plurality
+from ...grading.answers import extract_answers, grade_answers, most_frequent, plurality
 from ...grading.unit_tests import in_threads, run_tests
 from ...problems.stand_ins.instructions import Check, violations
 
@@ -87,8 +87,8 @@ class MathGrader(Grader):
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         references = [item.reference for item in items]
-        verdicts = grade(texts, references, extraction=self.extraction)
         answers = extract_answers(texts, self.extraction)
+        verdicts = grade_answers(answers, references, self.extraction)
         without_box = "stated" if self.extraction == "harness" else "last number"
         return [
             Verdict(
