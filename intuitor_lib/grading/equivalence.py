@@ -12,7 +12,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,13 +19,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from .extraction import whole_numeral
-from .notation import as_latex, normalized, without_fonts
 from .rules import MAX_ANSWER_CHARS, decide, is_plain
 
 __all__ = ["equivalent", "readable", "stated_answers"]
@@ -235,8 +231,10 @@ def _serve(descriptor: int) -> None:
         import logging
         import resource
 
+        from . import mathematics
+
         logging.disable(logging.CRITICAL)
-        ready: object = _equivalent("(x+1)^2", "x^2+2x+1")  # a slow first call
+        ready: object = mathematics.same("(x+1)^2", "x^2+2x+1")  # a slow first call
         with contextlib.suppress(ValueError, OSError):  # macOS refuses this limit
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     except Exception as error:
@@ -248,139 +246,11 @@ def _serve(descriptor: int) -> None:
             # The kernel ends the process once its CPU time is spent, also in C code or after the
             # parent has ended. Wall time would depend on the load of the machine.
             signal.setitimer(signal.ITIMER_PROF, timeout_s)
-            reply = _reply(first, second)
+            if first == _STATED:
+                reply = mathematics.stated(second) or False
+            elif second is None:
+                reply = mathematics.readable(first)
+            else:
+                reply = bool(decide(first, second, mathematics.same))
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.send_bytes(json.dumps(reply).encode())
-
-
-def _reply(first: str, second: str | None) -> bool | str:
-    if first == _STATED:
-        return _stated(second or "") or False
-    return _readable(first) if second is None else _equivalent(first, second)
-
-
-def _equivalent(answer: str, reference: str) -> bool:
-    """The verdict of the rules, with math-verify as their judge."""
-    return bool(decide(answer, reference, _same_mathematics))
-
-
-def _readable(answer: str) -> bool:
-    from math_verify import verify
-
-    parsed = _parsed(answer)
-    # Comparing evaluates the answer, so one that takes for ever fails here, not at each comparison.
-    verify(_parsed("0"), parsed, timeout_seconds=None)
-    return any(not isinstance(expression, str) for expression in parsed)
-
-
-def _stated(text: str) -> str | None:
-    r"""The answer that math-verify finds in a text, as lighteval calls it."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-
-    text = without_fonts(text)  # it takes \mathrm{e} for a unit
-    configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    found = [part for part in parse(text, configs, parsing_timeout=None) if isinstance(part, str)]
-    if not found:
-        return None
-    answer = whole_numeral(text, found[0])
-    return answer if answer.count("{") == answer.count("}") else answer.strip("{}")
-
-
-def _same_mathematics(answer: str, reference: str) -> bool:
-    """math-verify's verdict, without its own time limit, and its two faults mended.
-
-    It compares to an absolute precision, and takes every variable for a possible negative or
-    complex number, so that sqrt(1/n) is not 1/sqrt(n).
-    """
-    from math_verify import verify
-
-    given, expected = _parsed(answer), _parsed(reference)
-    # Where it cannot parse an answer, math-verify returns a text with parts left out.
-    if any(not side or isinstance(side[0], str) for side in (given, expected)):
-        return _latex(answer).replace(" ", "") == _latex(reference).replace(" ", "")
-    same = verify(expected, given, timeout_seconds=None)
-    try:
-        check = _same_size if same else _same_where_real
-        return check(given[0], expected[0])
-    except Exception:  # sympy raises any of them for odd expressions
-        return same
-
-
-@lru_cache(maxsize=512)  # parsing takes most of the time, and references repeat
-def _parsed(answer: str) -> list[Any]:
-    """math-verify's expression, if it can parse the answer, and the answer's text."""
-    from math_verify import LatexExtractionConfig, parse
-
-    # Only LaTeX, and only as a whole: other settings would pick a number out of unreadable text.
-    config = LatexExtractionConfig(try_extract_without_anchor=False)
-    return list(parse(f"\\boxed{{{_latex(answer)}}}", [config], parsing_timeout=None))
-
-
-def _latex(answer: str) -> str:
-    return _LISTED.sub(", ", _PRODUCT.sub(r"\1\2\\cdot ", as_latex(normalized(answer))))
-
-
-# math-verify reads a whole number next to a number as a mixed number, that is as a sum: 2(3) as 5,
-# "5 7" as 12.
-_PRODUCT = re.compile(r"((?<![0-9._^])[0-9]+|\))\s*(?=(?:\\left\s*)?\()|(\))\s*(?=[0-9])")
-_LISTED = re.compile(
-    r"(?<![a-z^_][0-9])(?<![a-z] [0-9])(?<=[0-9])(?:\s|\\[;:, ]|\\q?quad)+(?=[0-9])"
-)
-
-
-def _same_size(given: Any, expected: Any) -> bool:
-    """Whether values that math-verify takes for equal also agree relative to their size."""
-    import sympy
-
-    if isinstance(given, sympy.Rel) and isinstance(expected, sympy.Rel):
-        return given.lhs != expected.lhs or _same_size(given.rhs, expected.rhs)
-    containers = (sympy.Tuple, sympy.MatrixBase, sympy.FiniteSet)
-    if isinstance(given, containers) and isinstance(expected, containers):
-        pairs = [
-            side.flat() if isinstance(side, sympy.MatrixBase) else [*side.args]
-            for side in (given, expected)
-        ]
-        if isinstance(expected, sympy.FiniteSet):
-            pairs = [sorted(side, key=sympy.default_sort_key) for side in pairs]
-        return len(pairs[0]) != len(pairs[1]) or all(map(_same_size, *pairs))
-    values = (given, expected)
-    if any(value.has(sympy.UnevaluatedExpr) or not value.is_number for value in values):
-        return True  # a percentage may be written without its sign; variables have no size
-    given, expected = (value.doit() for value in values)
-    if given.is_Rational and expected.is_Rational:
-        return bool(given == expected)
-    digits = 6 if any(value.has(sympy.Float) for value in values) else 50
-    given, expected = (sympy.N(value, 60) for value in (given, expected))
-    size = max(abs(given), abs(expected))
-    return bool(abs(given - expected) <= size * sympy.Integer(10) ** -digits)
-
-
-def _same_where_real(given: Any, expected: Any) -> bool:
-    """Whether two expressions with a root are equal wherever either of them is real."""
-    import sympy
-
-    values = (given, expected)
-    if not all(isinstance(value, sympy.Expr) for value in values):
-        return False
-    symbols = sorted(given.free_symbols | expected.free_symbols, key=str)
-    if not symbols or given.free_symbols != expected.free_symbols:
-        return False
-    if not any(
-        power.exp.is_Rational and not power.exp.is_Integer
-        for value in values
-        for power in value.atoms(sympy.Pow)
-    ):
-        return False
-    positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
-    if sympy.simplify((given - expected).doit().subs(positive)) != 0:
-        return False
-    for shift in range(4):  # points with every sign of the first two variables
-        point = {
-            symbol: sympy.Rational(7 + 4 * i, 3) * (-1 if shift >> (i % 2) & 1 else 1)
-            for i, symbol in enumerate(symbols)
-        }
-        here = [sympy.N(value.doit().subs(point), 30) for value in values]
-        real = [abs(sympy.im(value)) < 1e-20 for value in here]
-        if any(real) and not (all(real) and abs(here[0] - here[1]) < 1e-20):
-            return False
-    return True

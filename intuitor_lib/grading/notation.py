@@ -36,6 +36,7 @@ def normalized(answer: str) -> str:
     """The answer without typography, currency, label and unit, in ASCII where LaTeX has a way."""
     if not _PLAIN.fullmatch(answer):
         answer = _ESCAPED_TWICE.sub(r"\\", _THOUSANDS.sub("", _CURRENCY.sub("", answer)))
+        answer = _UNIT_FRACTION.sub("", answer)
         answer = _without_typography(answer if answer.isascii() else in_ascii(answer))
         answer = _without_unit(_without_label(answer))
     return _trimmed(answer)
@@ -199,7 +200,7 @@ _DEGREES = re.compile(
     r"(?<=[0-9.})])\s?(?:\^\s?(?:\\circ|\{\s?\\circ\s?\})|\\degree)\s?(?:\\text\s?\{\s?[CFK]\s?\}|[CFK])?$"
 )
 _UNIT_FRACTION = re.compile(
-    r"(?<=[0-9.})])" + _SPACING + r"\\[dt]?frac\s?(?:\{\\text\s?\{[^{}0-9]*\}\}\s?){2}$"
+    rf"(?<=[0-9.}})]){_SPACING}\\[dt]?frac\s?(?:\{{\\(?:text|mathrm)\s?\{{[^{{}}0-9]*\}}\}}\s?){{2}}$"
 )
 _LAST_WORD = re.compile(
     r"(?P<before>[\s/~-]|\\[ ,;:]|\\cdot|.?)"
@@ -248,12 +249,13 @@ def _without_unit(answer: str) -> str:
     """Without the unit behind a number or a closing bracket; percent and millions are none."""
     answer = _DEGREES.sub("", answer)
     answer = _PERCENT.sub(r"\\%", _NAMED_POWER.sub(_named_power, answer))
-    rest, divided = _UNIT_FRACTION.sub("", answer), False
+    rest, divided = answer, False
     while word := _LAST_WORD.search(rest):
         if not _is_unit(word, divided):
             return answer
         divided = word["before"] == "/"
-        rest = _trimmed(rest[: word.start()] + word["before"].strip("/~-\\ ,;:"))
+        rest = rest[: word.start()] + word["before"].strip("/~-\\ ,;:")
+        rest = _trimmed(rest.rstrip().removesuffix(r"\cdot"))
     return rest if _NUMBER_END.search(rest) else answer
 
 
@@ -298,6 +300,9 @@ _PLAIN_LATEX = (
 )
 
 
+_DESCENDING = re.compile(r"([^<>=]+)(>=?|\\geq?\b)([^<>=]+)(>=?|\\geq?\b)([^<>=]+)")
+
+
 def as_latex(answer: str) -> str:
     """Plain notation, of Python and calculators, in LaTeX; `answer` is normalized."""
     pieces = re.split(r"(\\text\s?\{[^{}]*\})", answer)  # words stay as they are
@@ -306,4 +311,9 @@ def as_latex(answer: str) -> str:
         for pattern, latex in _PLAIN_LATEX:
             piece = pattern.sub(latex, piece)
         pieces[i] = _NAME.sub(lambda name: rf"\{name[0]} ", piece)
-    return "".join(pieces)
+    chain = _DESCENDING.fullmatch("".join(pieces))
+    if chain is None:
+        return "".join(pieces)
+    high, first, middle, second, low = chain.groups()
+    flipped = [r" \le " if "e" in sign or "=" in sign else " < " for sign in (second, first)]
+    return low + flipped[0] + middle + flipped[1] + high
