@@ -32,9 +32,9 @@ _FRACTION = (
     r"(?:\\[dtc]?frac\s?(?:\{\s?[+-]?[0-9]+\s?\}\s?\{\s?0*[1-9][0-9]*\s?\}|[0-9][1-9])"
     r"|[0-9]+ ?/ ?0*[1-9][0-9]*(?!\.?[0-9]))"
 )
-_MIXED = rf"(?:[0-9]+(?:{_SPACE}?(?=\\)|{_SPACE})(?={_FRACTION}))"  # its whole part
+_MIXED = rf"(?:(?:{_GROUPED}|[0-9]+)(?:{_SPACE}?(?=\\)|{_SPACE})(?={_FRACTION}))"  # its whole part
 _CLOCK = r"[0-9]{1,2}(?:(?:\{:\}|:)[0-5][0-9]){1,2}"
-_MERIDIEM = r"\s?(?:[aApP]\.?\s?[mM]\b\.?)"
+_MERIDIEM = r"\s*(?:[aApP]\.?\s?[mM]\b\.?)"
 _COLON = r"(?:\{:\}|:| : )"
 _ARGUMENT = r"(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|[0-9])"
 
@@ -82,7 +82,7 @@ def number(text: str) -> Number | None:
             value *= Fraction(10) ** int(_INTEGERS.findall(found["power"])[-1])
         return Number(sign * value, False)
     top, bottom = _top_and_bottom(found["fraction"])
-    whole = int(_INTEGERS.findall(found["whole"])[0]) if found["whole"] else None
+    whole = int(_SEPARATOR.sub("", found["whole"])) if found["whole"] else None
     if whole is not None and not 0 <= top < bottom:
         return None
     return Number(sign * (Fraction(top, bottom) + (whole or 0)), True)
@@ -135,7 +135,7 @@ def spelled_for_latex(text: str) -> str:
         if found["fraction"]:
             top, bottom = _top_and_bottom(found["fraction"])
             gap = "" if 0 <= top < bottom else ", "  # an improper fraction is another number
-            return f"{_INTEGERS.findall(found['whole'])[0]}{gap}\\frac{{{top}}}{{{bottom}}}"
+            return f"{int(_SEPARATOR.sub('', found['whole']))}{gap}\\frac{{{top}}}{{{bottom}}}"
         if found["mantissa"]:
             return rf"{found['mantissa']} \times 10^{{{int(found['exponent'])}}}"
         grouped = found["grouped"]
