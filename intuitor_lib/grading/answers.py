@@ -14,6 +14,7 @@ from .extraction import (
     is_prose,
     last_number as last_number_of,
     marked_answer,
+    states_answer,
 )
 
 __all__ = [
@@ -73,22 +74,25 @@ def extract_answers(
     if extraction not in EXTRACTIONS:
         raise ValueError(f"extraction is {extraction!r}; choose from {', '.join(EXTRACTIONS)}")
     answers: list[str | None] = []
+    heads = []
     for text in texts:
         head = before_next_question(text)
+        if extraction != "boxed" and states_answer(head):
+            text = head
         answer = boxed_answer(head)
-        if extraction != "boxed":
-            answer = answer or marked_answer(head)
         if extraction == "harness" and has_final_answer(head):
             answer = None
-        else:
+        elif extraction == "boxed":
             answer = answer or boxed_answer(text)
+        else:
+            answer = answer or marked_answer(head) or boxed_answer(text)
         if extraction == "last_number":
             answer = answer or last_number_of(head) or last_number_of(text)
         answers.append(answer)
+        heads.append(head)
     if extraction == "harness":
         missing = [i for i, answer in enumerate(answers) if answer is None]
-        heads = [before_next_question(texts[i]) for i in missing]
-        stated = stated_answers(heads, timeout_s=timeout_s, workers=workers)
+        stated = stated_answers([heads[i] for i in missing], timeout_s=timeout_s, workers=workers)
         for i, answer in zip(missing, stated, strict=True):
             answers[i] = answer
     return answers

@@ -16,6 +16,7 @@ __all__ = [
     "is_prose",
     "last_number",
     "marked_answer",
+    "states_answer",
     "whole_numeral",
 ]
 
@@ -134,6 +135,14 @@ def marked_answer(text: str) -> str | None:
         if found and not before and _UNIT_WORDS.fullmatch(line, found.end()):
             return _signed(line, found)
     return None
+
+
+_STATED = re.compile(r"\banswer\b[^.\n]{0,40}?(?:\bis\b|:)", re.IGNORECASE)
+
+
+def states_answer(text: str) -> bool:
+    """Whether a text says "the answer is" or "answer:"."""
+    return _STATED.search(text) is not None
 
 
 _FINAL = re.compile(r"final answer is.{1,300}?I hope", re.IGNORECASE)

@@ -14,10 +14,13 @@ import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from .extraction import last_number, whole_numeral
-from .notation import as_latex, normalized, without_fonts
+from .notation import as_latex, normalized
 from .rules import is_plain
 
 __all__ = ["readable", "same", "stated"]
+
+# Units are removed before; math-verify takes the variable t and \mathrm{e} for some.
+_READING = dataclasses.replace(LatexExtractionConfig().normalization_config, units=False)
 
 
 def readable(answer: str) -> bool:
@@ -34,8 +37,8 @@ def _is_read(answer: str) -> bool:
 
 def stated(text: str) -> str | None:
     r"""The answer that math-verify finds in a text, as lighteval calls it."""
-    text = without_fonts(text)  # it takes \mathrm{e} for a unit
-    configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    latex = LatexExtractionConfig(boxed_match_priority=0, normalization_config=_READING)
+    configs = [latex, ExprExtractionConfig()]
     *read, answer = parse(text, configs, parsing_timeout=None) or [None]
     if not isinstance(answer, str):
         return last_number(text)
@@ -73,12 +76,7 @@ def same(answer: str, reference: str) -> bool:
 def _parsed(answer: str) -> list[Any]:
     """math-verify's expression, if it can parse the answer, and the answer's text."""
     # Only LaTeX, and only as a whole: other settings would pick a number out of unreadable text.
-    config = LatexExtractionConfig(
-        try_extract_without_anchor=False,
-        normalization_config=dataclasses.replace(
-            LatexExtractionConfig().normalization_config, units=False
-        ),
-    )
+    config = LatexExtractionConfig(try_extract_without_anchor=False, normalization_config=_READING)
     return list(parse(f"\\boxed{{{_latex(answer)}}}", [config], parsing_timeout=None))
 
 
