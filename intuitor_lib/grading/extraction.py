@@ -100,7 +100,8 @@ def _closing_brace(text: str, start: int, limit: int) -> int | None:
 
 _NEXT_QUESTION = re.compile(
     r"\n[ \t]*(?:[#*]+[ \t]*)?"
-    r"(?:(?:Question|Problem|Exercise|Q)\b[ \t]*(?:[0-9]+[ \t]*)?(?:[:.]|\*\*|\n)|(?:Human|User|Instruction)[ \t]*:)"
+    r"(?:(?:Question|Problem|Exercise|Q)\b[ \t]*(?:[0-9]+[ \t]*)?(?:[:.]|\*\*|\n)"
+    r"|(?:Human|User|Instruction)[ \t]*:)"
     r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text)\|>|</s>"
 )
 _MARK = re.compile(r"^[ \t]*(?:####(?!#)|A(?:nswer)?:)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILINE)
@@ -126,7 +127,7 @@ def before_next_question(text: str) -> str:
 def marked_answer(text: str) -> str | None:
     """The number behind the first ``####`` or "A:", which end a solution of GSM8K, or None.
 
-    Nothing but a unit may follow it: a heading such as "#### Step 2" or "#### 1. Find the total" is no answer.
+    Nothing but a unit may follow it: headings such as "#### 1. Find the total" are no answers.
     """
     for mark in _MARK.finditer(text):
         line = in_ascii(mark[1])

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _CONTENT = r"([^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*)"
+_BRACED = re.compile(rf"\{{{_CONTENT}\}}")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!\s*|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
 _ESCAPED_TWICE = re.compile(
     r"(?<!\\)\\\\(?=(?:left|right|[dt]?frac|sqrt|text|pi|cdot|times|infty|cup|in|le|ge)(?![a-z]))"
@@ -49,7 +50,7 @@ def without_text(answer: str) -> str:
 
 # --- Unicode --------------------------------------------------------------------------------
 
-_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")  # noqa: RUF001
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _SUBSCRIPT = re.compile("[₀-₎ₐₑₒₓₔₕₖₗₘₙₚₛₜ]+")
 _RADICAL = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
 _SYMBOLS = str.maketrans(
@@ -61,7 +62,7 @@ _SYMBOLS = str.maketrans(
         **dict.fromkeys("“”„‟", '"'),
         "÷": r"\div ", "∗": "*", "∶": ":", "±": r"\pm ", "∓": r"\mp ", "√": r"\sqrt",  # noqa: RUF001
         "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
-        "∞": r"\infty ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",
+        "∞": r"\infty ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",  # noqa: RUF001
         "⊂": r"\subset ", "⊆": r"\subseteq ", "→": r"\to ", "°": r"^\circ ", "∠": r"\angle ",
         "′": "'", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "∑": r"\sum ", "∫": r"\int ",  # noqa: RUF001
         "\N{ZERO WIDTH SPACE}": "", "\N{WORD JOINER}": "", "\N{ZERO WIDTH NO-BREAK SPACE}": "",
@@ -184,7 +185,7 @@ def _trimmed(answer: str) -> str:
         before = answer
         answer = _EDGES.sub("", answer).strip()
         answer = answer.removesuffix(".") if not answer.endswith("..") else answer
-        if re.fullmatch(r"\{[^{}]*\}", answer):
+        if _BRACED.fullmatch(answer):
             answer = answer[1:-1]
     return answer
 
@@ -213,20 +214,22 @@ _LETTER_UNIT = re.compile(
     r"(?<=[0-9])" + _SPACING + r"[mgshlLVWNJ](?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?"
     r"(?:/[a-z]{1,4}(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?)?$"
 )
-_ABBREVIATED = frozenset(
-    "mm cm dm km nm in ft yd mi mg kg lb lbs oz ml mL cl dl hr hrs min mins sec secs ms mph kph kmh "
-    "rpm Hz kHz MHz GHz Pa kPa kJ cal kcal kW kWh mol rad deg sq cu USD EUR GBP pts cent cents "
-    "dollar dollars euro euros pound pounds yen degree degrees unit units inch inches feet foot "
-    "meter meters metre metres of a per".split()
+_ABBREVIATED_TEXT = (
+    "mm cm dm km nm in ft yd mi mg kg lb lbs oz ml mL cl dl hr hrs min mins sec secs ms mph "
+    "kph kmh rpm Hz kHz MHz GHz Pa kPa kJ cal kcal kW kWh mol rad deg sq cu USD EUR GBP pts "
+    "cent cents dollar dollars euro euros pound pounds yen degree degrees unit units inch "
+    "inches feet foot meter meters metre metres of a per"
 )
+_ABBREVIATED = frozenset(_ABBREVIATED_TEXT.split())
 # Behind a number they are no units: they change its value or say which one it is.
-_NO_UNITS = frozenset(
-    "pi exp sqrt sin cos tan cot sec csc log mod base and or plus minus times over half halves "
-    "third thirds quarter quarters squared cubed factorial choose remainder hundred thousand "
-    "million billion trillion dozen percent am pm noon midnight east west north south left right "
-    "infinity profit loss gain more less than from to out not if where when for alpha beta gamma "
-    "delta theta lambda mu sigma phi psi omega rho tau".split()
+_NO_UNITS_TEXT = (
+    "pi exp sqrt sin cos tan cot sec csc log mod base and or plus minus times over half "
+    "halves third thirds quarter quarters squared cubed factorial choose remainder hundred "
+    "thousand million billion trillion dozen percent am pm noon midnight east west north "
+    "south left right infinity profit loss gain more less than from to out not if where when "
+    "for alpha beta gamma delta theta lambda mu sigma phi psi omega rho tau"
 )
+_NO_UNITS = frozenset(_NO_UNITS_TEXT.split())
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NAMED_POWER = re.compile(
     rf"([0-9]){_SPACING}(\\text\s?\{{\s?)?({'|'.join(_POWERS)})(?![A-Za-z])", re.IGNORECASE
@@ -240,9 +243,10 @@ def is_product(letters: str) -> bool:
     return in_order and not set(letters) & set("eilo") and letters not in _WORDS_IN_ORDER
 
 
-_WORDS_IN_ORDER = frozenset(
-    "act add ads am amp an ant any apt art as at bus but buy buzz by cry cut dry ft km my".split()
+_WORDS_IN_ORDER_TEXT = (
+    "act add ads am amp an ant any apt art as at bus but buy buzz by cry cut dry ft km my"
 )
+_WORDS_IN_ORDER = frozenset(_WORDS_IN_ORDER_TEXT.split())
 
 
 def _without_unit(answer: str) -> str:

@@ -22,7 +22,7 @@ Parts = list[tuple[str, str]]
 
 
 def decide(answer: str | None, reference: str, mathematics: Judge | None = None) -> bool | None:
-    """Whether an answer is equivalent to its reference; None if that takes a judge and none is given.
+    """Whether an answer is equivalent to its reference; None if that takes a judge not given.
 
     `mathematics` is asked for normalized answers, at most once for each part of the answer.
     """
@@ -254,7 +254,7 @@ def _bare(name: str) -> str:
 
 
 def _has_several_unknowns(side: str) -> bool:
-    r"""Whether a left-hand side such as ``x+z`` or ``xy`` is no name: not ``f(x)``, ``AB``, ``x_1``."""
+    """Whether a left-hand side is like ``x+z`` or ``xy``, unlike the names ``f(x)``, ``AB``, ``x_1``."""
     side = re.sub(r"[A-Za-z]\w*'*\([^()]*\)|\\text\s?\{[^{}]*\}|_(?:\{[^{}]*\}|\w)", "F", side)
     unknowns = re.findall(r"(?<![A-Za-z\\])[a-z]+(?![A-Za-z])", side)
     letters = "".join(word for word in unknowns if len(word) < 4)

@@ -353,6 +353,22 @@ def test_a_setting_that_came_later_leaves_stored_runs_their_digest():
     assert get_recipe("quickstart", "cpu").digest == "c395760543d2"
 
 
+def test_the_former_name_of_answer_extraction_still_means_the_same():
+    """Digests as before there was a choice of three."""
+    last = Recipe(last_number=True)
+    assert last == Recipe(answer_extraction="last_number") == Recipe().replace(last_number=True)
+    assert (Recipe().digest, last.digest) == ("9f02a72a3b80", "45a709e117ab")
+    assert Recipe(answer_extraction="harness").digest not in (Recipe().digest, last.digest)
+    stored = {key: value for key, value in last.to_dict().items() if key != "answer_extraction"}
+    assert Recipe.from_dict({**stored, "last_number": True}) == last
+    assert Recipe.from_dict({**stored, "last_number": False}) == Recipe()
+    assert last.replace(last_number=False) == Recipe()
+    assert last.replace(seed=8).answer_extraction == "last_number"
+    assert Recipe.source("last_number") == Recipe.source("answer_extraction")
+    with pytest.raises(RecipeError, match="last_number='yes' is not of type bool"):
+        Recipe(last_number="yes")
+
+
 @pytest.mark.parametrize("key", CHANGED_LABELS)
 def test_digest_ignores_labels(key):
     recipe = Recipe(eval_problems=8)
