@@ -221,9 +221,9 @@ def _same_assignments(answer: str, reference: str) -> bool | Parts | None:
             values_given = ", ".join(value or name for name, _, value in sides)
             return [(values_given, ", ".join(value for _, value in wanted))]
     elif not wanted and len(dict(given)) > 1 and (inside := _ROUND.fullmatch(reference)):
-        values = [value for _, value in sorted(given)]
+        by_name = [value for _, value in sorted(given)]
         expected = _items(inside[1])
-        return [*zip(values, expected, strict=True)] if len(values) == len(expected) else False
+        return [*zip(by_name, expected, strict=True)] if len(by_name) == len(expected) else False
     elif "=" in reference and not _RELATION.search(answer):
         left = [item.partition("=")[0] for item in _items(reference) if "=" in item]
         return False if any(map(_has_several_unknowns, left)) else None
@@ -254,7 +254,7 @@ def _bare(name: str) -> str:
 
 
 def _has_several_unknowns(side: str) -> bool:
-    """Whether a left-hand side is like ``x+z`` or ``xy``, unlike the names ``f(x)``, ``AB``, ``x_1``."""
+    """Whether a left-hand side is like ``x+z`` or ``xy``, not a name: ``f(x)``, ``AB``, ``x_1``."""
     side = re.sub(r"[A-Za-z]\w*'*\([^()]*\)|\\text\s?\{[^{}]*\}|_(?:\{[^{}]*\}|\w)", "F", side)
     unknowns = re.findall(r"(?<![A-Za-z\\])[a-z]+(?![A-Za-z])", side)
     letters = "".join(word for word in unknowns if len(word) < 4)

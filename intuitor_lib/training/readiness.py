@@ -42,7 +42,8 @@ _SETTINGS = (
     "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
     "dataset_revision dataset_kwargs dataset_seed max_problems eval_problems prompt_column "
     "answer_column prompt_template system_prompt answer_extraction over_long_prompts "
-    "num_generations max_prompt_length max_completion_length temperature top_p top_k preflight_problems"
+    "num_generations max_prompt_length max_completion_length temperature top_p top_k "
+    "preflight_problems"
 )
 
 
