@@ -73,21 +73,21 @@ def extract_answers(
     """`extract_answer` of each text; `timeout_s` and `workers` as in `grade`, for "harness"."""
     if extraction not in EXTRACTIONS:
         raise ValueError(f"extraction is {extraction!r}; choose from {', '.join(EXTRACTIONS)}")
-    answers: list[str | None] = []
-    heads = []
+    answers, heads = [], []
     for text in texts:
         head = before_next_question(text)
-        if extraction != "boxed" and states_answer(head):
-            text = head
+        # Behind the next question, a box counts where the text before says no answer.
+        is_all = head == text.lstrip() or (extraction != "boxed" and states_answer(head))
+        rest = "" if is_all else text
         answer = boxed_answer(head)
         if extraction == "harness" and has_final_answer(head):
             answer = None
         elif extraction == "boxed":
-            answer = answer or boxed_answer(text)
+            answer = answer or boxed_answer(rest)
         else:
-            answer = answer or marked_answer(head) or boxed_answer(text)
+            answer = answer or marked_answer(head) or boxed_answer(rest)
         if extraction == "last_number":
-            answer = answer or last_number_of(head) or last_number_of(text)
+            answer = answer or last_number_of(head) or last_number_of(rest)
         answers.append(answer)
         heads.append(head)
     if extraction == "harness":
