@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from ..evaluation.benchmarks import benchmarks_folder
+from ..grading import EXTRACTIONS
 from ..recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
 from ..store import RunStore
 from .arguments import add_shared, print_table
@@ -44,6 +45,9 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
         "--system-prompt",
         metavar="TEXT",
         help=f"instead of the benchmark's: 'none', {', '.join(SYSTEM_PROMPTS)}, or a text",
+    )
+    verb.add_argument(
+        "--extraction", metavar="PLACE", help=f"of the answer: {', '.join(EXTRACTIONS)}"
     )
     verb.add_argument("--batch-size", type=int, help="completions at a time; default 32")
     verb.add_argument("--no-certainty", action="store_true", help="leave self-certainty out")
@@ -114,6 +118,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             quantization=options.quantization,
             dtype=options.dtype,
             trust_remote_code=options.trust_remote_code,
+            extraction=options.extraction,
             benchmarks=options.benchmarks,
             runs=options.runs,
         )

@@ -20,7 +20,14 @@ from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.processes import join
 from .benchmarks.alpaca import write_outputs
-from .benchmarks.benchmarks import Benchmark, fingerprint, get_benchmark, load_items
+from .benchmarks.benchmarks import (
+    BENCHMARKS,
+    Benchmark,
+    fingerprint,
+    get_benchmark,
+    load_items,
+    with_extraction,
+)
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
 from .subjects import Subject, find_subject
 
@@ -58,6 +65,7 @@ def evaluate(
     dtype: str | None = None,
     trust_remote_code: bool | None = None,
     step: int | None = None,
+    extraction: str | None = None,
     benchmarks: str | Path | None = None,
     runs: str | Path | None = None,
 ) -> EvaluationRecord:
@@ -85,6 +93,8 @@ def evaluate(
         dtype: compute dtype; default "auto".
         trust_remote_code: run code that comes with the model; default no.
         step: evaluate the snapshot of a run after this step instead of its result.
+        extraction: where answers to mathematics are read, one of `grading.EXTRACTIONS`; default
+            the benchmark's.
         benchmarks: folder of benchmark files; default `INTUITOR_BENCHMARKS`.
         runs: the run store; default `INTUITOR_RUNS`.
 
@@ -99,6 +109,7 @@ def evaluate(
         SandboxError: the benchmark runs programs and this machine cannot confine them.
     """
     benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+    benchmark = benchmark if extraction is None else with_extraction(benchmark, extraction)
     decoding = _decoding(
         benchmark, num_samples, temperature, max_new_tokens, system_prompt, batch_size
     )
@@ -153,8 +164,12 @@ def _decoding(
 
 
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
+    # Left out where answers are read as before there was a choice, so that records are still found.
+    extraction = getattr(benchmark.grader, "extraction", None)
+    chosen = extraction == "harness" or (extraction == "boxed" and benchmark.name in BENCHMARKS)
     return {
         "name": benchmark.name,
+        **({"extraction": extraction} if chosen else {}),
         "items": fingerprint(items),
         "n": len(items),
         "seed": seed,

@@ -67,7 +67,7 @@ def measure(
     completion_ids = [completion.ids for completion in completions]
     texts = policy.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     verdicts = grade_labelled(
-        texts, [problem.answer for problem, _ in items], last_number=recipe.last_number
+        texts, [problem.answer for problem, _ in items], extraction=recipe.answer_extraction
     )
     rows: list[dict[str, Any]] = [
         {

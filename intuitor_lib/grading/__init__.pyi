@@ -1,6 +1,8 @@
 from .answers import (
+    EXTRACTIONS as EXTRACTIONS,
     clusters as clusters,
     extract_answer as extract_answer,
+    extract_answers as extract_answers,
     grade as grade,
     grade_labelled as grade_labelled,
     is_correct as is_correct,

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Hashable, Sequence
+from typing import Any
 
-from .equivalence import equivalent, readable
+from .equivalence import equivalent, readable, stated_answers
+from .extraction import (
+    before_next_question,
+    boxed_answer,
+    has_final_answer,
+    is_prose,
+    last_number as last_number_of,
+    marked_answer,
+    states_answer,
+)
 
 __all__ = [
+    "EXTRACTIONS",
     "clusters",
     "extract_answer",
+    "extract_answers",
     "grade",
     "grade_labelled",
     "is_correct",
@@ -20,93 +31,83 @@ __all__ = [
 
 # --- Extraction -----------------------------------------------------------------------------
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_BRACES = re.compile(r"\\.|\{+|\}+", re.DOTALL)
-# A box without braces, as in `\boxed 5`: a number, a command with its arguments, or a letter.
-# Anything else is prose about the box ("write it in \boxed format").
-_BARE_BOX = re.compile(
-    r"[-+]?(?:(?:\\?\$)?[0-9.][0-9.,/]*(?:\\?%)?|\\[A-Za-z]+(?:\{[^{}]*\}|[0-9])*"
-    r"|[A-Za-z](?![A-Za-z]))"
-)
-_SEPARATOR = r"(?:,\\!|\{,\}|\\,|,)"  # between thousands, as in 1,234 or LaTeX's 1{,}234
-_LAST_NUMBER = re.compile(
-    r"\\[dt]?frac\{[0-9]+\}\{[0-9]+\}"
-    rf"|(?<![A-Za-z0-9_])(?:[0-9]{{1,3}}(?:{_SEPARATOR}[0-9]{{3}})+(?![0-9])|[0-9]+)"
-    r"(?:\.[0-9]+)?(?:/[0-9]+)?"
-    r"|(?<![A-Za-z0-9_.])\.[0-9]+"
-)
+EXTRACTIONS = ("boxed", "last_number", "harness")
+"""Where the answer of a completion is read:
+
+- "boxed": the last ``\\boxed{...}`` alone;
+- "last_number": a box, else the number behind ``####``, else the last number of the text;
+- "harness": a box, else ``####``, else what math-verify finds in the text as lighteval calls it:
+  a stated final answer, else the last mathematics, else the last expression or number.
+"""
 
 
-def extract_answer(text: str, *, last_number: bool = False) -> str | None:
+def extract_answer(
+    text: str, extraction: str = "boxed", *, last_number: bool = False
+) -> str | None:
     r"""Return the final answer of a completion, or None if it gives none.
 
-    The answer is the stripped content of the last complete ``\boxed{...}`` or ``\fbox{...}``; of
-    nested boxes, of the inner one. ``\boxed 5`` counts; an empty box and one that the text cuts off
-    do not. Without a box and with ``last_number``, it is the last number of the text: ``-3``,
-    ``1,234``, ``0.5``, ``3/4``, ``\frac{3}{4}``. Takes time linear in the length of the text and
-    raises for no text.
+    A box is ``\boxed{...}`` or ``\fbox{...}``: of several the last, of nested ones the inner one,
+    and boxes side by side ("\boxed{3} and \boxed{5}") are one list. ``\boxed 5`` counts; an empty
+    box and one that the text cuts off do not. Where a base model goes on with another "Question:",
+    the answer before it counts. Raises for no text.
+
+    Args:
+        text: the completion.
+        extraction: one of `EXTRACTIONS`.
+        last_number: True is ``extraction="last_number"``.
+
+    Raises:
+        ValueError: an unknown `extraction`.
+        RuntimeError: "harness" needs math-verify, which cannot be started.
     """
-    limit = len(text)
-    for box in reversed(list(_BOX.finditer(text))):
-        start = box.end()
-        if text.startswith("{", start):
-            end = _closing_brace(text, start, limit)
-            if end is None:
-                # An earlier box around this one cannot be closed either. Reading nothing from here
-                # on twice keeps the search linear.
-                limit = box.start()
-                continue
-            answer = text[start + 1 : end].strip()
+    return extract_answers([text], "last_number" if last_number else extraction)[0]
+
+
+def extract_answers(
+    texts: Sequence[str],
+    extraction: str = "boxed",
+    *,
+    timeout_s: float = 0.8,
+    workers: int | None = None,
+) -> list[str | None]:
+    """`extract_answer` of each text; `timeout_s` and `workers` as in `grade`, for "harness"."""
+    if extraction not in EXTRACTIONS:
+        raise ValueError(f"extraction is {extraction!r}; choose from {', '.join(EXTRACTIONS)}")
+    answers, heads = [], []
+    for text in texts:
+        head = before_next_question(text)
+        # Behind the next question, a box counts where the text before says no answer.
+        is_all = head == text.lstrip() or (extraction != "boxed" and states_answer(head))
+        rest = "" if is_all else text
+        answer = boxed_answer(head)
+        if extraction == "harness" and has_final_answer(head):
+            answer = None
+        elif extraction == "boxed":
+            answer = answer or boxed_answer(rest)
         else:
-            bare = _BARE_BOX.match(text, start)
-            answer = bare.group().rstrip(".,/") if bare else ""
-        if answer:
-            return answer
-    return _last_number(text) if last_number else None
-
-
-def _closing_brace(text: str, start: int, limit: int) -> int | None:
-    """Position of the brace that closes the one at `start`, if it is before `limit`."""
-    depth = 0
-    for token in _BRACES.finditer(text, start, limit):
-        run = len(token.group())
-        if token.group()[0] == "{":
-            depth += run
-        elif token.group()[0] == "}":
-            if run >= depth:
-                return token.start() + depth - 1
-            depth -= run
-    return None
-
-
-def _last_number(text: str) -> str | None:
-    last = deque(_LAST_NUMBER.finditer(text), maxlen=1)
-    if not last:
-        return None
-    line = text[: last[0].start()].rpartition("\n")[2]
-    return ("-" if _ends_in_sign(line) else "") + last[0].group()
-
-
-def _ends_in_sign(line: str) -> bool:
-    """Whether the minus that ends `line` is the next number's sign, not an operator or hyphen."""
-    line = line.rstrip("\\$")  # the sign of -$3 is before the currency
-    bare = line.rstrip(" ")
-    if not bare.endswith(("-", "\N{MINUS SIGN}")):
-        return False
-    left = bare[:-1]
-    near, operand = left[-1:], left.rstrip(" ")[-1:]
-    if bare != line:  # "= - 3" is negative, "x - 3" is a difference, "- 3" a list item
-        return operand in {"=", ":", "(", "["}
-    if near.isalnum() or near in {"_", "-"}:
-        return False
-    return not (operand.isdigit() or operand in {")", "]", "}"})
+            answer = answer or marked_answer(head) or boxed_answer(rest)
+        if extraction == "last_number":
+            answer = answer or last_number_of(head) or last_number_of(rest)
+        answers.append(answer)
+        heads.append(head)
+    if extraction == "harness":
+        missing = [i for i, answer in enumerate(answers) if answer is None]
+        stated = stated_answers([heads[i] for i in missing], timeout_s=timeout_s, workers=workers)
+        for i, answer in zip(missing, stated, strict=True):
+            answers[i] = answer
+    return answers
 
 
 # --- Grading --------------------------------------------------------------------------------
 
 
 def is_correct(
-    text: str, reference: str, *, last_number: bool = False, timeout_s: float = 0.8
+    text: str,
+    reference: str,
+    *,
+    extraction: str = "boxed",
+    last_number: bool = False,
+    timeout_s: float = 0.8,
 ) -> bool:
     r"""Whether the answer of the completion `text` is equivalent to the reference answer.
 
@@ -126,20 +127,23 @@ def is_correct(
     Args:
         text: the completion.
         reference: the reference answer, or a solution that boxes it.
-        last_number: see `extract_answer`.
+        extraction: where the answer is read, see `EXTRACTIONS`.
+        last_number: True is ``extraction="last_number"``.
         timeout_s: CPU seconds for math-verify, above 0 and up to 3600.
 
     Raises:
         ValueError: an empty `reference`, or `timeout_s` out of range; no `text` makes it raise.
         RuntimeError: math-verify cannot be started.
     """
-    return grade([text], [reference], last_number=last_number, timeout_s=timeout_s, workers=1)[0]
+    extraction = "last_number" if last_number else extraction
+    return grade([text], [reference], extraction=extraction, timeout_s=timeout_s, workers=1)[0]
 
 
 def grade(
     texts: Sequence[str],
     references: Sequence[str],
     *,
+    extraction: str = "boxed",
     last_number: bool = False,
     timeout_s: float = 0.8,
     workers: int | None = None,
@@ -157,17 +161,37 @@ def grade(
         raise ValueError(
             f"{len(texts)} texts and {len(references)} reference answers; pass one for each text"
         )
-    answers = [extract_answer(text, last_number=last_number) for text in texts]
+    extraction = "last_number" if last_number else extraction
+    limits: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers}
+    answers = extract_answers(texts, extraction, **limits)
+    return grade_answers(answers, references, extraction, **limits)
+
+
+def grade_answers(
+    answers: Sequence[str | None],
+    references: Sequence[str],
+    extraction: str = "boxed",
+    **limits: Any,
+) -> list[bool]:
+    """`grade` for answers that `extract_answers` has read; `limits` are its last two settings."""
     expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
-    return equivalent([*zip(answers, expected, strict=True)], timeout_s=timeout_s, workers=workers)
+    if extraction == "harness":  # the harness reads references that are sentences likewise
+        prose = [i for i, answer in enumerate(expected) if is_prose(answer)]
+        stated = extract_answers([expected[i] for i in prose], extraction, **limits)
+        for i, answer in zip(prose, stated, strict=True):
+            expected[i] = answer or expected[i]
+    return equivalent([*zip(answers, expected, strict=True)], **limits)
 
 
 def grade_labelled(
-    texts: Sequence[str], references: Sequence[str | None], *, last_number: bool = False
+    texts: Sequence[str],
+    references: Sequence[str | None],
+    *,
+    extraction: str = "boxed",
 ) -> list[bool | None]:
     """`grade`, with None for every completion whose reference answer is None."""
     pairs = [(t, r) for t, r in zip(texts, references, strict=True) if r is not None]
-    graded = iter(grade([t for t, _ in pairs], [r for _, r in pairs], last_number=last_number))
+    graded = iter(grade([t for t, _ in pairs], [r for _, r in pairs], extraction=extraction))
     return [None if reference is None else next(graded) for reference in references]
 
 
@@ -177,7 +201,7 @@ def _reference_answer(reference: str, row: int) -> str:
             f"reference answer of row {row} is {reference!r}; expected a non-empty string: leave "
             "rows without one out of grading"
         )
-    return extract_answer(reference) or reference.strip()
+    return boxed_answer(reference) or reference.strip()
 
 
 # --- Voting ---------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ _TAIL_CHARS = 300  # of the last line
 def extract_choice(text: str, letters: str = "ABCDEFGHIJ") -> str | None:
     r"""Return the letter that a multiple-choice answer states last, or None if it states none.
 
-    A statement is "the answer is (C)", "Answer: C", "(C) is the correct answer" or ``\boxed{C}``;
+    A statement is "the answer is (C)", "Answer: C", "(C) is the correct answer" or ``\boxed{C}``,
+    the letter also in quotes or square brackets, or small at the end of a line;
     without any, a bold ``**C**``; without that, a last line that is a letter, "C. Nucleus", or
     ends in one, as in "so it must be (C)". Two letters ("A or B"), the article A and the pronoun I
     are no statements, and nothing is guessed.
@@ -54,7 +55,10 @@ def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
         r"(?:\s{1,4}(?:is|would be|should be|must be)(?: (?:therefore|thus|clearly|indeed))?\b"
         r"|\s{0,4}[:=])(?:\s{1,4}(?:the )?(?:option|choice|letter)\b)?)"
     )
-    stated = rf"{says}[\s*_$:{{]{{0,8}}(?:\\text\w*\{{\s{{0,4}})?(?:\(({either})\)|{bare}){one}"
+    enclosed = rf"\(({either})\)|\[({either})\]|[\"'“‘`<]({either})[\"'”’`>]"  # noqa: RUF001
+    ends_line = rf"([{letters.lower()}])(?=[.)*]{{0,3}}[ \t]{{0,4}}(?:\n|$))"  # no article
+    either_way = rf"(?:{enclosed}|{bare}|{ends_line})"
+    stated = rf"{says}[\s*_$:{{]{{0,8}}(?:\\text\w*\{{\s{{0,4}})?{either_way}{one}"
     boxed = (
         r"\\(?:boxed|fbox)\s{0,4}\{\s{0,4}(?:\\(?:text|math)\w*\s{0,4}\{\s{0,4})?"
         rf"(?:\(({either})\)|([{letters}])\s{{0,4}}[}}.:)]){one}"

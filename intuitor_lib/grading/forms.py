@@ -197,21 +197,34 @@ def extract_code(text: str, defines: str | None = None) -> str | None:
 
     A block is between fences (three or more backticks or tildes) that name Python or no language;
     the end of the text closes the last one. With `defines` it is the last block that defines that
-    function, method or class, if any does. A text without fences is code if it parses as Python
-    and has more than expressions.
+    function, method or class, if any does. A block of values alone, or one that names no language
+    and is no Python, is an example of input or output: another block goes before it. A text
+    without fences is code if it parses as Python and has more than expressions.
     """
     blocks = list(_blocks(text))
     if not blocks:
         tree = _syntax_tree(text)
         is_program = tree and not all(isinstance(node, ast.Expr) for node in tree.body)
         return text if is_program else None
-    codes = [block.code for block in blocks if block.language in _PYTHON and block.code.strip()]
+    blocks = [block for block in blocks if block.language in _PYTHON and block.code.strip()]
+    blocks = blocks[-MAX_BLOCKS:]
+    codes = [block.code for block in [*filter(_is_program, blocks)] or blocks]
     if defines is not None:
         definition = re.compile(
             rf"^[ \t]*(?:async +)?(?:def|class)[ \t]+{re.escape(defines)}\b", re.M
         )
         codes = [code for code in codes if definition.search(code)] or codes
     return codes[-1] if codes else None
+
+
+def _is_program(block: _Block) -> bool:
+    """Whether a block does something; a named one that does not parse is a program cut off."""
+    tree = _syntax_tree(block.code)
+    if tree is None:
+        return bool(block.language)
+    return any(
+        not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in tree.body
+    )
 
 
 def _blocks(text: str) -> Iterator[_Block]:

@@ -86,7 +86,10 @@ class Recipe:
     )
     prompt_template: str = _setting("{prompt}", "ours: the problem as it is")
     system_prompt: str | None = _setting(SYSTEM_PROMPTS["math-3b"], "paper, prompt for 3B")
-    last_number: bool = _setting(False, "ours: only \\boxed{} answers count, as the prompts ask")
+    answer_extraction: str = _setting(
+        "boxed",
+        "ours: only \\boxed{} answers count, as the prompts ask; or 'last_number', or 'harness'",
+    )
     over_long_prompts: str = _setting("drop", "ours: counted and dropped, or 'refuse'")
 
     # Rewards
@@ -153,7 +156,15 @@ class Recipe:
         None, "ours: keep the policy every so many steps, to evaluate it later", label=True
     )
 
-    def __post_init__(self) -> None:
+    # The former name of a choice of answer_extraction.
+    last_number: dataclasses.InitVar[bool | None] = None
+
+    def __post_init__(self, last_number: bool | None) -> None:
+        if last_number not in (None, True, False):
+            raise RecipeError(f"last_number={last_number!r} is not of type bool")
+        if last_number or (last_number is False and self.answer_extraction == "last_number"):
+            extraction = "last_number" if last_number else "boxed"
+            object.__setattr__(self, "answer_extraction", extraction)
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if isinstance(value, list):
@@ -217,6 +228,10 @@ class Recipe:
         if self.on_collapse == "restore":
             left_out.discard("save_steps")  # the checkpoints to choose the result from
         kept = {key: value for key, value in self.to_dict().items() if key not in left_out}
+        # Stored runs have the digests of a boolean setting.
+        kept["last_number"] = self.answer_extraction == "last_number"
+        if self.answer_extraction != "harness":
+            del kept["answer_extraction"]
         text = json.dumps({**kept, **weights}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -224,6 +239,7 @@ class Recipe:
     def source(cls, key: str) -> str:
         """The source of a setting's default."""
         require_known([key])
+        key = "answer_extraction" if key == "last_number" else key
         return next(f.metadata["source"] for f in dataclasses.fields(cls) if f.name == key)
 
     def replace(self, **changes: Any) -> Recipe:
@@ -294,7 +310,7 @@ def require_known(keys: typing.Iterable[str]) -> None:
     known = [f.name for f in dataclasses.fields(Recipe)]
     faults = []
     for key in keys:
-        if key not in known:
+        if key not in (*known, "last_number"):
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"settings are {', '.join(known)}"
             faults.append(f"unknown setting {key!r}: {hint}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty.completions import end_tokens
-from ..grading import describe_doubts, doubtful, extract_answer, grade_labelled, plurality
+from ..grading import describe_doubts, doubtful, extract_answers, grade_labelled, plurality
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..policy.pretrained import Source, cached_commit
@@ -51,8 +51,9 @@ _PROMPTS = 64  # prompts checked
 _SETTINGS = (
     "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
     "dataset_revision dataset_kwargs dataset_seed max_problems eval_problems prompt_column "
-    "answer_column prompt_template system_prompt last_number over_long_prompts num_generations "
-    "max_prompt_length max_completion_length temperature top_p top_k preflight_problems"
+    "answer_column prompt_template system_prompt answer_extraction over_long_prompts "
+    "num_generations max_prompt_length max_completion_length temperature top_p top_k "
+    "preflight_problems"
 )
 
 
@@ -180,10 +181,10 @@ def _measure(
     good: Sequence[bool | None]
     if any(answer is not None for answer in answers):
         name, against = "accuracy", "correctness"
-        good = grade_labelled(texts, answers, last_number=recipe.last_number)
+        good = grade_labelled(texts, answers, extraction=recipe.answer_extraction)
     else:
         name, against = "plurality", "the plurality answer"
-        voted = [extract_answer(text, last_number=recipe.last_number) for text in texts]
+        voted = extract_answers(texts, recipe.answer_extraction)
         groups = [voted[i : i + group] for i in range(0, len(voted), group)]
         good = [vote for members in groups for vote in plurality(members)]
     ids = [problem.id for problem in problems for _ in range(group)]

@@ -66,7 +66,7 @@ def held_out_accuracy(
 
     def measure() -> tuple[float, int]:
         _, texts = sample_problems(policy, labelled, recipe, seed=recipe.seed)
-        verdicts = grade(texts, answers, last_number=recipe.last_number)
+        verdicts = grade(texts, answers, extraction=recipe.answer_extraction)
         return sum(verdicts) / len(verdicts), len(verdicts)
 
     return measure

@@ -182,7 +182,7 @@ def train_step(
         "self_certainty": lambda: SelfCertaintyReward(
             policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
         ),
-        "accuracy": lambda: AccuracyReward(last_number=True),
+        "accuracy": lambda: AccuracyReward(extraction="last_number"),
     }
     problems = load_problems(recipe).train
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), ignore_renames():

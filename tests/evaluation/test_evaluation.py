@@ -420,6 +420,8 @@ def test_without_a_chat_the_prompt_is_the_text(tiny_model, tmp_path):
         ({"max_new_tokens": 300}, "exceed the 256 tokens of the model: lower max_new_tokens to 24"),
         ({"n": 0}, "n=0 items"),
         ({"benchmark": "gsm9k"}, "unknown benchmark 'gsm9k': choose from gsm8k"),
+        ({"extraction": "last"}, "extraction='last': choose from boxed, last_number, harness"),
+        ({"benchmark": "humaneval", "extraction": "boxed"}, "with humaneval: only answers to math"),
         ({"benchmarks": "/nowhere"}, "'/nowhere' is no folder"),
     ],
 )
@@ -427,6 +429,17 @@ def test_bad_requests_are_refused(settings, message, tiny_model, tmp_path):
     settings = {"benchmark": toy(), "runs": tmp_path, **settings}
     with pytest.raises(InputError, match=message):
         evaluate(str(tiny_model), settings.pop("benchmark"), **settings)
+
+
+def test_another_extraction_is_another_evaluation(tiny_model, tmp_path):
+    settings = {"n": 3, "runs": tmp_path, "certainty": False}
+    plain, harness, again = (
+        evaluate(str(tiny_model), toy(), **settings, extraction=extraction)
+        for extraction in (None, "harness", "harness")
+    )
+    assert plain.path != harness.path == again.path
+    assert "extraction" not in plain.spec["benchmark"]
+    assert harness.spec["benchmark"]["extraction"] == "harness"
 
 
 def test_scores_and_majorities_of_samples(tiny_model, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from intuitor_lib.evaluation.benchmarks.benchmarks import BENCHMARKS
 from intuitor_lib.evaluation.benchmarks.graders import (
     ChoiceGrader,
     CodeGrader,
@@ -32,7 +33,30 @@ def test_math_says_where_the_answer_stood(text, expected):
 
 
 def test_without_the_last_number_only_a_box_counts():
-    assert verdict(MathGrader(last_number=False), "12", "so it is 12") == (False, None, "no answer")
+    assert verdict(MathGrader(extraction="boxed"), "12", "so it is 12") == (
+        False,
+        None,
+        "no answer",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("so \\boxed{12}, done", (True, "12", "boxed")),
+        ("The final answer is $12$. I hope it is correct.", (True, "12", "stated")),
+        ("So 12 of the 30.", (False, "30", "stated")),
+        ("no idea", (False, None, "no answer")),
+    ],
+)
+def test_the_harness_reads_statements(text, expected):
+    assert verdict(MathGrader("harness"), "12", text) == expected
+
+
+def test_the_papers_benchmarks_are_read_as_its_harness_does():
+    found = {name: getattr(b.grader, "extraction", None) for name, b in BENCHMARKS.items()}
+    assert [name for name, place in found.items() if place == "harness"] == ["gsm8k", "math500"]
+    assert found["gsm_symbolic"] == "last_number"
 
 
 def test_a_choice_is_a_letter_of_the_question():

@@ -39,6 +39,12 @@ class TestChoice:
             ("It grows, so it must be (C).", "C"),
             ("Therefore, J", "J"),
             ("I'd say (B)", "B"),
+            ("Answer: [C]", "C"),
+            ("Final answer: 'c'", "C"),
+            ('The correct option is "B".', "B"),
+            ("The answer is `D`, I think.", "D"),
+            ("Answer: b", "B"),
+            ("**Answer:** d.\nDone", "D"),
         ],
     )
     def test_stated(self, text, letter):
@@ -56,6 +62,9 @@ class TestChoice:
             "The answer is (A) and (C).",
             "The answer is not B",
             "the answer is a vector",
+            "answer: a vector",
+            "Answer: [A, B]",
+            'the answer is "a vector"',
             "It contains vitamin C.",
             "A. one\nB. two\nC. three",
             r"\boxed{A + B}",

@@ -241,7 +241,7 @@ def test_other_tuples_do(answer, monkeypatch):
         equivalence.equivalent([(answer, "(1, 2)")])
 
 
-@pytest.mark.parametrize("answer", [r"\frac{1}{0}", r"\frac10", r"\frac{x}{4}", r"2\frac{1}{4}"])
+@pytest.mark.parametrize("answer", [r"\frac{1}{0}", r"\frac10", r"\frac{x}{4}", r"2\frac{7}{4}"])
 def test_other_fractions_do(answer, monkeypatch):
     monkeypatch.setattr(equivalence, "_POOL", None)
     with pytest.raises(AttributeError):

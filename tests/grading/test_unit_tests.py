@@ -117,6 +117,41 @@ def test_ending_early_or_posing_as_right_is_not_passing(trick):
     assert not run_tests(trick, tests)[0]
 
 
+EQUALS_ALL = "def __eq__(self, other):\n        return True\n    __hash__ = object.__hash__"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        f"class Any:\n    {EQUALS_ALL}\n\ndef f(n):\n    return Any()",
+        f"class Any(int):\n    {EQUALS_ALL}\n\ndef f(n):\n    return Any(n + 7)",
+        f"class Any(list):\n    {EQUALS_ALL}\n\ndef f(n):\n    return Any()",
+        "from unittest.mock import ANY\n\ndef f(n):\n    return ANY",
+    ],
+)
+def test_a_result_that_equals_everything_does_not_pass_a_check(program):
+    check = "def check(f):\n    assert f(3) == 4\n"
+    tests = {"kind": "check", "setup": "", "test": check, "entry_point": "f"}
+    assert not run_tests(program, tests)[0]
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ("collections.Counter('aab')", "{'a': 2, 'b': 1}"),
+        ("collections.namedtuple('P', 'x y')(1, 2)", "(1, 2)"),
+        ("fractions.Fraction(1, 2)", "0.5"),
+        ("{1, (2, 3)}", "{(2, 3), 1}"),
+        ("[None, True, 'a', 1.5, b'x']", "[None, True, 'a', 1.5, b'x']"),
+    ],
+)
+def test_results_of_the_standard_library_pass_a_check(result, expected):
+    check = f"def check(f):\n    assert f(1) == {expected}\n    assert f.__name__ == 'f'\n"
+    tests = {"kind": "check", "setup": "", "test": check, "entry_point": "f"}
+    program = f"import collections, fractions\n\ndef f(n):\n    return {result}\n"
+    assert run_tests(program, tests) == (True, "passed")
+
+
 def test_expected_values_stay_outside():
     snoop = (
         "import gc\n"

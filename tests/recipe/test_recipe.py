@@ -293,7 +293,7 @@ CHANGED = {
     "prompt_template": "Q: {prompt}",
     "system_prompt": "",
     "over_long_prompts": "refuse",
-    "last_number": True,
+    "answer_extraction": "last_number",
     "rewards": ("random",),
     "reward_weights": (2.0,),
     "annotator": "offline",
@@ -357,6 +357,22 @@ def test_digest_changes_with_every_setting(key):
 def test_a_setting_that_came_later_leaves_stored_runs_their_digest():
     # Of 00_quickstart, before there was `tests_column`.
     assert get_recipe("quickstart", "cpu").digest == "c395760543d2"
+
+
+def test_the_former_name_of_answer_extraction_still_means_the_same():
+    """Digests as before there was a choice of three."""
+    last = Recipe(last_number=True)
+    assert last == Recipe(answer_extraction="last_number") == Recipe().replace(last_number=True)
+    assert (Recipe().digest, last.digest) == ("9f02a72a3b80", "45a709e117ab")
+    assert Recipe(answer_extraction="harness").digest not in (Recipe().digest, last.digest)
+    stored = {key: value for key, value in last.to_dict().items() if key != "answer_extraction"}
+    assert Recipe.from_dict({**stored, "last_number": True}) == last
+    assert Recipe.from_dict({**stored, "last_number": False}) == Recipe()
+    assert last.replace(last_number=False) == Recipe()
+    assert last.replace(seed=8).answer_extraction == "last_number"
+    assert Recipe.source("last_number") == Recipe.source("answer_extraction")
+    with pytest.raises(RecipeError, match="last_number='yes' is not of type bool"):
+        Recipe(last_number="yes")
 
 
 @pytest.mark.parametrize("key", CHANGED_LABELS)
@@ -494,7 +510,13 @@ def test_recipes_say_what_they_reproduce(name):
 def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
     embedded, own = get_recipe("intuitor", "cpu"), get_recipe("intuitor", "cpu", dataset="x.jsonl")
     assert (embedded.prompt_column, embedded.eval_problems) == ("question", 50)
-    for key in ("prompt_column", "answer_column", "prompt_template", "max_problems", "last_number"):
+    for key in (
+        "prompt_column",
+        "answer_column",
+        "prompt_template",
+        "max_problems",
+        "answer_extraction",
+    ):
         assert getattr(own, key) == getattr(Recipe, key), key
     assert (own.eval_problems, own.eval_steps, own.dataset_kwargs) == (0, None, {})
     assert own.system_prompt is not None

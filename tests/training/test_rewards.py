@@ -164,7 +164,7 @@ def test_accuracy():
     reward = AccuracyReward()
     completions = [r"so \boxed{4}", "so 4", r"\boxed{5}", r"\boxed{4}"]
     assert reward(["?"] * 4, completions, ["4", "4", "4", None]) == [1.0, 0.0, 0.0, None]
-    assert AccuracyReward(last_number=True)(["?"], ["so 4"], ["4"]) == [1.0]
+    assert AccuracyReward(extraction="last_number")(["?"], ["so 4"], ["4"]) == [1.0]
     assert reward(["?"], ["4"]) == [None]
 
 
@@ -198,11 +198,11 @@ def grouped(*groups):
     ],
 )
 def test_the_group_votes(answers, expected):
-    assert PluralityReward(last_number=True)(*grouped(answers)) == expected
+    assert PluralityReward(extraction="last_number")(*grouped(answers)) == expected
 
 
 def test_groups_vote_apart():
-    reward = PluralityReward(last_number=True)
+    reward = PluralityReward(extraction="last_number")
     values = reward(*grouped(["1", "1", "2"], ["2", "2", "1"]))
     assert values == [1, 1, 0, 1, 1, 0]
 
@@ -219,7 +219,7 @@ def hand_over(monkeypatch, reward, parts):
 
 def test_a_group_over_two_processes_votes_as_one(monkeypatch):
     prompts, completions = grouped(["1", "2", "2"], ["5", "5", "6"])
-    reward = PluralityReward(last_number=True)
+    reward = PluralityReward(extraction="last_number")
     whole = reward(prompts, completions)
     halves = [(prompts[part], completions[part]) for part in (slice(0, 3), slice(3, 6))]
     hand_over(monkeypatch, reward, halves)
@@ -227,7 +227,7 @@ def test_a_group_over_two_processes_votes_as_one(monkeypatch):
     for index, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
         state = type("State", (), {"process_index": index})
         monkeypatch.setattr(answers, "join", lambda state=state: state)
-        found += PluralityReward(last_number=True)(prompts[part], completions[part])
+        found += PluralityReward(extraction="last_number")(prompts[part], completions[part])
     assert found == whole
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...grading import EXTRACTIONS
 from ...problems.tables import DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError
 from . import livecodebench, questions
@@ -42,6 +43,7 @@ __all__ = [
     "fingerprint",
     "get_benchmark",
     "load_items",
+    "with_extraction",
 ]
 
 
@@ -79,6 +81,22 @@ def get_benchmark(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
+
+
+def with_extraction(benchmark: Benchmark, extraction: str) -> Benchmark:
+    """The benchmark with answers read in another place, one of `grading.EXTRACTIONS`.
+
+    Raises:
+        InputError: an unknown place, or a benchmark whose answers are no mathematics.
+    """
+    if extraction not in EXTRACTIONS:
+        raise InputError(f"extraction={extraction!r}: choose from {', '.join(EXTRACTIONS)}")
+    if not isinstance(benchmark.grader, MathGrader):
+        raise InputError(
+            f"extraction={extraction!r} with {benchmark.name}: only answers to mathematics can be "
+            "read in several places; leave it out"
+        )
+    return dataclasses.replace(benchmark, grader=MathGrader(extraction))
 
 
 def load_items(
@@ -168,7 +186,7 @@ BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
                     file="gsm8k_test",
                 ),
                 to_item=questions.gsm8k_item,
-                grader=MathGrader(),
+                grader=MathGrader(extraction="harness"),
                 licence="MIT",
                 max_new_tokens=1024,
                 column="GSM8K",
@@ -184,7 +202,7 @@ BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
                     file="math500",
                 ),
                 to_item=questions.math500_item,
-                grader=MathGrader(),
+                grader=MathGrader(extraction="harness"),
                 licence="MIT",
                 max_new_tokens=3072,
                 column="MATH500",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...grading import extract_choice, extract_code, extract_field, same_value
-from ...grading.answers import extract_answer, grade, most_frequent, plurality
+from ...grading.answers import extract_answers, grade_answers, most_frequent, plurality
 from ...grading.unit_tests import in_threads, run_tests
 from ...problems.stand_ins.instructions import Check, violations
 
@@ -78,23 +78,28 @@ class Grader:
 
 @dataclass(frozen=True)
 class MathGrader(Grader):
-    r"""Compare the last ``\boxed{}`` by math-verify; with `last_number`, else the last number.
+    """Compare an answer by math-verify; `extraction` is where it is read, of `EXTRACTIONS`.
 
     The reason gives the place of the answer.
     """
 
-    last_number: bool = True
+    extraction: str = "last_number"
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         references = [item.reference for item in items]
-        verdicts = grade(texts, references, last_number=self.last_number)
-        found = []
-        for text, correct in zip(texts, verdicts, strict=True):
-            boxed = extract_answer(text)
-            answer = extract_answer(text, last_number=self.last_number)
-            place = "boxed" if boxed else "last number" if answer else "no answer"
-            found.append(Verdict(correct, answer, place))
-        return found
+        answers = extract_answers(texts, self.extraction)
+        verdicts = grade_answers(answers, references, self.extraction)
+        without_box = "stated" if self.extraction == "harness" else "last number"
+        return [
+            Verdict(
+                correct,
+                answer,
+                "boxed" if boxed else without_box if answer else "no answer",
+            )
+            for correct, answer, boxed in zip(
+                verdicts, answers, extract_answers(texts), strict=True
+            )
+        ]
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return plurality(answers)

@@ -39,7 +39,7 @@ def held_out_benchmark(recipe: Recipe) -> Benchmark:
         title=f"{family}, held out",
         source=Embedded(make, f"held-out problems of {recipe.dataset}", len(problems)),
         to_item=to_item,
-        grader=MathGrader(last_number=recipe.last_number),
+        grader=MathGrader(extraction=recipe.answer_extraction),
         licence="as its source",
         max_new_tokens=recipe.max_completion_length,
         system_prompt=recipe.system_prompt,

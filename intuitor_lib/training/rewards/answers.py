@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-from ...grading import clusters, extract_answer, extract_code, grade_labelled
+from ...grading import clusters, extract_answers, extract_code, grade_labelled
 from ...grading.unit_tests import in_threads, run_tests
 from ...store.processes import from_all, join
 
@@ -45,11 +45,11 @@ def gathered_groups(prompts: Texts, values: Sequence[Value]) -> list[list[Value]
 class AccuracyReward:
     """1.0 where the completion's answer equals the row's `answer`, else 0.0 (GRPO's reward).
 
-    None for a row without an answer, which TRL leaves out. `last_number` accepts the last number
-    of a completion that has no \\boxed{} answer.
+    None for a row without an answer, which TRL leaves out. `extraction` is where a completion's
+    answer is read: see `grading.EXTRACTIONS`.
     """
 
-    last_number: bool = False
+    extraction: str = "boxed"
     __name__ = "accuracy"
 
     def __call__(
@@ -63,7 +63,7 @@ class AccuracyReward:
         verdicts = grade_labelled(
             [*map(completion_text, completions)],
             answer or [None] * len(completions),
-            last_number=self.last_number,
+            extraction=self.extraction,
         )
         return [None if verdict is None else float(verdict) for verdict in verdicts]
 
@@ -76,19 +76,16 @@ class PluralityReward:
     answer, or one that math-verify cannot read. The paper does not define ties; here every one of
     the equally frequent answers gets 1.0, so a group without two equal answers teaches nothing.
 
-    A group is a run of equal prompts, over all processes. `last_number` accepts the last number of
-    a completion that has no \\boxed{} answer.
+    A group is a run of equal prompts, over all processes. `extraction` is where a completion's
+    answer is read: see `grading.EXTRACTIONS`.
     """
 
-    last_number: bool = False
+    extraction: str = "boxed"
     __name__ = "plurality"
 
     def __call__(self, prompts: Texts, completions: Texts, **kwargs: Any) -> list[float | None]:
         """One value per completion."""
-        answers = [
-            extract_answer(completion_text(completion), last_number=self.last_number)
-            for completion in completions
-        ]
+        answers = extract_answers([*map(completion_text, completions)], self.extraction)
         values = []
         for members in gathered_groups(prompts, answers):
             votes = clusters(members)

@@ -47,8 +47,8 @@ def reward_functions(
             certainty_from=recipe.certainty_from,
             batch_size=recipe.per_device_train_batch_size,
         ),
-        "accuracy": lambda: AccuracyReward(last_number=recipe.last_number),
-        "plurality": lambda: PluralityReward(last_number=recipe.last_number),
+        "accuracy": lambda: AccuracyReward(extraction=recipe.answer_extraction),
+        "plurality": lambda: PluralityReward(extraction=recipe.answer_extraction),
         "negative_entropy": lambda: NegativeEntropyReward(
             policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
         ),
