@@ -175,6 +175,8 @@ class MockCuda(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         if labelled and func in _PROPERTIES:
             return _PROPERTIES[func]
+        if labelled and func == torch.Tensor.__deepcopy__:
+            return _labelled_leaf(args[0], copy=True)
         if labelled and name in ("numpy", "__array__", "__dlpack__"):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         named = CUDA if name == "cuda" else _named_device(func, args, kwargs)
@@ -239,9 +241,10 @@ def _unlabel(value: Any) -> Any:
     return value.as_subclass(torch.Tensor) if isinstance(value, CudaTensor) else value
 
 
-def _labelled_leaf(tensor: Any) -> Any:
+def _labelled_leaf(tensor: Any, *, copy: bool = False) -> Any:
     with torch._C.DisableTorchFunction():
-        leaf = tensor.detach().as_subclass(CudaTensor).requires_grad_(tensor.requires_grad)
+        leaf = tensor.detach().clone() if copy else tensor.detach()
+        leaf = leaf.as_subclass(CudaTensor).requires_grad_(tensor.requires_grad)
     if isinstance(tensor, nn.Parameter):
         leaf._is_param = True
     return leaf

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-DOCUMENTED = dict(re.findall(r"^([a-z]+):.*?## (.+)$", MAKEFILE, flags=re.MULTILINE))
+DOCUMENTED = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", MAKEFILE, flags=re.MULTILINE))
 CUDA = re.compile(r"triton$|(nvidia|cuda)-")
 
 
@@ -152,7 +152,7 @@ def test_make_alone_lists_every_target():
     shown = make("-s")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout == make("-s", "help").stdout
-    lines = re.findall(r"^  make ([a-z]+) +(.+)$", shown.stdout, flags=re.MULTILINE)
+    lines = re.findall(r"^  make ([a-z-]+) +(.+)$", shown.stdout, flags=re.MULTILINE)
     assert dict(lines) == DOCUMENTED
     assert set(DOCUMENTED) == set(re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[1].split())
     assert max(map(len, shown.stdout.splitlines())) <= 100

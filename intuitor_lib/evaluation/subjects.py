@@ -5,7 +5,6 @@ Each has a specification that identifies it in the run store, and is loaded only
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,8 +128,8 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
     quantized = "-nf4" if settings["quantization"] == "nf4" else ""
     added = settings["adapter"] and Path(settings["adapter"]).name
     spec["_name"] = name + quantized + (f"+{added}" if added else "")
-    load = functools.partial(load_model, model, trust_remote_code=trust)
-    return Subject(spec, lambda **other: load(**settings | other))
+    settings |= {"trust_remote_code": trust}
+    return Subject(spec, lambda **other: load_model(model, **settings | other))
 
 
 def _loaded(policy: Policy) -> Subject:

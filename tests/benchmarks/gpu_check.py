@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import platform
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -41,6 +43,8 @@ from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.rollouts import sampling
 from intuitor_lib.rollouts.sampling import sample_completions
+from intuitor_lib.store import RunStore
+from intuitor_lib.store.files import read_rows
 from intuitor_lib.store.processes import join
 from intuitor_lib.training import trainer
 from intuitor_lib.training.memory import estimate_memory
@@ -51,9 +55,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from conftest import character_tokenizer  # noqa: E402
 
+_SMALL = Shape("qwen2", 128, 256, 2, 128, 64, 512, True)
 PROFILES = ("gpu-12gb", "gpu-24gb")
 TOKENS = 128  # of a completion; a profile's real ones are 8 to 16 times as long
-SMALL_SHAPE: Mapping[str, int] = {"num_hidden_layers": 2, "hidden_size": 128, "head_dim": 32}
 
 
 @dataclass(frozen=True)
@@ -136,17 +140,17 @@ class GpuCheck:
 
     def update(self) -> Iterator[Row]:
         """One update on the same completions here and on the CPU."""
-        folder = self._model("update", Shape("qwen2", 128, 256, 2, 128, 64, 512, True))
-        for quantization in ("none", "nf4"):
-            recipe = self._recipe("gpu-12gb").replace(
-                model=str(folder),
-                dtype="float32",
-                quantization=quantization,
-                max_completion_length=16,
-                gradient_accumulation_steps=2,
-                gradient_checkpointing=False,
-            )
-            (found,) = compare_devices(recipe)
+        folder = self._model("update", _SMALL)
+        recipe = self._recipe("gpu-12gb").replace(
+            model=str(folder),
+            dtype="float32",
+            max_completion_length=16,
+            gradient_accumulation_steps=2,
+            gradient_checkpointing=False,
+        )
+        kinds = ("none", "nf4")
+        rows = compare_devices(*(recipe.replace(quantization=kind) for kind in kinds))
+        for quantization, found in zip(kinds, rows, strict=True):
             for key, bound in (("rewards", 1e-3), ("advantages", 2e-2), ("gradients", 1e-2)):
                 yield Row(
                     "update", f"{key}, {quantization}, CPU and GPU", found[key], "", f"<= {bound}"
@@ -195,15 +199,17 @@ class GpuCheck:
         for weights in ("unpacked", "4-bit"):
             packed = contextlib.nullcontext() if weights == "unpacked" else _PACKED
             low = torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda)
+            sample = functools.partial(
+                sample_completions,
+                policy.model,
+                prompts,
+                temperature=recipe.temperature,
+                eos_token_id=[],
+            )
             with low, packed:
+                sample(max_new_tokens=2)  # loads kernels
                 start = now()
-                made = sample_completions(
-                    policy.model,
-                    prompts,
-                    max_new_tokens=tokens,
-                    temperature=recipe.temperature,
-                    eos_token_id=[],
-                )
+                made = sample(max_new_tokens=tokens)
                 rate = len(prompts) * tokens / (now() - start)
                 ids = [completion.ids for completion in made]
                 scored = completion_log_probs(
@@ -230,16 +236,29 @@ class GpuCheck:
         yield Row("stock", "stock TRL ÷ ours, NF4", stock / ours, "", ">= 1", detail)
 
     def resume(self) -> Iterator[Row]:
-        """Trainings that are killed and go on."""
-        done = subprocess.run(
-            [sys.executable, str(HERE.parent / "survival.py"), "kill", "--kills", "2"],
-            cwd=HERE.parents[1],
-            capture_output=True,
-            text=True,
-            check=False,
+        """A training that is killed after a step goes on and ends."""
+        recipe = self._recipe("gpu-12gb").replace(
+            model=str(self._model("update", _SMALL)),
+            max_completion_length=16,
+            max_steps=6,
+            save_steps=1,
         )
-        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        yield Row("resume", "tests/survival.py kill", done.returncode, "exit status", "<= 0", *last)
+        runs = self.scratch / "killed"
+        code = "import sys; from intuitor_lib import Recipe, train; "
+        code += "train(Recipe.from_json(sys.argv[1]), runs=sys.argv[2])"
+        process = subprocess.Popen([sys.executable, "-c", code, recipe.to_json(), str(runs)])
+        while process.poll() is None:
+            time.sleep(0.05)
+            if any(len(read_rows(file)) >= 2 for file in runs.glob("*/metrics.jsonl")):
+                process.kill()
+                process.wait()
+        (run,) = RunStore(runs)
+        before = [row["loss"] for row in run.metrics]
+        run = train(recipe, runs=runs)
+        yield Row("resume", "steps before the kill", len(before), "", "<= 5")
+        yield Row("resume", "steps at the end", run.steps, "", ">= 6")
+        kept = sum(a == b["loss"] for a, b in zip(before, run.metrics, strict=False))
+        yield Row("resume", "rows kept from before", kept, "", ">= 1")
 
     def _recipe(self, profile: str) -> Recipe:
         """INTUITOR under a profile, on sums, with short completions."""
@@ -294,8 +313,10 @@ class _SamplingClock:
     """`sample_completions` with its seconds added up, and the peaks of memory in it and outside."""
 
     def __init__(self) -> None:
-        self.seconds, self.peaks = 0.0, {}
-        self.note("loading")
+        self.seconds = 0.0
+        self.peaks: dict[str, int] = {}
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.note("update" if self.seconds else "loading")

@@ -259,8 +259,8 @@ def test_check_sees_a_grader_that_is_wrong(monkeypatch):
     benchmark = get_benchmark("chain_sum")
     items = load_items(benchmark, 5)
     monkeypatch.setattr(
-        "intuitor_lib.evaluation.benchmarks.graders.grade",
-        lambda texts, references, **_: [True] * len(texts),
+        "intuitor_lib.evaluation.benchmarks.graders.grade_answers",
+        lambda answers, references, **_: [True] * len(answers),
     )
     found = check_grading(benchmark, items)
     assert (found["right"], found["wrong"]) == (5, 5)
