@@ -225,6 +225,7 @@ def test_the_papers_math_recipe_runs_two_steps_on_the_real_problems(tmp_path, ca
     arguments += ["--prompt-column", "problem", "--answer-column", "answer"]
     arguments += ["--set", "max_steps=2", "--set", "max_completion_length=8"]
     arguments += ["--set", "num_generations=2", "--set", "per_device_train_batch_size=2"]
+    arguments += ["--set", "preflight_problems=2"]
     assert main([*arguments, "--runs", str(tmp_path)]) == 0
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
