@@ -461,9 +461,10 @@ def test_a_column_twice_is_told_if_it_is_used(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "git lfs pull"),
         (b"/annex/objects/MD5E-s9--4d.csv\n", "git annex get"),
         (b"\n<!DOCTYPE html>\n<html></html>", "is a web page"),
-        (gzip.compress(b'{"q": "x"}\n'), "is compressed (gzip)"),
+        (gzip.compress(b'{"q": "x"}\n', mtime=0), "is compressed (gzip)"),
         (b"PK\x03\x04\x14\x00xl/workbook.xml", "an Excel workbook"),
     ],
+    ids=["lfs", "annex", "page", "gzip", "workbook"],
 )
 def test_files_without_the_content_of_their_name_are_told(tmp_path, suffix, content, says):
     path = tmp_path / f"rows{suffix}"
