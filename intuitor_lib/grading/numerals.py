@@ -38,14 +38,17 @@ _MERIDIEM = r"(?:\s|~|\\[ ,;:])*(?:[aApP]\.?\s?[mM]\b\.?)"
 _COLON = r"(?:\{:\}|:| : )"
 _ARGUMENT = r"(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|[0-9])"
 _ROOT = rf"(?:\\sqrt\s?{_ARGUMENT}|√[0-9]+|sqrt\([^()]*\))"
+_POWER_WORD = r"(?: (?:hundred|thousand|million|billion|trillion)(?![A-Za-z-]))"
 _PI = r"(?:\\?pi\b|π)"
 _DIVIDED = r"(?:\s?/\s?[0-9]+)"
 
 NUMERAL = re.compile(
     rf"(?<![A-Za-z0-9_^])(?<!\^\{{)(?:{_MIXED}?{_FRACTION}|{_CLOCK}{_MERIDIEM}"
-    # What makes a decimal another number: a power, a ratio, a decimal comma, pi or a root.
+    # What makes a decimal another number: a power, a ratio, a decimal comma, pi, a root
+    # or a million.
     rf"|{_DECIMAL}(?:{_POWER_OF_TEN}|(?:{_COLON}{_DECIMAL})+|(?:,[0-9]+)+"
-    rf"|(?:\^|\*\*)(?:\{{[+-]?[0-9]+\}}|[+-]?[0-9]+)|\s?\*?\s?(?:{_PI}|{_ROOT}){_DIVIDED}?)?"
+    rf"|(?:\^|\*\*)(?:\{{[+-]?[0-9]+\}}|[+-]?[0-9]+)|\s?\*?\s?(?:{_PI}|{_ROOT}){_DIVIDED}?"
+    rf"|{_POWER_WORD})?"
     rf"|{_ROOT}{_DIVIDED}?|{_PI}{_DIVIDED}|\\[dtc]?frac\s?{_ARGUMENT}\s?{_ARGUMENT})"
 )
 r"""A number in a text with all that belongs to it: of ``1 1/2``, ``10:30``, ``2\sqrt{5}`` all."""

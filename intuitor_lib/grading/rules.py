@@ -42,7 +42,15 @@ def is_plain(answer: str) -> bool:
 def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | None:
     if answer == reference:
         return True
-    for rule in (_same_words, _same_time, _same_number, _same_assignments, _same_items, _same_base):
+    for rule in (
+        _same_words,
+        _same_time,
+        _same_number,
+        _same_percentage,
+        _same_assignments,
+        _same_items,
+        _same_base,
+    ):
         verdict = rule(answer, reference)
         if isinstance(verdict, list):
             return _all(_decide(*pair, mathematics) for pair in verdict)
@@ -117,6 +125,24 @@ def _with_comma(text: str, other: Number) -> Number | None:
     is_decimal = not other.is_fraction and other.value.denominator > 1
     found = _DECIMAL_COMMA.fullmatch(text) if is_decimal else None
     return number(f"{found[1]}.{found[2]}") if found else None
+
+
+_PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
+
+
+def _same_percentage(answer: str, reference: str) -> bool | None:
+    """Compare percentages; where one side has no sign, 50% is 50 and 0.5."""
+    bare = [_PERCENT.sub("", side) for side in (answer, reference)]
+    given, expected = map(number, bare)
+    if given is None or expected is None or bare == [answer, reference]:
+        return None
+    if _equal(given, expected) or (bare[0] != answer and bare[1] != reference):
+        return _equal(given, expected)
+    if bare[0] != answer:
+        given = given._replace(value=given.value / 100)
+    else:
+        expected = expected._replace(value=expected.value / 100)
+    return _equal(given, expected)
 
 
 def _equal(given: Number, expected: Number) -> bool:
