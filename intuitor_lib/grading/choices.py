@@ -44,8 +44,8 @@ def extract_choice(text: str, letters: str = "ABCDEFGHIJ") -> str | None:
 def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     either = rf"[{letters}{letters.lower()}]"
     # Few words may follow a bare letter: not "the answer is A vector", nor "I think".
-    go_on = r"(?:is|because|since|as|which|due|given|for|with|by)\b"
-    bare = rf"([{letters}])(?![\w'’+=^/\\-])(?!\*{{0,2}}[ \t]{{1,4}}(?!{go_on})[a-z])"
+    go_on = r"(?:is|because|since|as|which|due|given|for|with|by|rather|instead|not)\b"
+    bare = rf"([{letters}])(?![\w'’+=^/\\?-])(?!\*{{0,2}}[ \t]{{1,4}}(?!{go_on})[a-z])"
     gap = r"\s{0,4}\*{0,2}"
     one = (
         rf"(?!\)?{gap}(?:or\b|and\b|,|/|&){gap}\s{{0,4}}\(?[{letters}]\b(?!\s[a-z]))"  # no "A or B"
@@ -55,7 +55,7 @@ def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
         r"(?:\s{1,4}(?:is|would be|should be|must be)(?: (?:therefore|thus|clearly|indeed))?\b"
         r"|\s{0,4}[:=])(?:\s{1,4}(?:the )?(?:option|choice|letter)\b)?)"
     )
-    enclosed = rf"\(({either})\)|\[({either})\]|[\"'“‘`<]({either})[\"'”’`>]"  # noqa: RUF001
+    enclosed = rf"\\?\(({either})\\?\)|\[({either})\]|[\"'“‘`<]({either})[\"'”’`>]"  # noqa: RUF001
     ends_line = rf"([{letters.lower()}])(?=[.)*]{{0,3}}[ \t]{{0,4}}(?:\n|$))"  # no article
     either_way = rf"(?:{enclosed}|{bare}|{ends_line})"
     stated = rf"{says}[\s*_$:{{]{{0,8}}(?:\\text\w*\{{\s{{0,4}})?{either_way}{one}"

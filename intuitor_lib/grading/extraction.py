@@ -33,7 +33,7 @@ _MAX_BOXES = 50  # of one list
 # Between boxes that are one list, without space and $: signs on one line, or a comma, "and", "y =".
 _SIGNS = re.compile(r"[^A-Za-z0-9.=<>:?!\n]+|")
 _LINK = re.compile(
-    r"(?:,|;|&|and|or|\\(?:text|mbox)\{(?:and|or),?\}|\\q?quad|\\[,;:])+"
+    r"(?:,|;|&|and|or|\([b-h]\)|\(i+v?\)|\\(?:text|mbox)\{(?:and|or),?\}|\\q?quad|\\[,;:])+"
     r"(?:\\?[A-Za-z]{1,8}(?:_\{?\w\}?)?=)?"
 )
 _WORDS_AND = re.compile(r"[ $]*(?:\\text\s?\{)?[A-Za-z() ,]*(?<= )(?:and|or) ?\}?[ $]*")
@@ -101,7 +101,7 @@ def _closing_brace(text: str, start: int, limit: int) -> int | None:
 _NEXT_QUESTION = re.compile(
     r"\n[ \t]*(?:[#*]+[ \t]*)?"
     r"(?:(?:Question|Problem|Exercise|Q)\b[ \t]*(?:[0-9]+[ \t]*)?(?:[:.]|\*\*|\n)"
-    r"|(?:Human|User|Instruction)[ \t]*:)"
+    r"|(?:Human|User|Instruction)[ \t]*:|user[ \t]*\n)"
     r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text)\|>|</s>"
 )
 _MARK = re.compile(r"^[ \t]*(?:####(?!#)|A(?:nswer)?:)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILINE)
@@ -164,6 +164,7 @@ def last_number(text: str) -> str | None:
 
 def whole_numeral(text: str, part: str) -> str:
     r"""The number that `part` was cut out of: ``2\pi`` for 2, ``10:30`` for 10."""
+    text = text if text.isascii() else in_ascii(text)
     at = text.rfind(part)
     if at < 0:
         return part

@@ -197,8 +197,9 @@ def extract_code(text: str, defines: str | None = None) -> str | None:
 
     A block is between fences (three or more backticks or tildes) that name Python or no language;
     the end of the text closes the last one. With `defines` it is the last block that defines that
-    function, method or class, if any does. A block of values alone, or one that names no language
-    and is no Python, is an example of input or output: another block goes before it. A text
+    function, method or class, if any does. A block of values, assignments or asserts alone, of a
+    session (``>>>``), or one that names no language and is no Python, is an example: another block
+    goes before it. A text
     without fences is code if it parses as Python and has more than expressions.
     """
     blocks = list(_blocks(text))
@@ -208,7 +209,8 @@ def extract_code(text: str, defines: str | None = None) -> str | None:
         return text if is_program else None
     blocks = [block for block in blocks if block.language in _PYTHON and block.code.strip()]
     blocks = blocks[-MAX_BLOCKS:]
-    codes = [block.code for block in [*filter(_is_program, blocks)] or blocks]
+    programs = [*filter(_is_program, blocks)] or [block for block in blocks if block.language]
+    codes = [block.code for block in programs or blocks]
     if defines is not None:
         definition = re.compile(
             rf"^[ \t]*(?:async +)?(?:def|class)[ \t]+{re.escape(defines)}\b", re.M
@@ -221,9 +223,12 @@ def _is_program(block: _Block) -> bool:
     """Whether a block does something; a named one that does not parse is a program cut off."""
     tree = _syntax_tree(block.code)
     if tree is None:
-        return bool(block.language)
+        return bool(block.language) and not block.code.startswith(">>>")
     return any(
-        not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in tree.body
+        isinstance(node.value, ast.Call)
+        if isinstance(node, ast.Expr)
+        else not isinstance(node, ast.Assign | ast.AnnAssign | ast.Assert)
+        for node in tree.body
     )
 
 

@@ -65,6 +65,7 @@ _SYMBOLS = str.maketrans(
         "∞": r"\infty ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",  # noqa: RUF001
         "⊂": r"\subset ", "⊆": r"\subseteq ", "→": r"\to ", "°": r"^\circ ", "∠": r"\angle ",
         "′": "'", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "∑": r"\sum ", "∫": r"\int ",  # noqa: RUF001
+        "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|",  # noqa: RUF001
         "\N{ZERO WIDTH SPACE}": "", "\N{WORD JOINER}": "", "\N{ZERO WIDTH NO-BREAK SPACE}": "",
     }
 )  # fmt: skip
@@ -75,7 +76,7 @@ def in_ascii(text: str) -> str:
     text = _SUPERSCRIPT.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = _SUBSCRIPT.sub(lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}", text)
     text = _RADICAL.sub(_root, text)
-    return "".join(map(_character, text)).translate(_SYMBOLS)
+    return "".join(map(_character, text.translate(_SYMBOLS))).translate(_SYMBOLS)
 
 
 def _root(found: re.Match[str]) -> str:
@@ -118,10 +119,11 @@ _LAYOUT = re.compile(
 _TAG = re.compile(r"<(b|i|u|em|strong|span|code)(?:\s[^<>]*)?>(.*?)</\1>", re.DOTALL)
 _QUOTED = re.compile(r"(\*{1,3}|_{2,3}|`{1,3}|\")(?=\S)(.+)\1", re.DOTALL)
 _EDGE = r"(?:\s|~|\\[ ,;:\\]|\\q?quad(?![A-Za-z]))+"
+_FINAL_STOP = re.compile(r"[.,;]$")
 _EDGES = re.compile(rf"^{_EDGE}|(?<!\\){_EDGE}$|\\$")
 _LABEL = re.compile(
     r"(\\text\s*\{)?\s*(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|ans|result|solution)\b\.?"
-    r"(?:\s*[:=]|\s+is\b:?)\s*(?=\}?\s*[^\s}])|=\s*(?=[^=])",
+    r"(?:\s*[:=]|\s+is\b:?)\s*(?=\}?\s*[^\s}])|(?:=|\\approx(?![A-Za-z]))\s*(?=[^=])",
     re.IGNORECASE,
 )
 
@@ -184,7 +186,7 @@ def _trimmed(answer: str) -> str:
     while answer != before:
         before = answer
         answer = _EDGES.sub("", answer).strip()
-        answer = answer.removesuffix(".") if not answer.endswith("..") else answer
+        answer = answer if answer.endswith(("..", "\\,", "\\;")) else _FINAL_STOP.sub("", answer)
         if _BRACED.fullmatch(answer):
             answer = answer[1:-1]
     return answer
@@ -204,30 +206,32 @@ _UNIT_FRACTION = re.compile(
     rf"(?<=[0-9.}})]){_SPACING}\\[dt]?frac\s?(?:\{{\\(?:text|mathrm)\s?\{{[^{{}}0-9]*\}}\}}\s?){{2}}$"
 )
 _LAST_WORD = re.compile(
-    r"(?P<before>[\s/~-]|\\[ ,;:]|\\cdot|.?)"
-    r"(?:\\text\s?\{(?P<words>[A-Za-z., /-]*)\}|(?<![A-Za-z\\])(?P<word>[A-Za-z][A-Za-z.]*))"
+    r"(?P<before>\s?/\s?|[\s~-]|\\[ ,;:]|\\cdot|.?)"
+    r"(?:\\text\s?\{(?P<words>[A-Za-z., /~-]*)\}|(?<![A-Za-z\\])(?P<word>[A-Za-z][A-Za-z.]*))"
     r"(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?$",
     re.DOTALL,
 )
 _NUMBER_END = re.compile(r"(?:[0-9)}%]|[0-9]\.|\\pi)$")
 _LETTER_UNIT = re.compile(
-    r"(?<=[0-9])" + _SPACING + r"[mgshlLVWNJ](?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?"
+    rf"(?<=[0-9])(?:{_SPACING}[mgshlLVWNJ]|\s[ACFK])"
+    r"(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?"
     r"(?:/[a-z]{1,4}(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?)?$"
 )
 _ABBREVIATED_TEXT = (
     "mm cm dm km nm in ft yd mi mg kg lb lbs oz ml mL cl dl hr hrs min mins sec secs ms mph "
-    "kph kmh rpm Hz kHz MHz GHz Pa kPa kJ cal kcal kW kWh mol rad deg sq cu USD EUR GBP pts "
+    "kph kmh rpm eV Hz kHz MHz GHz Pa kPa kJ cal kcal kW kWh mol rad deg sq cu USD EUR GBP pts "
     "cent cents dollar dollars euro euros pound pounds yen degree degrees unit units inch "
     "inches feet foot meter meters metre metres of a per"
 )
 _ABBREVIATED = frozenset(_ABBREVIATED_TEXT.split())
 # Behind a number they are no units: they change its value or say which one it is.
 _NO_UNITS_TEXT = (
-    "pi exp sqrt sin cos tan cot sec csc log mod base and or plus minus times over half "
+    "pi exp sqrt sin cos tan cot sec csc log mod base and or plus minus over half "
     "halves third thirds quarter quarters squared cubed factorial choose remainder hundred "
     "thousand million billion trillion dozen percent am pm noon midnight east west north "
     "south left right infinity profit loss gain more less than from to out not if where when "
-    "for alpha beta gamma delta theta lambda mu sigma phi psi omega rho tau"
+    "for january february march april may june july august september october november december "
+    "alpha beta gamma delta theta lambda mu sigma phi psi omega rho tau"
 )
 _NO_UNITS = frozenset(_NO_UNITS_TEXT.split())
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -257,7 +261,7 @@ def _without_unit(answer: str) -> str:
     while word := _LAST_WORD.search(rest):
         if not _is_unit(word, divided):
             return answer
-        divided = word["before"] == "/"
+        divided = word["before"].strip() == "/"
         rest = rest[: word.start()] + word["before"].strip("/~-\\ ,;:")
         rest = _trimmed(rest.rstrip().removesuffix(r"\cdot"))
     return rest if _NUMBER_END.search(rest) else answer
@@ -269,7 +273,7 @@ def _is_unit(word: re.Match[str], divided: bool) -> bool:
         return not _NO_UNITS.intersection(names)
     name = word["word"].replace(".", "")
     if len(name) == 1:  # m/s
-        return divided or word["before"] == "/"
+        return divided or word["before"].strip() == "/"
     spelled_out = len(name) > 2 and not word["before"].isalnum() and not is_product(name)
     return name in _ABBREVIATED or (spelled_out and name.lower() not in _NO_UNITS)
 
@@ -291,9 +295,18 @@ _GREEK = (
 )
 _FUNCTIONS = "(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|exp|log|ln|gcd|pi"
 _NAME = re.compile(rf"(?<![A-Za-z\\])(?:{_FUNCTIONS}|{_GREEK})(?![A-Za-z])")
+# math-verify cannot read \frac\pi4 and \sqrt\pi.
+_BARE_ARGUMENT = re.compile(
+    rf"(\\(?:[dtc]?frac\s?(?:\{{{_CONTENT}\}}|[0-9])?|sqrt))\s?(\\(?:pi|{_GREEK}))(?![A-Za-z])"
+)
 _PLAIN_LATEX = (
     (re.compile(r"(?<![A-Za-z\\])(?:oo|inf|infinity)(?![A-Za-z])"), r"\\infty "),
-    (re.compile(r"(?<![A-Za-z\\])abs\(([^()]*)\)"), r"|\1|"),
+    (re.compile(r"(?<![A-Za-z\\])[aA]bs\(([^()]*)\)"), r"|\1|"),
+    (re.compile(r"(?<![A-Za-z\\])a(?=(?:sin|cos|tan)\()"), "arc"),
+    (re.compile(r"(?<![A-Za-z\\])sqrt\s?([0-9]+)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<=[0-9)]\*)I(?![A-Za-z0-9])"), "i"),  # as sympy prints it
+    (_BARE_ARGUMENT, r"\1{\3}"),
+    (_BARE_ARGUMENT, r"\1{\3}"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"<=|=<"), r"\\le "),
     (re.compile(r">="), r"\\ge "),

@@ -25,7 +25,7 @@ _POINTED = r"[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9
 _DECIMAL = rf"(?:{_POINTED}|(?:{_GROUPED}|[0-9]+)(?:\.[0-9]+)?|(?<![A-Za-z0-9_.])\.[0-9]+)"
 _POWER_OF_TEN = (
     r"(?:[eE][+-]?[0-9]{1,4}(?![0-9A-Za-z])"
-    r"|\s?(?:\\times|\\cdot|[*x×])\s?10\s?(?:\^|\*\*)\s?"
+    r"|\s?(?:\\times|\\cdot|[*x×])\s{0,2}10\s?(?:\^|\*\*)\s?"
     r"(?:\{\s?[+-]?[0-9]{1,4}\s?\}|[+-]?[0-9]{1,4}(?![0-9])))"
 )
 _FRACTION = (
@@ -34,16 +34,22 @@ _FRACTION = (
 )
 _MIXED = rf"(?:(?:{_GROUPED}|[0-9]+)(?:{_SPACE}?(?=\\)|{_SPACE})(?={_FRACTION}))"  # its whole part
 _CLOCK = r"[0-9]{1,2}(?:(?:\{:\}|:)[0-5][0-9]){1,2}"
-_MERIDIEM = r"\s*(?:[aApP]\.?\s?[mM]\b\.?)"
+_MERIDIEM = r"(?:\s|~|\\[ ,;:])*(?:[aApP]\.?\s?[mM]\b\.?)"
 _COLON = r"(?:\{:\}|:| : )"
 _ARGUMENT = r"(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|[0-9])"
+_ROOT = rf"(?:\\sqrt\s?{_ARGUMENT}|√[0-9]+|sqrt\([^()]*\))"
+_POWER_WORD = r"(?: (?:hundred|thousand|million|billion|trillion)(?![A-Za-z-]))"
+_PI = r"(?:\\?pi\b|π)"
+_DIVIDED = r"(?:\s?/\s?[0-9]+)"
 
 NUMERAL = re.compile(
     rf"(?<![A-Za-z0-9_^])(?<!\^\{{)(?:{_MIXED}?{_FRACTION}|{_CLOCK}{_MERIDIEM}"
-    # What makes a decimal another number: a power, a ratio, a decimal comma, pi or a root.
+    # What makes a decimal another number: a power, a ratio, a decimal comma, pi, a root
+    # or a million.
     rf"|{_DECIMAL}(?:{_POWER_OF_TEN}|(?:{_COLON}{_DECIMAL})+|(?:,[0-9]+)+"
-    rf"|(?:\^|\*\*)(?:\{{[+-]?[0-9]+\}}|[+-]?[0-9]+)|\s?(?:\\pi\b|π|\\sqrt\s?{_ARGUMENT}|√[0-9]+))?"
-    rf"|\\sqrt\s?{_ARGUMENT}|\\[dtc]?frac\s?{_ARGUMENT}\s?{_ARGUMENT}|√[0-9]+)"
+    rf"|(?:\^|\*\*)(?:\{{[+-]?[0-9]+\}}|[+-]?[0-9]+)|\s?\*?\s?(?:{_PI}|{_ROOT}){_DIVIDED}?"
+    rf"|{_POWER_WORD})?"
+    rf"|{_ROOT}{_DIVIDED}?|{_PI}{_DIVIDED}|\\[dtc]?frac\s?{_ARGUMENT}\s?{_ARGUMENT})"
 )
 r"""A number in a text with all that belongs to it: of ``1 1/2``, ``10:30``, ``2\sqrt{5}`` all."""
 
@@ -64,7 +70,8 @@ _SEPARATOR = re.compile(f"{_COMMA}|{_SPACE}")
 _TIME = re.compile(
     rf"(?:(?P<clock>{_CLOCK})(?P<half>{_MERIDIEM})?|(?P<hour>[0-9]{{1,2}})(?P<of>{_MERIDIEM}))"
 )
-_RATIO = re.compile(rf"{_DECIMAL}(?:\s?(?:\{{:\}}|:)\s?{_DECIMAL})+")
+_COLONS = r"(?:\s?(?:\{:\}|:|\\colon\b)\s?| to |\\text\{ ?to ?\})"
+_RATIO = re.compile(rf"{_DECIMAL}(?:{_COLONS}{_DECIMAL})+")
 
 
 def number(text: str) -> Number | None:
@@ -104,7 +111,7 @@ def ratio(text: str) -> list[Fraction] | None:
     """The terms of a ratio such as ``3:4`` or ``1 : 2 : 3``, or None."""
     if len(text) > MAX_CHARS or not _RATIO.fullmatch(text):
         return None
-    return [_decimal(term.strip()) for term in text.replace("{:}", ":").split(":")]
+    return [_decimal(term) for term in re.split(_COLONS, text)]
 
 
 def time_of_day(text: str) -> tuple[int, int, int, str] | None:
@@ -112,7 +119,7 @@ def time_of_day(text: str) -> tuple[int, int, int, str] | None:
     found = _TIME.fullmatch(text) if len(text) <= MAX_CHARS else None
     if found is None:
         return None
-    half = (found["half"] or found["of"] or "").strip()[:1].lower()
+    half = (found["half"] or found["of"] or "").lstrip("~\\ ,;:")[:1].lower()
     hour, minute, second, *_ = [*map(int, _INTEGERS.findall(found["clock"] or found["hour"])), 0, 0]
     return (hour, minute, second, half) if hour <= (12 if half else 24) else None
 

@@ -42,7 +42,15 @@ def is_plain(answer: str) -> bool:
 def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | None:
     if answer == reference:
         return True
-    for rule in (_same_words, _same_time, _same_number, _same_assignments, _same_items, _same_base):
+    for rule in (
+        _same_words,
+        _same_time,
+        _same_number,
+        _same_percentage,
+        _same_assignments,
+        _same_items,
+        _same_base,
+    ):
         verdict = rule(answer, reference)
         if isinstance(verdict, list):
             return _all(_decide(*pair, mathematics) for pair in verdict)
@@ -100,7 +108,7 @@ def _in_24_hours(hour: int, minute: int, second: int, half: str) -> tuple[int, i
     return (hour % 12 + 12 * (half == "p") if half else hour, minute, second)
 
 
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_DECIMAL_COMMA = re.compile(r"([+-]?[0-9 ]*[0-9])(?:,|\{,\})([0-9]+)")
 
 
 def _same_number(answer: str, reference: str) -> bool | None:
@@ -115,7 +123,26 @@ def _same_number(answer: str, reference: str) -> bool | None:
 def _with_comma(text: str, other: Number) -> Number | None:
     """Read a decimal comma where the other side is a decimal; elsewhere "1,5" is a list."""
     is_decimal = not other.is_fraction and other.value.denominator > 1
-    return number(text.replace(",", ".")) if is_decimal and _DECIMAL_COMMA.fullmatch(text) else None
+    found = _DECIMAL_COMMA.fullmatch(text) if is_decimal else None
+    return number(f"{found[1]}.{found[2]}") if found else None
+
+
+_PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
+
+
+def _same_percentage(answer: str, reference: str) -> bool | None:
+    """Compare percentages; where one side has no sign, 50% is 50 and 0.5."""
+    bare = [_PERCENT.sub("", side) for side in (answer, reference)]
+    given, expected = map(number, bare)
+    if given is None or expected is None or bare == [answer, reference]:
+        return None
+    if _equal(given, expected) or (bare[0] != answer and bare[1] != reference):
+        return _equal(given, expected)
+    if bare[0] != answer:
+        given = given._replace(value=given.value / 100)
+    else:
+        expected = expected._replace(value=expected.value / 100)
+    return _equal(given, expected)
 
 
 def _equal(given: Number, expected: Number) -> bool:
@@ -141,8 +168,9 @@ _GROUP_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _BRACKET = re.compile(r"\\?[()\[\]{}]|,")
 _ROUND = re.compile(r"(?:\\left)?\((.*?)(?:\\right)?\)", re.DOTALL)
 _BRACED = re.compile(r"(?:\\left)?\\\{(.*?)(?:\\right)?\\\}", re.DOTALL)
-_NAME = r"\\?[A-Za-z]+'*(?:_(?:\{\w+\}|\w))?(?:\([A-Za-z0-9]\))?"
+_NAME = r"\\?[A-Za-z]+'*(?:_(?:\{\w+\}|\w))?(?:\(-?[A-Za-z0-9]+\))?"
 _ASSIGNMENT = re.compile(rf"({_NAME}|\({_NAME}(?:,\s*{_NAME})+\))\s*=\s*([^=<>]+)", re.DOTALL)
+_VALUE_AT = re.compile(r"\(-?[0-9]+\)$")  # math-verify takes f(2)=5 and f(3)=5 for the same
 _RELATION = re.compile(r"[=<>]|\\(?:[lg]e?q?|neq?|in|approx)(?![A-Za-z])")
 
 
@@ -220,6 +248,13 @@ def _same_assignments(answer: str, reference: str) -> bool | Parts | None:
         if all(_bare(name) == names[0] or not value for name, _, value in sides):
             values_given = ", ".join(value or name for name, _, value in sides)
             return [(values_given, ", ".join(value for _, value in wanted))]
+    elif len(wanted) == len(given) == 1:
+        (name, value), (name_given, value_given) = wanted[0], given[0]
+        if name == name_given:
+            return [(value_given, value)]
+        return False if _VALUE_AT.search(name) and _VALUE_AT.search(name_given) else None
+    elif len(wanted) == 1 and _VALUE_AT.search(names[0]) and not _RELATION.search(answer):
+        return [(answer, wanted[0][1])]
     elif not wanted and len(dict(given)) > 1 and (inside := _ROUND.fullmatch(reference)):
         by_name = [value for _, value in sorted(given)]
         expected = _items(inside[1])

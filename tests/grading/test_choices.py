@@ -44,6 +44,9 @@ class TestChoice:
             ('The correct option is "B".', "B"),
             ("The answer is `D`, I think.", "D"),
             ("Answer: b", "B"),
+            (r"The answer is \(C\).", "C"),
+            ("The answer is C rather than A.", "C"),
+            ("Is the answer C? The answer is D.", "D"),
             ("**Answer:** d.\nDone", "D"),
         ],
     )
@@ -61,6 +64,7 @@ class TestChoice:
             "The answer is A or B",
             "The answer is (A) and (C).",
             "The answer is not B",
+            "The answer is B? I do not know.",
             "the answer is a vector",
             "answer: a vector",
             "Answer: [A, B]",

@@ -13,6 +13,7 @@ NEXT = [
     "\nQ: 4 + 4?\nA: 8",
     "<|im_end|>\n<|im_start|>user\n4 + 4 = 8",
     "\n\nHuman: and 8?",
+    "\nuser\n4 + 4?\nassistant\n8",
 ]
 
 
@@ -26,6 +27,9 @@ NEXT = [
         (r"\boxed{2}\boxed{3}", "2, 3"),
         (r"\boxed{(1,2)};\;\boxed{(3,4)}", "(1,2), (3,4)"),
         (r"\boxed{4} and \boxed{4}", "4"),
+        (r"(a) \boxed{4} (b) \boxed{5}", "4, 5"),
+        ("(i) \\boxed{4}\n(ii) \\boxed{5}", "4, 5"),
+        (r"(a) \boxed{4}. (b) \boxed{5}", "5"),
         (r"\boxed{1\frac{1}{2}} or \boxed{\frac{3}{2}}", r"\frac{3}{2}"),
         (r"\boxed{2} is wrong, \boxed{3}", "3"),
         ("\\boxed{2}\n\\boxed{3}", "3"),
@@ -89,6 +93,13 @@ def test_marked_answer(text, answer):
         ("it takes 1½ days", r"1\frac{1}{2}"),
         ("das sind 2,5 Meter", "2,5"),
         ("It costs -€5", "-5"),
+        ("It weighs 9.1 × 10⁻³¹ kg", r"9.1 \times  10^{-31}"),
+        ("It costs $1.5 million.", "1.5 million"),
+        ("the 3 hundreds", "3"),
+        ("of length 2*sqrt(5)", "2*sqrt(5)"),
+        ("an angle of 2pi/3", "2pi/3"),
+        ("an angle of π/6", r"\pi /6"),
+        ("The area is 25 in terms of pi", "25"),
     ],
 )
 def test_the_last_number_is_whole(text, answer):
@@ -114,6 +125,14 @@ def test_the_last_number_is_whole(text, answer):
         (r"The answer is 3\pi", "3", False),
         ("The answer is 2 1/2.", "1/2", False),
         ("The answer is 2 1/2.", "5/2", True),
+        ("The answer is 2½.", "2", False),
+        ("The answer is 2½.", "5/2", True),
+        ("The answer is sqrt(7).", "7", False),
+        ("The answer is 3*pi.", "3", False),
+        ("The answer is pi/6.", "6", False),
+        ("It costs $2 million.", "2", False),
+        ("It costs $2 million.", "2000000", True),
+        ("a chance of 37.5%", "3/8", True),
         ("They leave at 9:45.", "9", False),
         ("They leave at 9:45.", "9:45", True),
         ("The answer is $10^{-30}$.", "10^{-31}", False),

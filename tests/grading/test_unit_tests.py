@@ -138,6 +138,31 @@ def test_a_result_that_equals_everything_does_not_pass_a_check(program):
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
+        ("collections.OrderedDict({1: Any()})", "{1: 5}"),
+        ("collections.defaultdict(int, {1: Any()})", "{1: 5}"),
+        ("{Any(): 5}", "{1: 5}"),
+        ("collections.deque([Any()])", "deque([5])"),
+        ("map(lambda _: Any(), [1])", "[5]"),
+        ("(Any() for _ in [1])", "[5]"),
+    ],
+)
+def test_nor_does_a_collection_of_such_results(result, expected):
+    given = "result if isinstance(result, dict | deque) else [*result]"
+    check = (
+        "from collections import deque\n\n"
+        f"def check(f):\n    result = f(3)\n    assert ({given}) == {expected}\n"
+    )
+    tests = {"kind": "check", "setup": "", "test": check, "entry_point": "f"}
+    program = "import collections\n\n{}\n\ndef f(n):\n    return " + result
+    equals_all = "class Any:\n    __hash__ = lambda self: 1\n    __eq__ = lambda *both: True"
+    right = "def Any():\n    return " + ("1" if "Any():" in result else "5")
+    assert run_tests(program.replace("{}", right, 1), tests) == (True, "passed")
+    assert not run_tests(program.replace("{}", equals_all, 1), tests)[0]
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
         ("collections.Counter('aab')", "{'a': 2, 'b': 1}"),
         ("collections.namedtuple('P', 'x y')(1, 2)", "(1, 2)"),
         ("fractions.Fraction(1, 2)", "0.5"),
