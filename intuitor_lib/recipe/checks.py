@@ -201,5 +201,8 @@ def model_context(model: str) -> int | None:
     config = Path(model) / "config.json"
     if not config.is_file():
         return None
-    values = parse_object(json.loads, config.read_text(encoding="utf-8"), "JSON")
-    return values.get("max_position_embeddings")
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:  # refused with the remedy when the policy is loaded
+        return None
+    return values.get("max_position_embeddings") if isinstance(values, Mapping) else None
