@@ -203,6 +203,9 @@ def model_context(model: str) -> int | None:
         return None
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:  # refused with the remedy when the policy is loaded
-        return None
+    except ValueError as error:
+        raise RecipeError(
+            f"{config} is not readable as JSON ({error}): fetch it again, by `git lfs pull` if it "
+            "is a Git LFS pointer"
+        ) from error
     return values.get("max_position_embeddings") if isinstance(values, Mapping) else None

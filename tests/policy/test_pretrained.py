@@ -86,11 +86,11 @@ FAULTS = {
     ),
     "LFS configuration": (
         lambda f: (f / "config.json").write_text(POINTER),
-        r"the configuration of .*config\.json is a Git LFS pointer.*git lfs pull",
+        r"config\.json is not readable as JSON.*git lfs pull",
     ),
     "cut configuration": (
         lambda f: halve(f / "config.json"),
-        r"the configuration of .*config\.json.* Fetch its files again",
+        r"config\.json is not readable as JSON.*fetch it again",
     ),
     "a list for a configuration": (
         lambda f: (f / "config.json").write_text("[]"),
