@@ -44,6 +44,9 @@ DEFAULT_GENERATED = 1024
 
 ID_COLUMNS = ("id", "unique_id", "task_id")
 
+# LaTeX whose backslash JSON read as an escape: a backspace begins \boxed, a form feed \frac.
+_EATEN = re.compile(r"\x08[a-z]{2,}|\x0c(?:rac|orall|box)")
+
 # reasoning-gym seeds item i with seed + i. With blocks of unrelated seeds, the problems of
 # dataset_seed 0 and 1 are not the same ones shifted by one.
 GENERATOR_BLOCK = 1000
@@ -324,6 +327,8 @@ def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) ->
         return _no_text(recipe.answer_column, answer)
     if not is_unicode(prompt + (answer or "")):
         return Fault("holds a lone surrogate (\\ud800 to \\udfff), which is no character")
+    if (eaten := _EATEN.search(prompt + (answer or ""))) is not None:
+        return Fault(f"holds {eaten[0]!r}: LaTeX whose backslash was read as an escape, double it")
     try:
         tests = _unit_tests(_cell(row, recipe.tests_column))
     except (ValueError, KeyError, TypeError) as error:
@@ -386,8 +391,9 @@ def _content(message: Mapping[str, Any]) -> Any:
 
 def _no_text(column: str | None, value: Any) -> Fault:
     first, at = (value[0], ".0") if isinstance(value, list) and value else (value, "")
-    fields = [f"{column}{at}.{key}" for key in first] if isinstance(first, Mapping) else []
-    hint = f": name one of its fields, {' or '.join(fields)}" if fields else ""
+    keys = [f".{key}" for key in first] if isinstance(first, Mapping) else [""]
+    fields = " or ".join(f"{column}{at}{key}" for key in keys if at + key)
+    hint = f": name one of its fields, {fields}" if fields else ""
     return Fault(f"{column!r} is a {type(value).__name__}, not text{hint}")
 
 

@@ -134,8 +134,6 @@ def prompt_token_ids(
         InputError: the tokenizer has no chat template, or the template refuses the messages.
         PromptError: the template leaves out a message, or makes one prompt of two conversations.
     """
-    from jinja2 import TemplateError
-
     require_chat_template(tokenizer)
     if not conversations:
         return []
@@ -145,11 +143,13 @@ def prompt_token_ids(
         encoded: Any = tokenizer.apply_chat_template(
             tokenize=True, return_dict=True, **given, **chat_template_kwargs
         )
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in conversations[0])
+    except Exception as error:  # a template is code of any kind
+        roles = [message["role"] for message in conversations[0]]
+        given_system = "for a model without a system role set system_prompt=null"
+        remedy = given_system if "system" in roles else "choose another model, or mend it"
         raise InputError(
-            f"the chat template refuses messages with the roles {roles}: {error}; for a model "
-            "without a system role set system_prompt=null"
+            f"the chat template refuses messages with the roles {', '.join(roles)}: {error}; "
+            f"{remedy}"
         ) from error
     _require_messages(conversations, texts)
     return [list(ids) for ids in encoded["input_ids"]]

@@ -145,8 +145,10 @@ def _rows_of(values: list[Any], name: str, columns: Sequence[str]) -> list[Any]:
     value = values[0]
     if isinstance(value, list):
         return value
+    if not isinstance(value, dict):
+        return values
     held = [v for v in value.values() if isinstance(v, list | dict)]
-    if not held or (columns and columns[0].partition(".")[0] in value):
+    if not held or (columns and _is_row(value, columns[0])):
         return values
     lists = [v for v in held if isinstance(v, list) and any(isinstance(row, dict) for row in v)]
     if len(lists) == 1:
@@ -158,6 +160,16 @@ def _rows_of(values: list[Any], name: str, columns: Sequence[str]) -> list[Any]:
             "objects, or one object a line"
         )
     return values
+
+
+def _is_row(value: dict[str, Any], column: str) -> bool:
+    """Whether an object with the prompt's column is a row, not a table with a value a row in it."""
+    top, dot, _ = column.partition(".")
+    plain = all(
+        isinstance(v, list | dict) and not any(isinstance(part, list | dict) for part in v)
+        for v in value.values()
+    )
+    return top in value and (bool(dot) or not plain)
 
 
 def _parse_json(text: bytes, *, several: bool = False) -> Any:
@@ -296,10 +308,19 @@ def _wanted(names: Sequence[str], columns: Sequence[str]) -> list[str]:
 
 def _shortened(row: dict[str, Any], schema: Any) -> dict[str, Any]:
     """A row with numbers of less than 64 bits as they were written: 0.1, not 0.10000000149."""
-    for field in schema:
-        if str(field.type) in ("float", "halffloat") and row[field.name] is not None:
-            row[field.name] = float(str(field.type.to_pandas_dtype()(row[field.name])))
-    return row
+    return {field.name: _as_written(row[field.name], field.type) for field in schema}
+
+
+def _as_written(value: Any, kind: Any) -> Any:
+    import pyarrow.types as kinds
+
+    if isinstance(value, dict) and kinds.is_struct(kind):
+        return {field.name: _as_written(value[field.name], field.type) for field in kind}
+    if isinstance(value, list) and (kinds.is_list(kind) or kinds.is_large_list(kind)):
+        return [_as_written(part, kind.value_type) for part in value]
+    if isinstance(value, float) and (kinds.is_float16(kind) or kinds.is_float32(kind)):
+        return float(str(kind.to_pandas_dtype()(value)))
+    return value
 
 
 def shown(name: str) -> str:

@@ -201,5 +201,11 @@ def model_context(model: str) -> int | None:
     config = Path(model) / "config.json"
     if not config.is_file():
         return None
-    values = parse_object(json.loads, config.read_text(encoding="utf-8"), "JSON")
-    return values.get("max_position_embeddings")
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(
+            f"{config} is not readable as JSON ({error}): fetch it again, by `git lfs pull` if it "
+            "is a Git LFS pointer"
+        ) from error
+    return values.get("max_position_embeddings") if isinstance(values, Mapping) else None

@@ -84,6 +84,18 @@ FAULTS = {
         lambda f: (f / "tokenizer.json").write_text(POINTER),
         r"the tokenizer of .*tokenizer\.json is a Git LFS pointer",
     ),
+    "LFS configuration": (
+        lambda f: (f / "config.json").write_text(POINTER),
+        r"config\.json is not readable as JSON.*git lfs pull",
+    ),
+    "cut configuration": (
+        lambda f: halve(f / "config.json"),
+        r"config\.json is not readable as JSON.*fetch it again",
+    ),
+    "a list for a configuration": (
+        lambda f: (f / "config.json").write_text("[]"),
+        r"the configuration of .*could not be loaded",
+    ),
     "LFS shard": (
         lambda f: (shard(f), max(f.glob("model-*")).write_text(POINTER)),
         r"model-00004-of-00004\.safetensors is a Git LFS pointer",

@@ -407,6 +407,8 @@ def test_an_only_row_that_holds_a_list_is_a_row(tmp_path):
         {"train": TWO, "test": TWO},
         {"questions": ["x", "y"], "answers": ["1", "2"]},
         {"questions": {"0": "x"}, "answers": {"0": "1"}},
+        {"q": ["x", "y"], "a": ["1", "2"]},
+        {"q": {"0": "x", "1": "y"}, "a": {"0": "1", "1": "2"}},
     ],
 )
 def test_an_object_that_holds_no_list_of_rows_is_told_once(tmp_path, value, indent):
@@ -416,6 +418,31 @@ def test_an_object_that_holds_no_list_of_rows_is_told_once(tmp_path, value, inde
     assert f"rows.json is one object with the keys {', '.join(value)}" in message
     assert "an array of objects, or one object a line" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["null", "5", '"x"'])
+def test_a_file_of_one_plain_value_is_refused(tmp_path, text):
+    path = tmp_path / "rows.json"
+    path.write_text(text, encoding="utf-8")
+    assert "line 1: not a JSON object" in message_of(from_file(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (r'{"q": "the angle \\beta", "a": "\\frac12"}', None),
+        (r'{"q": "the angle \\beta", "a": "\frac12"}', r"line 1: holds '\x0crac'"),
+        (r'{"q": "the angle \beta", "a": "2"}', r"line 1: holds '\x08eta'"),
+        (r'{"q": "one page\fand another", "a": "2"}', None),
+    ],
+)
+def test_latex_with_a_single_backslash_in_json_is_told(tmp_path, text, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text, encoding="utf-8")
+    if says is None:
+        assert load_problems(from_file(path)).train
+    else:
+        assert says in message_of(from_file(path))
 
 
 def test_broken_json_over_many_lines_is_one_fault(tmp_path):
@@ -575,6 +602,7 @@ def test_the_only_message_of_a_user_is_the_problem(tmp_path, given, expected):
         ([{"role": "assistant", "content": "2"}], "is a conversation of assistant"),
         ([{"from": "human", "value": "1+1?"}], "one of its fields, q.0.from or q.0.value"),
         ({"text": "1+1?"}, "one of its fields, q.text"),
+        (["1+1?"], "one of its fields, q.0"),
         ([], "is a list, not text"),
     ],
 )
@@ -676,6 +704,24 @@ def test_numbers_of_parquet_files_become_the_digits_that_were_written(tmp_path):
     assert found["float16"] == ["0.1", "0.5", "2048.0", "5.0"]
     assert [Decimal(text) for text in found["decimal"]] == columns["decimal"].to_pylist()
     assert "E" not in "".join(found["decimal"])
+
+
+@pytest.mark.parametrize("field", ["a.value", "b.0", "b.0.0"])
+def test_numbers_in_fields_of_parquet_files_do_too(tmp_path, field):
+    import pyarrow
+    import pyarrow.parquet
+
+    nested = pyarrow.list_(pyarrow.float32())
+    columns = {
+        "q": ["x"],
+        "a": pyarrow.array([{"value": 0.1}], pyarrow.struct({"value": pyarrow.float32()})),
+        "b": pyarrow.array([[0.1]], nested)
+        if field == "b.0"
+        else pyarrow.array([[[0.1]]], pyarrow.list_(nested)),
+    }
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert load_problems(from_file(path, answer_column=field)).train[0].answer == "0.1"
 
 
 @pytest.mark.parametrize(

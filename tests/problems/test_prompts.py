@@ -17,6 +17,7 @@ from intuitor_lib.problems.prompts import (
     require_chat_template,
     to_dataset,
 )
+from intuitor_lib.recipe import InputError
 from intuitor_lib.recipe.recipe import Recipe
 
 WORDS = ["<unk>", "<user>", "<system>", "<assistant>", "<end>", "<think>", "a", "b", "c"]
@@ -101,6 +102,20 @@ def test_a_template_without_system_role_names_the_remedy(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(ValueError, match=r"system, user: no system role.*system_prompt=null"):
         prompt_token_ids(tokenizer, [conversation("a", recipe(system_prompt="c"))])
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ messages[0]['content'] + 1 }}", "user: can only concatenate str"),
+        ({"rag": "{{ messages[0]['content'] }}"}, "user: .*multiple chat templates"),
+        ("{{ raise_exception('no user') }}", "user: no user; choose another model, or mend it"),
+    ],
+)
+def test_a_template_that_fails_in_any_way_is_refused(tokenizer, template, says):
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=says):
+        prompt_token_ids(tokenizer, [conversation("a", recipe())])
 
 
 ROLES = "{% for m in messages %}{{ '<' + m['role'] + '>' }}"

@@ -687,5 +687,5 @@ def test_a_recipe_is_copied_pickled_and_hashed():
 
 def test_a_broken_model_folder_is_told(tmp_path):
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(RecipeError, match="not readable as JSON"):
+    with pytest.raises(RecipeError, match=r"config\.json is not readable as JSON.*fetch it again"):
         Recipe(model=str(tmp_path))
