@@ -260,7 +260,7 @@ def test_check_sees_a_grader_that_is_wrong(monkeypatch):
     items = load_items(benchmark, 5)
     monkeypatch.setattr(
         "intuitor_lib.evaluation.benchmarks.graders.grade_answers",
-        lambda answers, references, **_: [True] * len(answers),
+        lambda answers, *_, **__: [True] * len(answers),
     )
     found = check_grading(benchmark, items)
     assert (found["right"], found["wrong"]) == (5, 5)
