@@ -34,6 +34,7 @@ from training_speed import now, train_step
 from two_processes import compare_devices
 
 from intuitor_lib.certainty.completions import completion_log_probs
+from intuitor_lib.policy.bitsandbytes_internals import unpacked
 from intuitor_lib.policy.loading import load_policy, product_seconds
 from intuitor_lib.policy.shapes import ARCHITECTURES, Shape
 from intuitor_lib.policy.tiny import make_tiny_model
@@ -117,12 +118,10 @@ class GpuCheck:
         same = (packed[0].weight.data.cpu() == packed[1].weight.data.cpu()).float().mean().item()
         yield Row("products", "NF4 codes equal to the CPU's", same, "share", ">= 0.999")
         layer = packed[1]
-        unpacked = bitsandbytes.functional.dequantize_4bit(
-            layer.weight.data, layer.weight.quant_state
-        )
+        weight = unpacked(layer)
         for rows in (1, 64):  # one row has a kernel of its own
             x = torch.randn(rows, 1536, device=self.device)
-            expected = functional.linear(x.double(), unpacked.double())
+            expected = functional.linear(x.double(), weight.double())
             apart = ((layer(x) - expected).norm() / expected.norm()).item()
             yield Row("products", f"NF4 layer, {rows} rows, in fp32", apart, "relative", "<= 1e-3")
 
