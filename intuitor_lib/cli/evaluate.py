@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ..evaluation.benchmarks import benchmarks_folder
 from ..grading import EXTRACTIONS
-from ..recipe import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError
+from ..recipe import SMOLLM2, SYSTEM_PROMPTS, InputError
 from ..store import RunStore
 from .arguments import add_shared, print_table
 
@@ -20,7 +20,7 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     new("benchmarks", _benchmarks, "list the benchmarks: source, licence, what they stand in for")
 
     verb = new("evaluate", _evaluate, "evaluate a model, an adapter or a run on benchmarks")
-    verb.add_argument("model", help=f"a run's id, '{EMBEDDED_MODEL}', a folder, a hub name")
+    verb.add_argument("model", help=f"a run's id, '{SMOLLM2}', a folder, a hub name")
     verb.add_argument(
         *("-b", "--benchmark"),
         action="append",

@@ -76,7 +76,7 @@ def evaluate(
 
     Args:
         policy: a run or its id, a recipe (for the policy its training starts from),
-            `EMBEDDED_MODEL`, a local folder, a hub name, a loaded policy, or a `Subject`.
+            one of `EMBEDDED_MODELS`, a local folder, a hub name, a loaded policy, or a `Subject`.
         benchmark: a `Benchmark` or its name.
         n: number of items, drawn by `seed`; default all (a generator's default number).
         seed: seed of the choice of items, of generators and of sampling.
@@ -166,7 +166,9 @@ def _decoding(
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
     # Left out where answers are read as before there was a choice, so that records are still found.
     extraction = getattr(benchmark.grader, "extraction", None)
-    chosen = extraction == "harness" or (extraction == "boxed" and benchmark.name in BENCHMARKS)
+    chosen = extraction in ("alone", "harness") or (
+        extraction == "boxed" and benchmark.name in BENCHMARKS
+    )
     return {
         "name": benchmark.name,
         **({"extraction": extraction} if chosen else {}),

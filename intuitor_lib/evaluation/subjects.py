@@ -16,7 +16,7 @@ import torch
 from ..policy import Policy, load_model
 from ..policy.trained import base_settings, load_run_frozen
 from ..problems import load_problems
-from ..recipe import EMBEDDED_MODEL, InputError, Recipe
+from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest
 from ..store import Run, RunStore
 
@@ -117,7 +117,7 @@ def _model(model: str, settings: dict[str, Any]) -> Subject:
     name = model.removeprefix("embedded:").rstrip("/").rpartition("/")[2]
     spec = {
         "model": model,
-        "model_weights": None if model == EMBEDDED_MODEL else folder_digest(model),
+        "model_weights": None if model in EMBEDDED_MODELS else folder_digest(model),
         **settings,
         "adapter_weights": settings["adapter"] and folder_digest(settings["adapter"]),
     }

@@ -13,6 +13,7 @@ from .extraction import (
     has_final_answer,
     is_prose,
     last_number as last_number_of,
+    lone_number,
     marked_answer,
     states_answer,
 )
@@ -31,10 +32,11 @@ __all__ = [
 
 # --- Extraction -----------------------------------------------------------------------------
 
-EXTRACTIONS = ("boxed", "last_number", "harness")
+EXTRACTIONS = ("boxed", "alone", "last_number", "harness")
 """Where the answer of a completion is read:
 
 - "boxed": the last ``\\boxed{...}`` alone;
+- "alone": a box, else the number that is all of the completion;
 - "last_number": a box, else the number behind ``####``, else the last number of the text;
 - "harness": a box, else ``####``, else what math-verify finds in the text as lighteval calls it:
   a stated final answer, else the last mathematics, else the last expression or number.
@@ -76,6 +78,9 @@ def extract_answers(
     answers, heads = [], []
     for text in texts:
         head = before_next_question(text)
+        if extraction == "alone":
+            answers.append(boxed_answer(text) or lone_number(text))
+            continue
         # Behind the next question, a box counts where the text before says no answer.
         is_all = head == text.lstrip() or (extraction != "boxed" and states_answer(head))
         rest = "" if is_all else text

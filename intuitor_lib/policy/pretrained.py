@@ -15,7 +15,7 @@ import safetensors
 import torch
 import transformers
 
-from ..recipe import EMBEDDED_MODEL, InputError, Recipe
+from ..recipe import EMBEDDED_MODELS, SMOLLM2, InputError, Recipe
 from ..report import quiet_transformers
 from .embedded import embedded_model_folder
 from .peft_internals import BaseTunerLayer
@@ -37,7 +37,7 @@ _LFS = b"version https://git-lfs"
 class Source(NamedTuple):
     """Where a model comes from, and whether code that comes with it may run."""
 
-    name: str  # `EMBEDDED_MODEL`, a local folder or a name on the hub
+    name: str  # one of `EMBEDDED_MODELS`, a local folder or a name on the hub
     revision: str | None = None
     trust_remote_code: bool = False
 
@@ -88,7 +88,7 @@ def load_weights(source: Source, **settings: Any) -> Any:
 
 def cached_commit(source: Source) -> str | None:
     """The commit on the hub that a model was last loaded from; None for other models."""
-    if source.name == EMBEDDED_MODEL or Path(source.name).expanduser().exists():
+    if source.name in EMBEDDED_MODELS or Path(source.name).expanduser().exists():
         return None
     file = huggingface_hub.try_to_load_from_cache(
         source.name, "config.json", revision=source.revision
@@ -98,8 +98,8 @@ def cached_commit(source: Source) -> str | None:
 
 def _load(auto: Any, part: str, source: Source, **settings: Any) -> Any:
     # Progress bars only for models that take long to load.
-    embedded = source.name == EMBEDDED_MODEL
-    place = embedded_model_folder() if embedded else source.name
+    embedded = source.name in EMBEDDED_MODELS
+    place = embedded_model_folder(source.name) if embedded else source.name
     try:
         with quiet_transformers() if embedded else contextlib.nullcontext():
             return auto.from_pretrained(
@@ -144,7 +144,7 @@ def _reason(error: Exception, part: str, source: Source) -> str:
     else:
         remedy = (
             "Give a hub name that this machine can reach (log in for gated models), the path of a "
-            f"local folder, or {EMBEDDED_MODEL!r}, which needs no hub (profiles smoke and cpu)"
+            f"local folder, or {SMOLLM2!r} (profile smoke), which needs no hub"
         )
     return f"{start}{in_short(error)}. {remedy}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..recipe import EMBEDDED_MODEL, InputError
+from ..recipe import QWEN_CODER, SMOLLM2, InputError
 from .pretrained import Source, load_config
 
 __all__ = ["ARCHITECTURES", "Shape", "model_shape"]
@@ -43,7 +43,8 @@ class Shape(NamedTuple):
 
 
 ARCHITECTURES: Mapping[str, Shape] = {
-    EMBEDDED_MODEL: Shape("llama", 576, 1536, 30, 576, 192, 49152, True),
+    SMOLLM2: Shape("llama", 576, 1536, 30, 576, 192, 49152, True),
+    QWEN_CODER: Shape("qwen2", 896, 4864, 24, 896, 128, 151936, True),
     "Qwen/Qwen2.5-1.5B": Shape("qwen2", 1536, 8960, 28, 1536, 256, 151936, True),
     "Qwen/Qwen2.5-3B": Shape("qwen2", 2048, 11008, 36, 2048, 256, 151936, True),
     "Qwen/Qwen2.5-7B": Shape("qwen2", 3584, 18944, 28, 3584, 512, 152064, False),

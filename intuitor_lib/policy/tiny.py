@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from ..recipe import EMBEDDED_MODEL
+from ..recipe import SMOLLM2
 from ..report import quiet_transformers
 from .pretrained import Source, load_tokenizer
 
@@ -23,11 +23,11 @@ def make_tiny_model(
     Args:
         architecture: transformers' name of the architecture: "Qwen2", "Llama".
         folder: where the model is written.
-        tokenizer: by default the embedded model's.
+        tokenizer: by default SmolLM2's.
         seed: seed of the weights; torch's global random state stays as it was.
         settings: override the architecture's configuration; `dtype` is that of the stored weights.
     """
-    tokenizer = tokenizer or load_tokenizer(Source(EMBEDDED_MODEL))
+    tokenizer = tokenizer or load_tokenizer(Source(SMOLLM2))
     dtype = settings.pop("dtype", torch.float32)
     config = getattr(transformers, f"{architecture}Config")(
         **{

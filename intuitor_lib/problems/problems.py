@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Recipe
-from ..recipe.constants import EMBEDDED_PROGRAMS, GENERATOR_PREFIX
+from ..recipe.constants import EMBEDDED_PRODUCTS, EMBEDDED_PROGRAMS, GENERATOR_PREFIX
 from .stand_ins.programming import programming_problems
 from .tables import (
     TABLE_SUFFIXES,
@@ -113,8 +113,8 @@ def load_problems(recipe: Recipe) -> Problems:
     """The training and held-out problems of a recipe.
 
     `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
-    `embedded:programs` (programming problems, none of them in the benchmark `programs`), a file
-    (.jsonl, .json, .csv, .parquet) or the name of a Hugging Face data set. The first of problems
+    `embedded:products` (see `_products`), `embedded:programs` (programming problems, none of them
+    in the benchmark `programs`), a file (.jsonl, .json, .csv, .parquet) or the name of a Hugging Face data set. The first of problems
     with the same prompt is kept. A permutation seeded with `dataset_seed` selects the held-out
     problems and then up to `max_problems` training problems; both keep the order of their source.
 
@@ -129,9 +129,9 @@ def load_problems(recipe: Recipe) -> Problems:
         source = recipe.dataset
         distinct, duplicates = _generate(recipe)
     else:
-        if recipe.dataset == EMBEDDED_PROGRAMS:
+        if recipe.dataset in (EMBEDDED_PRODUCTS, EMBEDDED_PROGRAMS):
             source = recipe.dataset
-            rows = _programs(source)
+            rows = _products(recipe) if source == EMBEDDED_PRODUCTS else _programs(source)
         elif path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
             source = path.name
             rows, _ = _problems_of(read_table(path, wanted), recipe, source, path.stem)
@@ -181,6 +181,32 @@ def _programs(source: str) -> list[Problem]:
     # They are graded by unit tests and have no answer.
     problems = programming_problems("train")
     return [Problem(p.request, None, p.id, source, json.dumps(p.unit_tests)) for p in problems]
+
+
+def _products(recipe: Recipe) -> list[Problem]:
+    """Every product of two numbers with as many digits as `dataset_kwargs["digits"]` says: [2, 1].
+
+    No number is 0, 1 or a power of ten, so that no answer can be read off its question, and of two
+    products that differ in the order of their numbers only one is there.
+
+    Raises:
+        DataError: other settings, or digits that are not two numbers from 1 to 4.
+    """
+    kwargs = dict(recipe.dataset_kwargs)
+    digits = kwargs.pop("digits", None)
+    sound = isinstance(digits, list | tuple) and len(digits) == 2 and {*digits} <= {1, 2, 3, 4}
+    if kwargs or not sound:
+        raise DataError(
+            f"{EMBEDDED_PRODUCTS} with dataset_kwargs={dict(recipe.dataset_kwargs)}: give the "
+            "digits of both numbers, from 1 to 4, and nothing else: {'digits': [2, 1]}"
+        )
+    first, second = (range(max(2, 10 ** (n - 1) + 1), 10**n) for n in digits)
+    return [
+        Problem(f"What is {a} * {b}?", str(a * b), f"{a}x{b}", EMBEDDED_PRODUCTS)
+        for a in first
+        for b in second
+        if digits[0] != digits[1] or a <= b
+    ]
 
 
 def _generate(recipe: Recipe) -> tuple[list[Problem], int]:

@@ -1,6 +1,8 @@
 from .constants import (
-    EMBEDDED_MODEL as EMBEDDED_MODEL,
+    EMBEDDED_MODELS as EMBEDDED_MODELS,
+    QWEN_CODER as QWEN_CODER,
     REWARDS as REWARDS,
+    SMOLLM2 as SMOLLM2,
     SYSTEM_PROMPTS as SYSTEM_PROMPTS,
     InputError as InputError,
     RecipeError as RecipeError,

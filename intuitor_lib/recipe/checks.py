@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .constants import (
-    EMBEDDED_CONTEXT,
-    EMBEDDED_MODEL,
+    EMBEDDED_MODELS,
+    EMBEDDED_PROBLEMS,
     EMBEDDED_PROGRAMS,
     GENERATOR_PREFIX,
     REWARDS,
@@ -136,8 +136,8 @@ def _problem_faults(r: Recipe) -> Iterator[str]:
         yield "tests_column is empty: name a column, or null for problems without unit tests"
     if not _is_json(r.dataset_kwargs):
         yield f"dataset_kwargs={dict(r.dataset_kwargs)!r}: must hold JSON values under text keys"
-    if r.dataset.startswith("embedded:") and r.dataset != EMBEDDED_PROGRAMS:
-        yield f"dataset={r.dataset!r}: the only embedded problems are {EMBEDDED_PROGRAMS!r}"
+    if r.dataset.startswith("embedded:") and r.dataset not in EMBEDDED_PROBLEMS:
+        yield f"dataset={r.dataset!r}: embedded problems are {' and '.join(EMBEDDED_PROBLEMS)}"
 
 
 def _is_json(values: Mapping[str, Any]) -> bool:
@@ -176,8 +176,8 @@ def _policy_faults(r: Recipe) -> Iterator[str]:
         yield f"adapter={r.adapter!r} with use_lora=false: set use_lora=true to continue it"
     if not r.lora_target_modules or "" in tuple(r.lora_target_modules):
         yield "lora_target_modules is empty: name layers, or 'all-linear'"
-    if r.model.startswith("embedded:") and r.model != EMBEDDED_MODEL:
-        yield f"model={r.model!r}: the only embedded model is {EMBEDDED_MODEL!r}"
+    if r.model.startswith("embedded:") and r.model not in EMBEDDED_MODELS:
+        yield f"model={r.model!r}: embedded models are {' and '.join(EMBEDDED_MODELS)}"
     context = model_context(r.model)
     if context is not None and r.max_completion_length >= context:
         yield (
@@ -192,12 +192,12 @@ def _policy_faults(r: Recipe) -> Iterator[str]:
 
 
 def model_context(model: str) -> int | None:
-    """Context length (tokens) of the embedded model or a local folder; None for a hub name.
+    """Context length (tokens) of an embedded model or a local folder; None for a hub name.
 
     A hub name is checked against the model's own configuration when the policy is loaded.
     """
-    if model == EMBEDDED_MODEL:
-        return EMBEDDED_CONTEXT
+    if model in EMBEDDED_MODELS:
+        return EMBEDDED_MODELS[model]
     config = Path(model) / "config.json"
     if not config.is_file():
         return None

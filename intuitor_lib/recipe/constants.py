@@ -6,23 +6,35 @@ import types
 from collections.abc import Mapping
 
 __all__ = [
-    "EMBEDDED_MODEL",
+    "EMBEDDED_MODELS",
+    "EMBEDDED_PROBLEMS",
+    "EMBEDDED_PRODUCTS",
     "EMBEDDED_PROGRAMS",
     "GENERATOR_PREFIX",
+    "QWEN_CODER",
     "REWARDS",
+    "SMOLLM2",
     "SYSTEM_PROMPTS",
     "InputError",
     "RecipeError",
 ]
 
-EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
-"""The model that comes from the package registry, without a model hub."""
+SMOLLM2 = "embedded:SmolLM2-135M-Instruct"
+"""The embedded model of the profile `smoke`."""
 
-EMBEDDED_CONTEXT = 8192
-"""Context of the embedded model (tokens): `max_position_embeddings` of SmolLM2-135M."""
+QWEN_CODER = "embedded:Qwen2.5-Coder-0.5B-Instruct"
+"""The embedded model of the profile `cpu`, of the paper's family."""
+
+EMBEDDED_MODELS: Mapping[str, int] = types.MappingProxyType({SMOLLM2: 8192, QWEN_CODER: 32768})
+"""The models that the package registry carries, without a model hub, and their contexts (tokens)."""
 
 EMBEDDED_PROGRAMS = "embedded:programs"
 """`dataset` of the small programming problems made by this package."""
+
+EMBEDDED_PRODUCTS = "embedded:products"
+"""`dataset` of all products of two numbers; `dataset_kwargs` says with how many digits."""
+
+EMBEDDED_PROBLEMS = (EMBEDDED_PRODUCTS, EMBEDDED_PROGRAMS)
 
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""

@@ -88,7 +88,7 @@ class Recipe:
     system_prompt: str | None = _setting(SYSTEM_PROMPTS["math-3b"], "paper, prompt for 3B")
     answer_extraction: str = _setting(
         "boxed",
-        "ours: only \\boxed{} answers count, as the prompts ask; or 'last_number', or 'harness'",
+        "ours: only \\boxed{} answers count, as the prompts ask; or 'alone', 'last_number', 'harness'",
     )
     over_long_prompts: str = _setting("drop", "ours: counted and dropped, or 'refuse'")
 
@@ -230,7 +230,7 @@ class Recipe:
         kept = {key: value for key, value in self.to_dict().items() if key not in left_out}
         # Stored runs have the digests of a boolean setting.
         kept["last_number"] = self.answer_extraction == "last_number"
-        if self.answer_extraction != "harness":
+        if self.answer_extraction in ("boxed", "last_number"):
             del kept["answer_extraction"]
         text = json.dumps({**kept, **weights}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -32,7 +32,7 @@ RULES = (
     _one_of("dtype", "auto, bfloat16, float16, float32"),
     _one_of("quantization", "nf4, none"),
     _one_of("over_long_prompts", "drop, refuse"),
-    _one_of("answer_extraction", "boxed, last_number, harness"),
+    _one_of("answer_extraction", "boxed, alone, last_number, harness"),
     _one_of("annotator", "online, offline"),
     _one_of("multi_objective_aggregation", "sum_then_normalize, normalize_then_sum"),
     _one_of("rollout", "auto, grouped, generate, continuous_batching, vllm"),

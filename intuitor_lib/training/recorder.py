@@ -12,19 +12,18 @@ from ..recipe import Recipe
 from ..report import LiveTraining
 from ..store import Run
 from ..store.files import read_rows
-from ..store.processes import from_all, from_main, is_main, join
+from ..store.processes import from_all, from_main, is_main
 from .monitor import Alarm, alarms, distinct
 
 __all__ = ["Recorder"]
 
 logger = logging.getLogger(__name__)
 
-_COMPLETIONS_KEPT_PER_STEP = 8
 _MUST_BE_FINITE = ("loss", "grad_norm", "reward", "kl")
 
 
 class Recorder(transformers.TrainerCallback):
-    """Writes each step's metrics and some of its completions to the run and shows the metrics.
+    """Writes each step's metrics and completions to the run and shows the metrics.
 
     Every process has one; the main process writes a row for each step. With `num_iterations` above
     1 a rollout serves several steps; only the first one's row has its rewards and completions.
@@ -48,15 +47,13 @@ class Recorder(transformers.TrainerCallback):
         self._warned = {name for row in self.rows for name in row.get("collapse", [])}
 
     def completions(self, rows: list[dict[str, Any]]) -> None:
-        """Record some completions of every process; each process passes its own."""
-        share = -(-_COMPLETIONS_KEPT_PER_STEP // join().num_processes)
-        kept = from_all(rows[:share])
-        seen = from_all([(row["completion"], row["repetition"]) for row in rows])
+        """Record the completions of every process; each process passes its own."""
+        rows = from_all(rows)
         if is_main():
-            self.run.append("completions.jsonl", kept)
-            texts = [text for text, _ in seen]
+            self.run.append("completions.jsonl", rows)
+            texts = [row["completion"] for row in rows]
             self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
-            self._more["completions/repetition"] = sum(r for _, r in seen) / len(seen)
+            self._more["completions/repetition"] = sum(r["repetition"] for r in rows) / len(rows)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = self.recipe.eval_steps

@@ -99,7 +99,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
             add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._rollout_batch_size = rollout_batch_size
-        self._sampled_self_certainty: list[float | None] | None = None
+        self._sampled_certainty: list[torch.Tensor] | None = None  # of each completion's tokens
         self._wants_self_certainty = any(
             isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
             for reward in self.reward_funcs
@@ -156,7 +156,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        self._sampled_self_certainty = None
+        self._sampled_certainty = None
         if not self._grouped_rollouts or images is not None or multimodal_fields:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -187,7 +187,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
                 min(self._rollout_batch_size or len(prompt_ids), len(prompt_ids)),
             )
         if self._wants_self_certainty:
-            self._sampled_self_certainty = [c.self_certainty.mean().item() for c in completions]
+            self._sampled_certainty = [completion.self_certainty for completion in completions]
         return [completion.ids for completion in completions], None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -245,10 +245,10 @@ class IntuitorTrainer(trl.GRPOTrainer):
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
-        if self._sampled_self_certainty is not None:
+        if self._sampled_certainty is not None:
             inputs = [
-                problem | {SAMPLED_SELF_CERTAINTY: value}
-                for problem, value in zip(inputs, self._sampled_self_certainty, strict=True)
+                problem | {SAMPLED_SELF_CERTAINTY: values.mean().item()}
+                for problem, values in zip(inputs, self._sampled_certainty, strict=True)
             ]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._rewards = rewards
@@ -256,7 +256,13 @@ class IntuitorTrainer(trl.GRPOTrainer):
             first = self.accelerator.process_index * len(prompts)
             own = rewards[first : first + len(prompts)].tolist()
             columns = (inputs, prompts, completions, completion_ids_list, own)
-            self._on_completions([self._row(*row) for row in zip(*columns, strict=True)])
+            rows = [self._row(*row) for row in zip(*columns, strict=True)]
+            # The first group's token by token: that of a large training would fill disks.
+            for row, values in zip(
+                rows[: self.num_generations], self._sampled_certainty or [], strict=False
+            ):
+                row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
+            self._on_completions(rows)
         return rewards
 
     def _row(

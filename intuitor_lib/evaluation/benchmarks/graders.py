@@ -76,6 +76,14 @@ class Grader:
         return None
 
 
+_WITHOUT_BOX = {
+    "boxed": "boxed",
+    "alone": "number alone",
+    "last_number": "last number",
+    "harness": "stated",
+}
+
+
 @dataclass(frozen=True)
 class MathGrader(Grader):
     """Compare an answer by math-verify; `extraction` is where it is read, of `EXTRACTIONS`.
@@ -89,7 +97,7 @@ class MathGrader(Grader):
         references = [item.reference for item in items]
         answers = extract_answers(texts, self.extraction)
         verdicts = grade_answers(answers, references, self.extraction)
-        without_box = "stated" if self.extraction == "harness" else "last number"
+        without_box = _WITHOUT_BOX[self.extraction]
         return [
             Verdict(
                 correct,
