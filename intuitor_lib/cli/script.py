@@ -243,10 +243,11 @@ def _recipes(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     if not options.ids:
-        from ..paper.comparison import load_records, replication_summary
+        from ..paper.comparison import claims_table, load_records, questions_table
 
-        summary = replication_summary(load_records(runs=options.runs).values())
-        print(summary.to_markdown() if options.markdown else summary)
+        records = [*load_records(runs=options.runs).values()]
+        for table in (questions_table(records), claims_table(records)):
+            print(table.to_markdown() if options.markdown else table, end="\n\n")
         return 0
     from ..report.trainings import training_summary
 

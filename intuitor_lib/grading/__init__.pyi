@@ -1,6 +1,7 @@
 from .answers import (
     EXTRACTIONS as EXTRACTIONS,
     clusters as clusters,
+    echoed as echoed,
     extract_answer as extract_answer,
     extract_answers as extract_answers,
     grade as grade,

@@ -15,12 +15,14 @@ from .extraction import (
     last_number as last_number_of,
     lone_number,
     marked_answer,
+    numbers_of,
     states_answer,
 )
 
 __all__ = [
     "EXTRACTIONS",
     "clusters",
+    "echoed",
     "extract_answer",
     "extract_answers",
     "grade",
@@ -198,6 +200,21 @@ def grade_labelled(
     pairs = [(t, r) for t, r in zip(texts, references, strict=True) if r is not None]
     graded = iter(grade([t for t, _ in pairs], [r for _, r in pairs], extraction=extraction))
     return [None if reference is None else next(graded) for reference in references]
+
+
+def echoed(prompts: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Whether a number that stands in each prompt is equivalent to its reference answer.
+
+    Repeating the question answers such a problem, so accuracy on it shows no skill.
+
+    Raises:
+        ValueError: an empty reference.
+    """
+    expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
+    both = [(numbers_of(prompt), answer) for prompt, answer in zip(prompts, expected, strict=True)]
+    pairs = list({(number, answer): None for numbers, answer in both for number in numbers})
+    same = dict(zip(pairs, equivalent(pairs), strict=True))
+    return [any(same[number, answer] for number in numbers) for numbers, answer in both]
 
 
 def _reference_answer(reference: str, row: int) -> str:

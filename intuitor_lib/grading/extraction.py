@@ -17,6 +17,7 @@ __all__ = [
     "last_number",
     "lone_number",
     "marked_answer",
+    "numbers_of",
     "states_answer",
     "whole_numeral",
 ]
@@ -161,6 +162,12 @@ def last_number(text: str) -> str | None:
     text = text if text.isascii() else in_ascii(text)
     last = deque(NUMERAL.finditer(text), maxlen=1)
     return _signed(text, last[0]) if last else None
+
+
+def numbers_of(text: str) -> list[str]:
+    """Every number of a text, in its order, with its sign."""
+    text = text if text.isascii() else in_ascii(text)
+    return [_signed(text, found) for found in NUMERAL.finditer(text)]
 
 
 def lone_number(text: str) -> str | None:

@@ -1,13 +1,19 @@
 from .checks import audit as audit
 from .comparison import (
+    accuracy_table as accuracy_table,
+    claims_table as claims_table,
     load_records as load_records,
     missing as missing,
     paper_cells as paper_cells,
-    real_cells as real_cells,
-    replication_summary as replication_summary,
-    side_by_side as side_by_side,
+    paper_table as paper_table,
+    questions_table as questions_table,
+    save as save,
 )
-from .families import ARCHITECTURES as ARCHITECTURES, tiny_recipe as tiny_recipe
+from .families import (
+    ARCHITECTURES as ARCHITECTURES,
+    evaluate_checkpoints as evaluate_checkpoints,
+    tiny_recipe as tiny_recipe,
+)
 from .gallery import build_gallery as build_gallery
 from .numbers import (
     CHECKPOINTS as CHECKPOINTS,
@@ -19,21 +25,40 @@ from .numbers import (
 )
 from .plan import (
     ARMS as ARMS,
+    MAIN_TESTS as MAIN_TESTS,
     PLAN as PLAN,
     SEEDS as SEEDS,
     SUITES as SUITES,
     Test as Test,
     planned as planned,
+    snapshot_steps as snapshot_steps,
 )
 from .results import keep as keep, result as result
+from .separation import (
+    figure_8 as figure_8,
+    separation_answer as separation_answer,
+    signals_table as signals_table,
+)
 from .trials import Trial as Trial, collect as collect, confidence as confidence, subject as subject
 from .verdicts import (
-    NO_GPU as NO_GPU,
-    answer as answer,
+    QUESTIONS as QUESTIONS,
+    answers_table as answers_table,
+    ask as ask,
     change as change,
-    claim as claim,
+    conclude as conclude,
     estimate as estimate,
-    measured as measured,
-    not_tested as not_tested,
-    verdict as verdict,
+)
+from .views import (
+    completions_table as completions_table,
+    curves as curves,
+    describe as describe,
+    forms_table as forms_table,
+    gains_table as gains_table,
+    kept_without_labels as kept_without_labels,
+    levels as levels,
+    levels_over_steps as levels_over_steps,
+    one_update as one_update,
+    smollm2_table as smollm2_table,
+    token_examples as token_examples,
+    update_table as update_table,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 from ..store import RunStore
 from .comparison import load_records, missing
 from .plan import PLAN, planned
+from .results import read_result, result_files
 
 __all__ = ["audit"]
 
@@ -50,24 +50,22 @@ def _trainings(store: RunStore, profile: str) -> Iterator[str]:
 
 def _numbers(store: RunStore, profile: str) -> Iterator[str]:
     folder = store.root / "results" / profile
-    files = sorted(folder.rglob("*.json"))
+    files = result_files(folder)
     if not files:
         yield f"no results in {folder}"
     for file in files:
         name = file.relative_to(folder)
-        found = json.loads(file.read_text(encoding="utf-8"))["result"]
+        found = read_result(file)["result"]
         if file.stem == "training":
             for row in found["metrics"]:
                 for column in ("reward", "loss", "rewards/self_certainty/mean"):
                     if not _finite(row.get(column)):
                         yield f"{name}: {column} is {row.get(column)} at step {row['step']}"
-        elif "rows" in found and "tokens" in found["rows"]:
-            columns = found["rows"]
-            if not columns["id"]:
+        elif file.suffix == ".parquet":
+            if not found["rows"]:
                 yield f"{name}: no completions"
-            if not all(verdict in (True, False, None) for verdict in columns["correct"]):
-                yield f"{name}: a verdict is neither true nor false"
-            for certainty, tokens in zip(columns["self_certainty"], columns["tokens"], strict=True):
+            for row in found["rows"]:
+                certainty, tokens = row["self_certainty"], row["tokens"]
                 if tokens < 1 or not (_finite(certainty) and 0 <= certainty < _MOST_CERTAIN):
                     yield f"{name}: self-certainty {certainty} over {tokens} tokens"
 

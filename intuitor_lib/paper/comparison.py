@@ -1,4 +1,4 @@
-"""Our records beside the paper's tables and claims: tables, the summary, gaps in the records."""
+"""What the notebooks measured, as tables and records, beside the paper's tables and claims."""
 
 from __future__ import annotations
 
@@ -8,117 +8,208 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import PROFILES
-from ..report import Estimate, Table
+from ..report import Estimate, Table, save_record
 from ..store import RunStore, data_folder
 from .numbers import CLAIMS, TABLES, get_table, paper_ids
-from .plan import SUITES
+from .plan import PAPER_MODELS, SUITES
 from .trials import Trial
-from .verdicts import NO_GPU, VERDICTS, estimate, measured, policy_name
+from .verdicts import QUESTIONS, answers_table, estimate, policy_name
 
 __all__ = [
+    "accuracy_table",
+    "claims_table",
     "load_records",
     "missing",
     "paper_cells",
-    "real_cells",
-    "replication_summary",
-    "side_by_side",
+    "paper_table",
+    "questions_table",
+    "save",
 ]
 
-PAPER_MODELS = {"gpu-12gb": "Qwen2.5-1.5B", "gpu-24gb": "Qwen2.5-3B", "paper": "Qwen2.5-3B"}
-"""The model of the paper's tables that a profile trains."""
+NO_GPU = "needs the paper's model and benchmark, so a GPU and the hub; the profile was run without"
+
+Trials = Mapping[str, Sequence[Trial]]
+
+
+def accuracy_table(
+    trials: Trials, profile: str, tests: Sequence[str], *, step: int | None = None
+) -> Table:
+    """Tabulate accuracies with 95 % intervals: a row per policy, and the baselines below.
+
+    Baselines are scores without skill (echo, the most frequent answer) and what the base reaches
+    by sampling alone: at T = 0.3, and by the vote of its samples. `step` selects snapshots.
+    """
+    suite = SUITES[profile]
+    rows: list[list[str]] = [
+        [
+            label,
+            str(sum(t.training is not None for t in several) or "-"),
+            *(_cell(several, test, step) for test in tests),
+        ]
+        for label, several in trials.items()
+    ]
+    rows += _baseline_rows(trials.get("base", []), tests)
+    first = next(several[0] for several in trials.values() if several[0].training)
+    at = f"step {step} of {first.recipe.max_steps}" if step else f"{first.recipe.max_steps} steps"
+    caption = (
+        f"Profile {profile}, {policy_name(first)}, {at} of {first.recipe.completions_per_step} "
+        "completions. 95 % intervals over seeds and problems; with one seed, over problems alone. "
+        "In parentheses: the share of completions that state no answer."
+    )
+    return Table(
+        ["policy", "seeds", *(_title(suite[test], first) for test in tests)], rows, caption
+    )
+
+
+def _baseline_rows(base: Sequence[Trial], tests: Sequence[str]) -> list[list[str]]:
+    if not base:
+        return []
+    known: dict[str, list[str]] = {}
+    for name in ("echo", "most frequent answer"):
+        found = [base[0].baselines.get(test, {}).get(name) for test in tests]
+        known[name] = [_restored(values).text() if values else "-" for values in found]
+    cool = estimate(base, "cool").text() if ("cool", None) in base[0].tables else "-"
+    known["base at T = 0.3"] = [cool if t.startswith("in_domain") else "-" for t in tests]
+    several = {t for t, at in base[0].tables if any(row["sample"] for row in base[0].rows(t, at))}
+    known["base, vote of its samples"] = [
+        estimate(base, f"{test}:vote").text() if test in several else "-" for test in tests
+    ]
+    return [[name, "-", *cells] for name, cells in known.items() if {*cells} != {"-"}]
+
+
+def _title(test: Any, trial: Trial) -> str:
+    held = [rows for (name, _), rows in trial.tables.items() if name == test.name]
+    return f"{test.title} (n = {len({row['id'] for row in held[0]})})" if held else test.title
+
+
+def _cell(several: Sequence[Trial], test: str, step: int | None) -> str:
+    at = 0 if step and several[0].training is None else step
+    if any((test, at) not in trial.tables for trial in several):
+        return "-"
+    rows = [row for trial in several for row in trial.rows(test, at)]
+    if any(row["correct"] is None for row in rows):
+        return "not judged yet"
+    silent = sum(row["answer"] is None for row in rows) / len(rows)
+    return estimate(several, test, step=at).text() + (f" ({silent:.0%})" if silent else "")
 
 
 def paper_cells(
-    table_id: str, ours: Mapping[tuple[str, str], Mapping[str, Any]], reason: str = NO_GPU
-) -> dict[str, Any]:
-    """Make a record's entry for a table of the paper that accounts for every cell.
+    table_id: str,
+    trials: Trials,
+    profile: str,
+    step: int | None = None,
+    *,
+    found: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+) -> list[Any]:
+    """Account for every cell of a table of the paper: ours, where model and benchmark are the same.
 
-    Args:
-        table_id: a key of `TABLES`.
-        ours: `measured` values of the same model on the same benchmark, by row and column.
-        reason: why the other cells were not tested.
+    `found` holds values that were measured otherwise, by row and column.
 
     Raises:
-        KeyError: the table has no such row or column.
+        KeyError: no such table.
     """
-    table = get_table(table_id)
-    for row, column in ours:
-        table.value(row, column)
-    cells = []
-    for row, column, value in table.cells():
-        found = ours.get((row, column))
-        cells.append(
-            {"row": row, "column": column, "paper": value}
-            | ({"ours": dict(found)} if found else {"not tested": reason})
-        )
-    return {"cells": cells}
-
-
-def real_cells(
-    table_id: str, trials: Mapping[str, Sequence[Trial]], profile: str, step: int | None = None
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Measured values for the cells of a table, by row and column; only under GPU profiles."""
-    if profile not in PAPER_MODELS:
-        return {}
-    table, model, found = get_table(table_id), PAPER_MODELS[profile], {}
-    for label, several in trials.items():
-        for row in (f"{model} + {label}", label, *([model] if label == "base" else [])):
-            if row not in table.rows:
-                continue
+    table, model = get_table(table_id), PAPER_MODELS.get(profile)
+    ours: dict[tuple[str, str], Mapping[str, Any]] = dict(found or {})
+    for label, several in trials.items() if model else ():
+        names = (f"{model} + {label}", label, *([str(model)] if label == "base" else []))
+        for row in (name for name in names if name in table.rows):
             for test in SUITES[profile].values():
-                if test.column in table.columns and (test.name, step) in several[0].tables:
-                    if any(r["correct"] is None for r in several[0].rows(test.name, step)):
-                        continue  # not judged yet
-                    value = estimate(several, test.name, step=step)
-                    found[row, str(test.column)] = measured(row, value, several)
-    return found
+                at = 0 if step and several[0].training is None else step
+                if test.column not in table.columns or (test.name, at) not in several[0].tables:
+                    continue
+                if all(r["correct"] is not None for t in several for r in t.rows(test.name, at)):
+                    ours[row, str(test.column)] = _score(several, test.name, at)
+    return [
+        {"row": row, "column": column, "paper": value}
+        | ({"ours": ours[row, column]} if (row, column) in ours else {"not tested": NO_GPU})
+        for row, column, value in table.cells()
+    ]
 
 
-def side_by_side(
-    table_id: str,
-    trials: Mapping[str, Sequence[Trial]],
-    profile: str,
-    tests: Sequence[str],
-    *,
-    step: int | None = None,
-    paper_model: str = "Qwen2.5-3B",
-) -> Table:
-    """Tabulate the paper's values and ours, with 95 % intervals, a row per policy.
-
-    Our columns have the names of the problems they were measured on. `step` selects snapshots;
-    `paper_model` selects rows of the paper's table.
-    """
-    suite, paper = SUITES[profile], get_table(table_id)
+def paper_table(table_id: str, cells: Sequence[Mapping[str, Any]]) -> Table:
+    """Tabulate a table of the paper with our values beside its own, where there are any."""
+    table = get_table(table_id)
+    found = {(cell["row"], cell["column"]): cell.get("ours") for cell in cells}
     rows = []
-    for label, several in trials.items():
-        names = (label, f"{paper_model} + {label}", *([paper_model] if label == "base" else []))
-        theirs = next((paper.rows[name] for name in names if name in paper.rows), None)
-        cells = [f"{v:.3f}" if v < 1 else f"{v:.2f}" for v in theirs or ()]
-        for test in tests:
-            at = 0 if step and several[0].training is None else step
-            held = (test, at) in several[0].tables
-            cells += [estimate(several, test, step=at).text() if held else "-"]
-        blank = [] if theirs else ["-"] * len(paper.columns)
-        rows.append([label, *blank, *cells])
-    first = next(several[0] for several in trials.values() if several[0].training)
-    sizes = ", ".join(
-        f"{suite[test].title} n = {len({row['id'] for row in first.rows(test, step)})}"
-        for test in tests
-    )
-    seeds = {label: len(several) for label, several in trials.items() if several[0].training}
-    counts = ", ".join(f"{label} {n}" for label, n in seeds.items())
-    stand_in = any(suite[test].column for test in tests)
-    caption = (
-        f"Paper: {paper.title}, {paper_model} (of one run each; AlpacaEval in percent). Ours: "
-        f"profile {profile}, {policy_name(first)}, {step or first.recipe.max_steps} steps of "
-        f"{first.recipe.completions_per_step} completions; {sizes}; seeds: {counts}; 95 % "
-        "intervals over seeds and problems."
-        + ("" if stand_in else " Ours are neither the paper's benchmarks nor its models.")
-    )
-    header = [*(f"paper: {column}" for column in paper.columns)]
+    for label in table.rows:
+        shown = []
+        for column in table.columns:
+            ours, theirs = found.get((label, column)), table.value(label, column)
+            text = f"{theirs:.3f}" if theirs < 1 else f"{theirs:.2f}"
+            shown.append(f"{text}; ours {_restored(ours).text()}" if ours else text)
+        rows.append([label, *shown])
+    given = sum(ours is not None for ours in found.values())
     return Table(
-        ["policy", *header, *(f"ours: {suite[test].title}" for test in tests)], rows, caption
+        ["policy", *table.columns],
+        rows,
+        f"The paper's {table.title} (one run each; AlpacaEval in percent). Tested here: {given} of "
+        f"{len(found)} cells" + ("" if given else f"; {NO_GPU}") + ".",
     )
+
+
+def _score(several: Sequence[Trial], test: str, step: int | None = None) -> dict[str, Any]:
+    """A test of an arm with everything that belongs to the number."""
+    return {
+        "policy": several[0].label,
+        "test": test,
+        "step": step,
+        **estimate(several, test, step=step).to_dict(),
+        "seeds": [trial.seed for trial in several],
+        "profile": several[0].profile,
+        "model": policy_name(several[0]),
+    }
+
+
+def _restored(values: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{key: values[key] for key in ("value", "low", "high", "n", "samples")})
+
+
+def save(
+    notebook: str,
+    profile: str,
+    *,
+    table: Table,
+    ids: Sequence[str],
+    trials: Trials | None = None,
+    answers: Sequence[Mapping[str, Any]] = (),
+    not_tested: Mapping[str, str] | None = None,
+    step: int | None = None,
+    found: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    more: Mapping[str, Any] | None = None,
+    runs: str | Path | None = None,
+) -> Path:
+    """Record what a notebook measured.
+
+    Args:
+        notebook: its name.
+        profile: the profile.
+        table: the table to show.
+        ids: the paper's tables and figures that it answers.
+        trials: collected trials; every test of them becomes a score.
+        answers: from `ask`.
+        not_tested: reasons for those of `ids` that were not tested.
+        step: the step of the snapshots that the paper's table shows.
+        found: other values of cells of the paper's tables, by row and column.
+        more: other values for programs.
+        runs: the run store.
+    """
+    trials, not_tested = trials or {}, not_tested or {}
+    scores = [
+        _score(several, test, at)
+        for several in trials.values()
+        for test, at in several[0].tables
+        if all((test, at) in trial.tables for trial in several)
+        and all(row["correct"] is not None for t in several for row in t.rows(test, at))
+    ]
+    entries: dict[str, Any] = {}
+    for id in ids:
+        entries[id] = (
+            {"cells": paper_cells(id, trials, profile, step, found=found)} if id in TABLES else {}
+        )
+        if id in not_tested:
+            entries[id]["not tested"] = not_tested[id]
+    values = {**(more or {}), "paper": entries, "scores": scores, "answers": [*answers]}
+    return save_record(notebook, profile, table=table, values=values, runs=runs)
 
 
 def load_records(
@@ -144,71 +235,72 @@ def load_records(
     return dict(sorted(found.items()))
 
 
-def replication_summary(records: Iterable[Mapping[str, Any]]) -> Table:
-    """Tabulate the paper's claims: its finding, ours and the verdict, one line per claim."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    reasons: dict[str, str] = {}
-    for record in records:
-        for id, entry in record["values"].get("claims", {}).items():
-            if "reason" in entry:
-                reasons[id] = entry["reason"]
-            else:
-                found.setdefault(id, []).append(entry)
+def _answers(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The answers of all records, each once, in the order of the questions."""
+    found = {
+        (a["question"], a["decoding"]): a for r in records for a in r["values"].get("answers", ())
+    }
+    order = {id: i for i, id in enumerate(QUESTIONS)}
+    return sorted(found.values(), key=lambda a: order[a["question"]])
+
+
+def claims_table(records: Iterable[Mapping[str, Any]]) -> Table:
+    """The paper's claims on its own models and benchmarks, with a verdict where we tested both."""
+    tested: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in _answers(records):
+        id = QUESTIONS[entry["question"]].claim
+        test = SUITES[entry["profile"]].get(entry["test"].partition(":")[0])
+        if id and entry["profile"] in PAPER_MODELS and test is not None and test.column:
+            tested.setdefault(id, []).append(entry)
     rows = []
-    for known in CLAIMS:
-        paper = [known.text, f"{known.where}: {known.found}"]
-        for entry in found.get(known.id, []):
-            value = Estimate(*(entry[k] for k in ("value", "low", "high", "n", "samples")))
-            seeds = len(entry["seeds"])
-            note = f" {entry['note']}" if entry["note"] else ""
-            rows.append(
-                [
-                    *paper,
-                    f"{entry['what']}: {value.text()}{note}",
-                    entry["profile"],
-                    f"{entry['n']} / {seeds}",
-                    entry["verdict"],
-                ]
-            )
-        if known.id not in found:
-            reason = reasons.get(known.id, "no notebook has measured it yet")
-            rows.append([*paper, reason, "-", "-", "not tested here"])
-    counts = {v: sum(row[-1] == v for row in rows) for v in VERDICTS}
-    caption = (
-        "; ".join(f"{v}: {n}" for v, n in counts.items())
-        + ". Ours with 95 % intervals; n: problems / seeds of training. A verdict needs an "
-        "interval that excludes no effect. Profiles smoke and cpu: SmolLM2-135M on procedural "
-        "problems, no model and no benchmark of the paper's."
+    for claim in CLAIMS:
+        ours, verdict = NO_GPU, "not tested here"
+        if claim.id in tested:
+            short = answers_table(tested[claim.id])
+            ours = "; ".join(f"{row[1]}: {row[2]} ({row[3]})" for row in short.rows)
+            verdict = "; ".join(row[-1] for row in short.rows)
+        rows.append([claim.text, f"{claim.where}: {claim.found}", ours, verdict])
+    known = sum(row[-1] != "not tested here" for row in rows)
+    return Table(
+        ["the paper's claim", "the paper", "ours", "verdict"],
+        rows,
+        f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims.",
     )
-    return Table(["claim", "paper", "ours", "profile", "n / seeds", "verdict"], rows, caption)
+
+
+def questions_table(records: Iterable[Mapping[str, Any]]) -> Table:
+    """The same questions at a size that a CPU can answer, with our verdicts."""
+    return answers_table([a for a in _answers(records) if a["profile"] not in PAPER_MODELS])
 
 
 def missing(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """List the paper's tables and figures without a record, and faults of the records."""
-    answers: dict[str, list[Mapping[str, Any]]] = {}
+    entries: dict[str, list[Mapping[str, Any]]] = {}
+    faults = []
     for record in records:
         for id, entry in record["values"].get("paper", {}).items():
-            answers.setdefault(id, []).append(entry)
-    faults = []
-    for id in paper_ids():
-        entries = answers.get(id, [])
-        if not entries:
-            faults.append(f"{id}: no record")
-        given = [m for entry in entries for m in entry.get("measured", [])]
-        absent = [m for entry in entries for m in entry.get("not tested", [])]
-        cells = {(c["row"], c["column"]): c for e in entries for c in e.get("cells", [])}
-        if entries and not given and not absent and not cells:
-            faults.append(f"{id}: its record is empty")
-        for m in [*given, *(c["ours"] for c in cells.values() if "ours" in c)]:
-            lacking = [k for k in ("profile", "n", "seeds", "low", "high", "model") if k not in m]
+            entries.setdefault(id, []).append({**entry, "record": record})
+        for score in record["values"].get("scores", ()):
+            needed = ("profile", "n", "seeds", "low", "high", "model")
+            lacking = [key for key in needed if key not in score]
             if lacking:
-                faults.append(f"{id}: {m.get('what')} lacks {', '.join(lacking)}")
-        for m in absent:
-            if not m.get("reason"):
-                faults.append(f"{id}: {m.get('what')} is not tested, without a reason")
-        if id in TABLES:
-            for row, column, _ in TABLES[id].cells():
-                cell = cells.get((row, column))
-                if entries and not (cell and (cell.get("ours") or cell.get("not tested"))):
-                    faults.append(f"{id}: cell {row!r}, {column!r} is not accounted for")
+                faults.append(f"{record['notebook']}: a score lacks {', '.join(lacking)}")
+            elif not score["low"] < score["high"]:
+                faults.append(f"{record['notebook']}: an interval of width 0 in {score}")
+    for id in paper_ids():
+        if id not in entries:
+            faults.append(f"{id}: no record")
+            continue
+        cells = {(c["row"], c["column"]): c for e in entries[id] for c in e.get("cells", [])}
+        for row, column, _ in TABLES[id].cells() if id in TABLES else ():
+            cell = cells.get((row, column))
+            if not (cell and (cell.get("ours") or cell.get("not tested"))):
+                faults.append(f"{id}: cell {row!r}, {column!r} is not accounted for")
+        answered = any(
+            e.get("not tested") or values.get("scores") or values.get("answers")
+            for e in entries[id]
+            for values in (e["record"]["values"],)
+        )
+        if id not in TABLES and not answered:
+            faults.append(f"{id}: neither a score nor a reason")
     return faults

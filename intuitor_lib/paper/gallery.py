@@ -16,7 +16,7 @@ from typing import Any
 from ..report import Table
 from ..store import RunStore
 from ..store.files import write_text
-from .comparison import load_records, replication_summary
+from .comparison import claims_table, load_records, questions_table
 
 __all__ = ["build_gallery"]
 
@@ -57,7 +57,6 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
     folder = root / "report"
     notebooks = sorted((root / "notebooks" / profile).glob("*.ipynb"))
     records = load_records(profile, root)
-    summary = replication_summary(records.values())
     sections, links = [], []
     for path in notebooks:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -66,7 +65,8 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
         images = list(_images(cells, folder / "figures", path.stem))
         table = records.get(path.stem, {}).get("table")
         sections.append(_section(path, profile, title, images, table))
-    claims = _as_html(summary.to_dict())
+    answers = _as_html(questions_table(records.values()).to_dict())
+    claims = _as_html(claims_table(records.values()).to_dict())
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -75,7 +75,8 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
 <p>Learning to Reason without External Rewards (arXiv 2505.19590), profile
 <b>{html.escape(profile)}</b>. Every number stands in its notebook with n, seeds and interval.</p>
 <nav>{"".join(links)}</nav>
-<section id="claims"><h2>The paper's claims</h2>{claims}</section>
+<section id="answers"><h2>The questions at this size</h2>{answers}</section>
+<section id="claims"><h2>The paper's claims on its own models</h2>{claims}</section>
 {"".join(sections)}
 </body></html>
 """

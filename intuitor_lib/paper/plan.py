@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from ..recipe import Recipe, get_recipe
 __all__ = [
     "ARMS",
     "MAIN",
+    "MAIN_TESTS",
+    "PAPER_MODELS",
     "PLAN",
+    "PLAN_FILE",
     "SAME",
     "SEEDS",
     "SUITES",
@@ -24,6 +27,7 @@ __all__ = [
     "arm_recipe",
     "arm_seeds",
     "planned",
+    "snapshot_steps",
 ]
 
 Rows = list[dict[str, Any]]
@@ -42,34 +46,44 @@ class Test:
     temperature: float = 0.0
     num_samples: int = 1
     max_new_tokens: int | None = None  # None: the benchmark's
-    column: str | None = None  # of the paper's tables; None for a stand-in
-    prompt_template: str | None = None  # replaces the recipe's for `HELD_OUT`
+    column: str | None = None  # of the paper's tables; None for a problem of ours
+    batch_size: int | None = None
+    recipe: str = "intuitor"  # whose problems are held out, for `HELD_OUT`
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of its settings
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text(encoding="utf-8"))
+PLAN_FILE = yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text(encoding="utf-8"))
+"""The plan as it is in the file."""
 
-ARMS: Mapping[str, str] = types.MappingProxyType(_FILE["arms"])
+ARMS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["arms"])
 """Labels of the arms: recipes, and the bases that they start from."""
 
-SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(_FILE["seeds"])
+SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(PLAN_FILE["seeds"])
 """Seeds of the main comparison by profile; other arms are trained with the first one."""
 
-SAME: Mapping[str, str] = types.MappingProxyType(_FILE["same"])
+SAME: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["same"])
 """Arms that are the same training as another arm."""
 
-MAIN: Sequence[str] = tuple(_FILE["main"])
+MAIN: Sequence[str] = tuple(PLAN_FILE["main"])
 """Arms that are trained with every seed."""
 
-PLAN: Mapping[str, Sequence[str]] = types.MappingProxyType(_FILE["notebooks"])
+PLAN: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["notebooks"])
 """The arms of each notebook; most are shared."""
 
 SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     {
         profile: types.MappingProxyType({name: Test(name, **t) for name, t in suite.items()})
-        for profile, suite in _FILE["suites"].items()
+        for profile, suite in PLAN_FILE["suites"].items()
     }
 )
 """The tests of each profile, by name."""
+
+
+MAIN_TESTS: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["main_tests"])
+"""The tests of the main comparison by profile."""
+
+PAPER_MODELS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["paper_models"])
+"""The model of the paper's tables that a profile trains."""
 
 
 def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Sequence[int]:
@@ -90,4 +104,14 @@ def arm_recipe(arm: str, profile: str, seed: int) -> Recipe:
     name = arm.partition(":")[2] or ("intuitor" if arm == "base" else arm)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # beta = 0 is intended in its arm
-        return get_recipe(name, profile, seed=seed)
+        recipe = get_recipe(name, profile, seed=seed)
+        # Notebooks look at the way there, under every profile.
+        every = recipe.snapshot_steps or max(1, recipe.max_steps // 6)
+        return recipe.replace(snapshot_steps=every)
+
+
+def snapshot_steps(arm: str, profile: str) -> list[int]:
+    """The steps before the last after which an arm keeps a snapshot."""
+    recipe = arm_recipe(arm, profile, SEEDS[profile][0])
+    every = recipe.snapshot_steps or recipe.max_steps
+    return [*range(every, recipe.max_steps, every)]

@@ -1,21 +1,29 @@
-"""Results on record: JSON files that are read if they exist and made otherwise.
+"""Results on record: files that are read if they exist and made otherwise.
 
 data/results/<profile>/...     committed with the project
 runs/results/<profile>/...     of this machine
+
+A result with rows is a Parquet file, whose metadata hold the rest as JSON; any other is JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
+
 from ..recipe import InputError
 from ..store import RunStore, data_folder
-from ..store.files import write_text
+from ..store.files import write_bytes
 
-__all__ = ["keep", "result"]
+__all__ = ["keep", "read_result", "result", "result_files"]
+
+_SUFFIXES = (".parquet", ".json")
+_METADATA = b"intuitor"
 
 
 def result(
@@ -30,43 +38,65 @@ def result(
     """Return a JSON-ready result by name; if it is not on record, make and record it.
 
     Args:
-        name: name of its file, with `/` between folders.
-        make: makes the result.
+        name: name of its file without suffix, with `/` between folders.
+        make: makes the result. If it is a mapping with a list of mappings under "rows", these have
+            the same columns, missing ones None.
         profile: the profile it belongs to.
         key: JSON-ready; a record with another key is ignored.
         retrain: ignore the results committed with the project.
         runs: the run store.
     """
     key = json.loads(json.dumps(key))
-    stored = RunStore(runs).root / "results" / profile / f"{name}.json"
+    stored = RunStore(runs).root / "results" / profile
     data = data_folder()
-    committed = data and data / "results" / profile / f"{name}.json"
-    for path in (None if retrain else committed, stored):
-        if path is not None and path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["key"] == key:
-                return found["result"]
-    value = make()
-    write_text(stored, _dump({"key": key, "result": value}))
-    return json.loads(json.dumps(value))
+    committed = data and data / "results" / profile
+    for folder in (None if retrain else committed, stored):
+        for path in (folder / (name + suffix) for suffix in _SUFFIXES) if folder else ():
+            if path.is_file():
+                found = read_result(path)
+                if found["key"] == key:
+                    return found["result"]
+    _write(stored, name, key, make())
+    return next(
+        read_result(path)["result"]
+        for path in (stored / (name + suffix) for suffix in _SUFFIXES)
+        if path.is_file()
+    )
 
 
-def _dump(value: Mapping[str, Any]) -> str:
-    """Format JSON with a line per column and per step, for readable diffs."""
-
-    def lines(value: Any, depth: int) -> str:
-        pad = " " * depth
-        if isinstance(value, Mapping) and depth < 3 and value:
-            parts = [f"{pad} {json.dumps(k)}: {lines(v, depth + 1)}" for k, v in value.items()]
-            return "{\n" + ",\n".join(parts) + f"\n{pad}}}"
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            return "[\n" + ",\n".join(f"{pad} {_text(item)}" for item in value) + f"\n{pad}]"
-        return _text(value)
-
-    return lines(value, 0) + "\n"
+def read_result(path: Path) -> dict[str, Any]:
+    """The `key` and the `result` in a file of `result_files`."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    table = pyarrow.parquet.read_table(path)
+    found = json.loads(table.schema.metadata[_METADATA])
+    return {"key": found["key"], "result": {**found["result"], "rows": table.to_pylist()}}
 
 
-def _text(value: Any) -> str:
+def result_files(folder: Path) -> list[Path]:
+    """The results in a folder and below."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+
+
+def _write(folder: Path, name: str, key: Any, value: Any) -> None:
+    rest, rows = value, None
+    if isinstance(value, dict) and isinstance(value.get("rows"), list):
+        rest, rows = {k: v for k, v in value.items() if k != "rows"}, value["rows"]
+    text = _dump({"key": key, "result": rest})
+    content, suffix = text.encode() + b"\n", ".json"
+    if rows is not None:
+        columns = dict.fromkeys(column for row in rows for column in row)
+        table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
+        sink = pyarrow.BufferOutputStream()
+        with_rest = table.replace_schema_metadata({_METADATA: text.encode()})
+        pyarrow.parquet.write_table(with_rest, sink, compression="zstd")
+        content, suffix = sink.getvalue().to_pybytes(), ".parquet"
+    write_bytes(folder / (name + suffix), content)
+    for other in {*_SUFFIXES} - {suffix}:
+        (folder / (name + other)).unlink(missing_ok=True)
+
+
+def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -89,7 +119,7 @@ def keep(
     data, root = data_folder(), RunStore(runs).root
     if data is None:
         raise InputError("no project here: keep results from within a clone of it")
-    sources = [] if notebooks else sorted((root / "results" / profile).rglob("*.json"))
+    sources = [] if notebooks else result_files(root / "results" / profile)
     sources += [
         source
         for source in sorted((root / "records").glob(f"*-{profile}.json"))
@@ -99,5 +129,5 @@ def keep(
         raise InputError(f"{root} holds no results under {profile}: execute the notebooks first")
     copies = [data / source.relative_to(root) for source in sources]
     for source, copy in zip(sources, copies, strict=True):
-        write_text(copy, source.read_text(encoding="utf-8"))
+        write_bytes(copy, source.read_bytes())
     return copies

@@ -4,8 +4,8 @@ A trial is a recipe trained under a profile and a seed, or the base it starts fr
 returns trials with the tests that a notebook needs. Their results are small files without weights
 (see `results`), in a folder `<recipe>-s<seed>-<digest>`:
 
-    training.json   settings, environment, metrics of every step, some completions
-    <test>.json     a row per completion; <test>@<step>.json for a snapshot
+    training.parquet   a row per completion; settings, environment, metrics of every step
+    <test>.parquet     a row per completion; <test>@<step>.parquet for a snapshot
 
 Missing ones are trained and evaluated through the run store. torch is imported only for that.
 """
@@ -31,16 +31,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "collect", "confidence", "subject"]
 
-_KEPT = ("id", "sample", "correct", "tokens", "clipped", "self_certainty", "answer", "completion")
-_LONGEST_KEPT = 400  # characters of a completion
-_LEFT_OUT = ("epoch", "num_tokens", "learning_rate", "prompt")  # of metrics and completions
+_KEPT = (
+    "id",
+    "sample",
+    "prompt",
+    "completion",
+    "answer",
+    "correct",
+    "tokens",
+    "clipped",
+    "self_certainty",
+)
+_LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
 
 
 @dataclass(frozen=True)
 class Trial:
     """A policy of an experiment with its measurements.
 
-    `on_record`: all of them were read, none was made now.
+    `baselines` are the scores without skill on each test (`evaluation.baselines`). `on_record`: all
+    measurements were read, none was made now.
     """
 
     arm: str
@@ -49,6 +59,7 @@ class Trial:
     recipe: Recipe
     training: Mapping[str, Any] | None = None
     tables: Mapping[tuple[str, int | None], Rows] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_record: bool = False
 
     @property
@@ -64,8 +75,8 @@ class Trial:
 
     @property
     def completions(self) -> Rows:
-        """Completions kept in training; none for a base."""
-        return list(self.training["completions"]) if self.training else []
+        """Every completion of the training with its rewards; none for a base."""
+        return list(self.training["rows"]) if self.training else []
 
     def rows(self, test: str, step: int | None = None) -> Rows:
         """The completions of a test, for the result or for the snapshot after a step.
@@ -120,13 +131,23 @@ def collect(
         for seed in arm_seeds(arm, profile, seeds):
             store = _Store(arm, profile, seed, retrain, runs)
             training = None if store.is_base else store.training()
-            tables: dict[tuple[str, int | None], Rows] = {}
-            for name in tests:
-                tables[name, None] = store.rows(suite[name], None)
-            for step in (0,) if store.is_base and steps else steps:
-                for name in step_tests:
-                    tables[name, step] = store.rows(suite[name], None if store.is_base else step)
-            trial = Trial(arm, ARMS[arm], profile, store.recipe, training, tables, store.only_read)
+            asked: list[tuple[str, int | None]] = [(name, None) for name in tests]
+            at = (0,) if store.is_base and steps else steps
+            asked += [(name, step) for step in at for name in step_tests]
+            found = {
+                (name, step): store.tested(suite[name], None if store.is_base else step)
+                for name, step in asked
+            }
+            trial = Trial(
+                arm,
+                ARMS[arm],
+                profile,
+                store.recipe,
+                training,
+                {at: one["rows"] for at, one in found.items()},
+                {name: one["baselines"] for (name, _), one in found.items()},
+                store.only_read,
+            )
             trials.setdefault(trial.label, []).append(trial)
     return trials
 
@@ -134,11 +155,11 @@ def collect(
 def confidence(
     profile: str, *, retrain: bool = False, runs: str | Path | None = None
 ) -> dict[str, Any]:
-    """Run `measure_confidence` for base, GRPO and INTUITOR on the test `signal`.
+    """Run `measure_confidence` for base, GRPO and INTUITOR on the sampled held-out problems.
 
     The pairs of generator and grader are the four of the paper's Figure 8, with the first seed.
     """
-    test, seed = SUITES[profile]["signal"], SEEDS[profile][0]
+    test, seed = SUITES[profile]["in_domain_sampled"], SEEDS[profile][0]
     arms = {"base": "base", "GRPO": "grpo", "INTUITOR": "intuitor"}
     pairs = {"base": ["base", "INTUITOR"], "GRPO": ["GRPO"], "INTUITOR": ["INTUITOR"]}
 
@@ -147,15 +168,26 @@ def confidence(
         from ..evaluation.confidence import measure_confidence
 
         benchmark = _benchmark(test, profile)
-        return measure_confidence(
+        found = measure_confidence(
             {label: subject(arm, profile, runs=runs) for label, arm in arms.items()},
             pairs,
             get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark,
-            **_decoding(test) | {"max_new_tokens": test.max_new_tokens or 1024},
+            n=test.n,
+            num_samples=test.num_samples,
+            temperature=test.temperature,
+            max_new_tokens=test.max_new_tokens
+            or get_recipe("intuitor", profile).max_completion_length,
         )
 
+        rows = [
+            {"pair": pair, **{k: _short(v) for k, v in row.items()}}
+            for pair, own in found["rows"].items()
+            for row in own
+        ]
+        return {"rows": rows, "tokens": found["tokens"]}
+
     trained = [arm_recipe(arm, profile, seed).digest for arm in arms.values()]
-    return result(
+    stored = result(
         "confidence",
         make,
         profile=profile,
@@ -163,6 +195,10 @@ def confidence(
         retrain=retrain,
         runs=runs,
     )
+    by_pair: dict[str, Rows] = {}
+    for row in stored["rows"]:
+        by_pair.setdefault(row["pair"], []).append(row)
+    return {"pairs": by_pair, "tokens": stored["tokens"]}
 
 
 def subject(
@@ -214,12 +250,12 @@ class _Store:
         """Settings, environment, metrics and completions of the training."""
         return self._result("training", self.recipe.digest, lambda: _training(self.run))
 
-    def rows(self, test: Test, step: int | None) -> Rows:
-        """The rows of a test, for the result or for a snapshot."""
+    def tested(self, test: Test, step: int | None) -> Mapping[str, Any]:
+        """The `rows` and `baselines` of a test, for the result or for a snapshot."""
         step = None if step == self.recipe.max_steps else step
         name = test.name if step is None else f"{test.name}@{step}"
         key = {"test": asdict(test), "trained": self.recipe.digest}
-        return _as_rows(self._result(name, key, lambda: self._evaluate(test, step))["rows"])
+        return self._result(name, key, lambda: self._evaluate(test, step))
 
     def subject(self, step: int | None) -> Any:
         """The policy to evaluate, loaded once for all tests; only the last one is held."""
@@ -233,29 +269,38 @@ class _Store:
         return self._subject[1]
 
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
+        from ..evaluation.baselines import baselines
+        from ..evaluation.benchmarks.benchmarks import get_benchmark, load_items
         from ..evaluation.evaluation import evaluate
 
+        benchmark = _benchmark(test, self.profile)
+        benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
         record = evaluate(
-            self.subject(step), _benchmark(test, self.profile), runs=self.runs, **_decoding(test)
+            self.subject(step),
+            benchmark,
+            n=test.n,
+            temperature=test.temperature,
+            num_samples=test.num_samples,
+            max_new_tokens=test.max_new_tokens,
+            batch_size=test.batch_size,
+            runs=self.runs,
         )
         spec = {
             part: {k: v for k, v in values.items() if k not in ("_ids", "_adapter", "_model")}
             for part, values in record.spec.items()
         }
-        return {**spec, "environment": record.environment, "rows": _as_columns(record.rows)}
-
-
-def _decoding(test: Test) -> dict[str, Any]:
-    names = ("n", "temperature", "num_samples", "max_new_tokens")
-    return {name: getattr(test, name) for name in names}
+        return {
+            **spec,
+            "environment": record.environment,
+            "baselines": baselines(benchmark, load_items(benchmark, test.n)),
+            "rows": [{k: _short(row.get(k)) for k in _KEPT} for row in record.rows],
+        }
 
 
 def _benchmark(test: Test, profile: str) -> Benchmark | str:
     if test.benchmark != HELD_OUT:
         return test.benchmark
-    recipe = get_recipe("intuitor", profile)
-    template = test.prompt_template or recipe.prompt_template
-    return held_out_benchmark(recipe.replace(prompt_template=template))
+    return held_out_benchmark(get_recipe(test.recipe, profile).replace(**test.changes))
 
 
 def _training(run: Any) -> dict[str, Any]:
@@ -265,7 +310,7 @@ def _training(run: Any) -> dict[str, Any]:
         "environment": run.environment,
         "seconds": round(run.seconds, 1),
         "metrics": [_shortened(row) for row in run.metrics],
-        "completions": [_shortened(row) for row in run.completions],
+        "rows": [_shortened(row) for row in run.completions],
     }
 
 
@@ -278,23 +323,5 @@ def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> Any:
-    """Floats to six digits, long texts cut."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    return value[:_LONGEST_KEPT] if isinstance(value, str) else value
-
-
-def _as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows as columns; only the first completion of an item keeps its text."""
-    return {
-        column: [
-            None if column == "completion" and row["sample"] else _short(row.get(column))
-            for row in rows
-        ]
-        for column in _KEPT
-    }
-
-
-def _as_rows(columns: Mapping[str, Sequence[Any]]) -> Rows:
-    names = list(columns)
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """Floats to six digits."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

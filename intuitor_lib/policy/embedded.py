@@ -25,7 +25,14 @@ from ..recipe import EMBEDDED_MODELS, QWEN_CODER, SMOLLM2
 from ..report import quiet_transformers
 from ..store.files import apply_umask
 
-__all__ = ["GGUFS", "cache_folder", "embedded_model_folder", "is_cached"]
+__all__ = [
+    "GGUFS",
+    "cache_folder",
+    "embedded_model_folder",
+    "is_cached",
+    "keep_quantized",
+    "quantized_folder",
+]
 
 
 class _Gguf(NamedTuple):
@@ -109,6 +116,28 @@ def embedded_model_folder(model: str = SMOLLM2) -> Path:
     return folder
 
 
+def quantized_folder(model: str, dtype: Any) -> Path:
+    """The folder in which `keep_quantized` keeps a model in NF4, with its other weights in `dtype`.
+
+    Quantizing half a billion weights takes a CPU ten seconds or more, reading them two.
+    """
+    import bitsandbytes
+
+    what = f"nf4-{str(dtype).removeprefix('torch.')}-bitsandbytes-{bitsandbytes.__version__}"
+    folder = _folder(model)
+    return folder.with_name(f"{folder.name}-{what}")
+
+
+def keep_quantized(model: Any, folder: Path) -> None:
+    """Write a quantized model into a folder, whole or not at all; a full disk is no error."""
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with quiet_transformers():
+            model.save_pretrained(scratch + "/model")
+        apply_umask(Path(scratch))
+        # Fails where another process was first.
+        Path(scratch, "model").rename(folder)
+
+
 def _download(model: str, folder: Path) -> Path:
     """The GGUF file of a model in a folder, checked by its SHA-256."""
     expected, faults = GGUFS[model].sha256, []
@@ -140,11 +169,12 @@ def _download(model: str, folder: Path) -> Path:
 
 def _from_hub(model: str, folder: Path) -> Path | None:
     """Fetch the file from the hub; None for a model whose file is not there."""
-    if GGUFS[model].hub is None:
+    hub = GGUFS[model].hub
+    if hub is None:
         return None
     import huggingface_hub
 
-    repository, revision, name = GGUFS[model].hub
+    repository, revision, name = hub
     # Asked once: a machine without the hub should not wait for retries.
     url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
     huggingface_hub.get_hf_file_metadata(url, timeout=5)

@@ -11,10 +11,11 @@ import transformers
 
 from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
-from ..recipe import InputError, Recipe
+from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
 from .bitsandbytes_internals import keep_weights_packed
+from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
 
 __all__ = ["Policy", "compute_dtype", "describe_policy", "load_model", "load_policy"]
@@ -109,8 +110,13 @@ def _load(
 ) -> Policy:
     tokenizer = load_tokenizer(source)
     _set_pad_token(tokenizer, source.name)
-    device = join().device
+    device, kept, place = join().device, None, config.name_or_path
     weights: dict[str, Any] = {"config": config, "dtype": stored}
+    if source.name in EMBEDDED_MODELS and quantization == "nf4" and device.type == "cpu":
+        kept = quantized_folder(source.name, stored)
+        if kept.is_dir():
+            source, kept = Source(str(kept)), None
+            config.quantization_config = load_config(source).quantization_config
     already = _stored_quantization(source.name, config, quantization)
     if already is not None:
         already["bnb_4bit_compute_dtype"] = str(compute).removeprefix("torch.")
@@ -124,6 +130,9 @@ def _load(
     if device.type == "cuda":
         weights["device_map"] = {"": device}
     model = load_weights(source, **weights)
+    if kept is not None:
+        keep_quantized(model, kept)
+    model.name_or_path = model.config.name_or_path = place  # which adapters are saved with
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     keep_weights_packed(model)
     return Policy(model, tokenizer)

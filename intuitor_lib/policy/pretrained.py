@@ -17,7 +17,7 @@ import transformers
 
 from ..recipe import EMBEDDED_MODELS, SMOLLM2, InputError, Recipe
 from ..report import quiet_transformers
-from .embedded import embedded_model_folder
+from .embedded import cache_folder, embedded_model_folder
 from .peft_internals import BaseTunerLayer
 
 __all__ = [
@@ -99,9 +99,10 @@ def cached_commit(source: Source) -> str | None:
 def _load(auto: Any, part: str, source: Source, **settings: Any) -> Any:
     # Progress bars only for models that take long to load.
     embedded = source.name in EMBEDDED_MODELS
+    quiet = embedded or cache_folder() in Path(source.name).parents
     place = embedded_model_folder(source.name) if embedded else source.name
     try:
-        with quiet_transformers() if embedded else contextlib.nullcontext():
+        with quiet_transformers() if quiet else contextlib.nullcontext():
             return auto.from_pretrained(
                 place,
                 revision=source.revision,

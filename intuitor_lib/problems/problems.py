@@ -114,9 +114,10 @@ def load_problems(recipe: Recipe) -> Problems:
 
     `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
     `embedded:products` (see `_products`), `embedded:programs` (programming problems, none of them
-    in the benchmark `programs`), a file (.jsonl, .json, .csv, .parquet) or the name of a Hugging Face data set. The first of problems
-    with the same prompt is kept. A permutation seeded with `dataset_seed` selects the held-out
-    problems and then up to `max_problems` training problems; both keep the order of their source.
+    in the benchmark `programs`), a file (.jsonl, .json, .csv, .parquet) or the name of a Hugging
+    Face data set. The first of problems with the same prompt is kept. A permutation seeded with
+    `dataset_seed` selects the held-out problems and then up to `max_problems` training problems;
+    both keep the order of their source.
 
     Raises:
         DataError: the source cannot be read, has malformed rows (all are listed by line), or has

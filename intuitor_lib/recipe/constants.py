@@ -26,7 +26,7 @@ QWEN_CODER = "embedded:Qwen2.5-Coder-0.5B-Instruct"
 """The embedded model of the profile `cpu`, of the paper's family."""
 
 EMBEDDED_MODELS: Mapping[str, int] = types.MappingProxyType({SMOLLM2: 8192, QWEN_CODER: 32768})
-"""The models that the package registry carries, without a model hub, and their contexts (tokens)."""
+"""Models that the package registry carries, without a model hub, and their contexts (tokens)."""
 
 EMBEDDED_PROGRAMS = "embedded:programs"
 """`dataset` of the small programming problems made by this package."""
@@ -44,6 +44,7 @@ REWARDS = (
     "accuracy",
     "plurality",
     "negative_entropy",
+    "late_self_certainty",
     "unit_tests",
     "random",
 )

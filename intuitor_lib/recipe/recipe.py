@@ -88,7 +88,7 @@ class Recipe:
     system_prompt: str | None = _setting(SYSTEM_PROMPTS["math-3b"], "paper, prompt for 3B")
     answer_extraction: str = _setting(
         "boxed",
-        "ours: only \\boxed{} answers count, as the prompts ask; or 'alone', 'last_number', 'harness'",
+        "ours: only \\boxed{} answers count, as the prompts ask; see `grading.EXTRACTIONS`",
     )
     over_long_prompts: str = _setting("drop", "ours: counted and dropped, or 'refuse'")
 

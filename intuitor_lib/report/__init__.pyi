@@ -14,6 +14,7 @@ from .curves import (
 )
 from .intervals import (
     Estimate as Estimate,
+    combination_over_seeds as combination_over_seeds,
     difference_over_problems as difference_over_problems,
     difference_over_seeds as difference_over_seeds,
     mcnemar as mcnemar,

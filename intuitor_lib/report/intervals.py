@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = [
     "Estimate",
+    "combination_over_seeds",
     "difference_over_problems",
     "difference_over_seeds",
     "mcnemar",
@@ -135,15 +136,31 @@ def difference_over_seeds(before: Sequence[Rows], after: Sequence[Rows], column:
     Raises:
         ValueError: numbers of tables that cannot be paired, or different problems.
     """
-    matrices = [_per_seed(tables, column) for tables in (before, after)]
-    (first, ids), (second, others) = matrices
-    if ids != others:
-        odd = sorted(set(ids) ^ set(others), key=str)[:5]
-        raise ValueError(f"a paired difference needs the same problems; only one side has {odd}")
-    if len(first) != len(second) and 1 not in (len(first), len(second)):
-        raise ValueError(f"{len(first)} tables before and {len(second)} after do not pair up")
-    values = sum(len(rows) for rows in (*before, *after))
-    return _over_both(second - first, values)
+    return combination_over_seeds([(1, after), (-1, before)], column)
+
+
+def combination_over_seeds(terms: Sequence[tuple[float, Sequence[Rows]]], column: str) -> Estimate:
+    """A weighted sum of the means of a column over several arms, paired by seed and problem.
+
+    Each term is a weight and the tables of an arm. Pairing and interval are those of
+    `difference_over_seeds`.
+
+    Raises:
+        ValueError: as `difference_over_seeds`.
+    """
+    matrices = [_per_seed(tables, column) for _, tables in terms]
+    ids, counts = matrices[0][1], [len(matrix) for matrix, _ in matrices]
+    for _, others in matrices[1:]:
+        if ids != others:
+            odd = sorted(set(ids) ^ set(others), key=str)[:5]
+            raise ValueError(
+                f"a paired difference needs the same problems; only one side has {odd}"
+            )
+    if any(count not in (1, max(counts)) for count in counts):
+        raise ValueError(f"{' and '.join(map(str, counts))} tables do not pair up")
+    total = sum(weight * matrix for (weight, _), (matrix, _) in zip(terms, matrices, strict=True))
+    values = sum(len(rows) for _, tables in terms for rows in tables)
+    return _over_both(np.asarray(total), values)
 
 
 def _per_seed(tables: Sequence[Rows], column: str) -> tuple[np.ndarray, list[Hashable]]:

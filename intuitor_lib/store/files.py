@@ -29,6 +29,7 @@ __all__ = [
     "read_sums",
     "record_checksums",
     "redact",
+    "write_bytes",
     "write_json",
     "write_text",
 ]
@@ -38,12 +39,17 @@ SUMS = "SHA256SUMS"
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, in the way of `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that readers find either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # `mkstemp` would make a file that only its owner may read, whatever the umask.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         with open(f"{scratch}/{path.name}", "xb") as stream:
-            stream.write(text.encode("utf-8"))
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(stream.name, path)

@@ -257,11 +257,12 @@ class IntuitorTrainer(trl.GRPOTrainer):
             own = rewards[first : first + len(prompts)].tolist()
             columns = (inputs, prompts, completions, completion_ids_list, own)
             rows = [self._row(*row) for row in zip(*columns, strict=True)]
-            # The first group's token by token: that of a large training would fill disks.
-            for row, values in zip(
-                rows[: self.num_generations], self._sampled_certainty or [], strict=False
-            ):
-                row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
+            if self._sampled_certainty is not None:
+                # Of the first group alone: that of a large training would fill disks.
+                own_ids = completion_ids_list[: self.num_generations]
+                for row, ids, values in zip(rows, own_ids, self._sampled_certainty, strict=False):
+                    row["token_ids"] = list(ids)
+                    row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
             self._on_completions(rows)
         return rewards
 

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/learning_rate.py [--runs FOLDER] [--csv FILE]
 
-From the largest rate down, the random reward and GRPO are trained with spare seeds; INTUITOR is not.
-A rate fails at the first seed at which the random reward moves held-out accuracy by more than .05,
-or at which GRPO's sampled accuracy does not rise. Trainings and evaluations are kept in the run
-store, so that the tool goes on where it was stopped.
+From the largest rate down, the random reward and GRPO are trained with spare seeds, INTUITOR is
+not. A rate fails at the first seed at which the random reward moves held-out accuracy by more than
+.05, or at which GRPO's sampled accuracy does not rise. Trainings and evaluations are kept in the
+run store, so that the tool goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def _lines(rate: float, runs: str | None) -> Iterator[dict[str, Any]]:
 
 def _rows(policy: Any, decoding: str, runs: str | None) -> list[dict[str, Any]]:
     benchmark = held_out_benchmark(get_recipe("intuitor", "cpu"))
-    return evaluate(policy, benchmark, n=None, runs=runs, **DECODINGS[decoding]).rows
+    how: dict[str, Any] = {**DECODINGS[decoding], "batch_size": 128, "runs": runs}
+    return evaluate(policy, benchmark, **how).rows
 
 
 def _mean(rows: list[dict[str, Any]]) -> float:

@@ -23,7 +23,7 @@ from intuitor_lib.policy.adapters import reference_policy
 from intuitor_lib.policy.loading import Policy, load_model, load_policy
 from intuitor_lib.problems.problems import Problem
 from intuitor_lib.problems.prompts import conversation, prompt_token_ids
-from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
+from intuitor_lib.recipe.constants import SMOLLM2, InputError
 from intuitor_lib.report.intervals import summarize
 from intuitor_lib.rollouts.generation import generate
 from intuitor_lib.store.run_store import RunStore
@@ -467,7 +467,7 @@ def test_scores_and_majorities_of_samples(tiny_model, tmp_path):
 
 @pytest.fixture(scope="module")
 def embedded():
-    return load_model(EMBEDDED_MODEL)
+    return load_model(SMOLLM2)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from models import with_own_code
 
 from intuitor_lib.evaluation.subjects import find_subject
 from intuitor_lib.policy.loading import load_model, load_policy
-from intuitor_lib.recipe.constants import EMBEDDED_MODEL, InputError
+from intuitor_lib.recipe.constants import SMOLLM2, InputError
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.store.stored import DamagedError
 from intuitor_lib.training.training import train
@@ -125,12 +125,12 @@ def test_a_loaded_policy_is_known_by_its_weights(tiny_model, store):
 
 def test_what_cannot_be_meant_is_refused(tiny_recipe, tiny_model, store, tmp_path):
     with pytest.raises(InputError, match="choose 'none' or 'nf4'"):
-        find_subject(EMBEDDED_MODEL, store, quantization="int8")
+        find_subject(SMOLLM2, store, quantization="int8")
     with pytest.raises(InputError, match="only a model given by name or folder takes these"):
         find_subject(tiny_recipe, store, quantization="nf4")
     with pytest.raises(InputError, match="could not be loaded"):
         find_subject(str(tiny_model), store, adapter=tmp_path).load()
-    subject = find_subject(EMBEDDED_MODEL, store)
+    subject = find_subject(SMOLLM2, store)
     for other in ("org/model", str(tiny_model), tiny_recipe, subject):
         with pytest.raises(InputError, match=r"step=3: only a run has steps, and .* is none of"):
             find_subject(other, store, step=3)

@@ -1,17 +1,14 @@
 """The check of what a batch of notebooks left behind."""
 
-import json
-
 import pytest
 
-from intuitor_lib.paper import checks, comparison
+from intuitor_lib.paper import checks, comparison, results
 from intuitor_lib.paper.checks import audit
-from intuitor_lib.paper.comparison import paper_cells
-from intuitor_lib.paper.numbers import TABLES, paper_ids
+from intuitor_lib.paper.comparison import save
+from intuitor_lib.paper.numbers import paper_ids
 from intuitor_lib.paper.plan import PLAN, planned
-from intuitor_lib.paper.verdicts import not_tested
+from intuitor_lib.paper.results import result
 from intuitor_lib.recipe.recipes import get_recipe
-from intuitor_lib.report.records import save_record
 from intuitor_lib.report.tables import Table
 from intuitor_lib.store.run_store import RunStore
 
@@ -30,27 +27,27 @@ def batch(tmp_path, monkeypatch):
         run.append("metrics.jsonl", [{"step": s, "reward": 1.0} for s in (1, 2)])
         (run.path / "adapter").mkdir()
         run.finish()
-    row = {"step": 1, "reward": 0.1, "loss": 0.0, "rewards/self_certainty/mean": 9.0}
-    results = tmp_path / "results" / "smoke" / "grpo"
-    results.mkdir(parents=True)
-    training = {"key": 1, "result": {"metrics": [row], "completions": []}}
-    (results / "training.json").write_text(json.dumps(training))
-    columns = {"id": ["a"], "correct": [True], "tokens": [3], "self_certainty": [9.0]}
-    (results / "in_domain.json").write_text(json.dumps({"key": 1, "result": {"rows": columns}}))
-    answers = {id: {"not tested": [not_tested("x", "why")]} for id in paper_ids()}
-    for id in TABLES:
-        answers[id] |= paper_cells(id, {})
+    monkeypatch.setattr(results, "data_folder", lambda: None)
+    put(tmp_path)
+    reasons = dict.fromkeys((id for id in paper_ids() if id.startswith("figure")), "why")
     for name in plan:
-        save_record(
-            name, "smoke", table=Table([], [], ""), values={"paper": answers}, runs=tmp_path
-        )
+        table, ids = Table([], [], ""), paper_ids()
+        save(name, "smoke", table=table, ids=ids, not_tested=reasons, runs=tmp_path)
     return tmp_path
 
 
-def edit(path, change):
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
+def put(runs, *, metrics=(), rows=None, **row):
+    """A training and a test on record, with some values other than sound ones."""
+    step = {"step": 1, "reward": 0.1, "loss": 0.0, "rewards/self_certainty/mean": 9.0}
+    completion = {"id": "a", "correct": True, "tokens": 3, "self_certainty": 9.0, **row}
+    made = {
+        "training": {"metrics": [step | dict(metrics)], "rows": [{"step": 1, "completion": "x"}]},
+        "in_domain": {"rows": [completion] if rows is None else rows},
+    }
+    for name, value in made.items():
+        result(
+            f"grpo/{name}", lambda value=value: value, key=str(value), profile="smoke", runs=runs
+        )
 
 
 def test_a_batch_as_planned_has_no_fault(batch):
@@ -58,25 +55,22 @@ def test_a_batch_as_planned_has_no_fault(batch):
 
 
 @pytest.mark.parametrize(
-    ("corrupt", "fault"),
+    ("wrong", "fault"),
     [
-        (lambda c: c.update(correct=["yes"]), "a verdict is neither true nor false"),
-        (lambda c: c.update(self_certainty=[None]), "self-certainty None over 3 tokens"),
-        (lambda c: c.update(self_certainty=[-1.0]), "self-certainty -1.0 over 3 tokens"),
-        (lambda c: c.update(tokens=[0]), "self-certainty 9.0 over 0 tokens"),
-        (lambda c: [v.clear() for v in c.values()], "no completions"),
+        ({"self_certainty": None}, "self-certainty None over 3 tokens"),
+        ({"self_certainty": -1.0}, "self-certainty -1.0 over 3 tokens"),
+        ({"tokens": 0}, "self-certainty 9.0 over 0 tokens"),
+        ({"rows": []}, "no completions"),
     ],
 )
-def test_a_number_out_of_range_is_named(batch, corrupt, fault):
-    path = batch / "results" / "smoke" / "grpo" / "in_domain.json"
-    edit(path, lambda value: corrupt(value["result"]["rows"]))
-    assert audit("smoke", batch) == [f"grpo/in_domain.json: {fault}"]
+def test_a_number_out_of_range_is_named(batch, wrong, fault):
+    put(batch, **wrong)
+    assert audit("smoke", batch) == [f"grpo/in_domain.parquet: {fault}"]
 
 
-def test_a_loss_that_is_not_finite_is_named(batch):
-    path = batch / "results" / "smoke" / "grpo" / "training.json"
-    edit(path, lambda value: value["result"]["metrics"][0].update(loss=float("nan")))
-    assert audit("smoke", batch) == ["grpo/training.json: loss is nan at step 1"]
+def test_a_loss_that_is_missing_is_named(batch):
+    put(batch, metrics={"loss": None})
+    assert audit("smoke", batch) == ["grpo/training.parquet: loss is None at step 1"]
 
 
 def test_a_training_too_many_or_too_few_is_named(batch):

@@ -3,111 +3,143 @@
 import json
 
 import pytest
+from test_verdicts import trial, trials
 
 from intuitor_lib.paper import comparison
 from intuitor_lib.paper.comparison import (
+    accuracy_table,
+    claims_table,
     load_records,
     missing,
     paper_cells,
-    replication_summary,
-    side_by_side,
+    paper_table,
+    questions_table,
+    save,
 )
-from intuitor_lib.paper.numbers import CLAIMS, TABLES, paper_ids
+from intuitor_lib.paper.numbers import CLAIMS, paper_ids
 from intuitor_lib.paper.trials import Trial
-from intuitor_lib.paper.verdicts import claim, measured, not_tested
+from intuitor_lib.paper.verdicts import ask
 from intuitor_lib.recipe.recipes import get_recipe
-from intuitor_lib.report.intervals import Estimate
+from intuitor_lib.report.tables import Table
 from intuitor_lib.store import project_root
 
+EMPTY = Table(["a"], [], "")
 
-def trial(arm, label, right, *, seed=7, step=None, training=True):
-    rows = [
-        {"id": i, "sample": 0, "correct": x, "tokens": 4, "self_certainty": 1.0}
-        for i, x in enumerate(right)
+
+def on_gpu():
+    """Trials of a profile that trains the paper's model on its benchmark."""
+    return trials("gpu-24gb", base=54, random=50, intuitor=80)
+
+
+def recorded(tmp_path, profile, ids=(), **settings):
+    path = save("02_main_results", profile, table=EMPTY, ids=ids, runs=tmp_path, **settings)
+    return json.loads(path.read_text())
+
+
+def test_accuracies_stand_beside_what_needs_no_training():
+    made = trials(base=40, intuitor=60)
+    base = made["base"][0]
+    echo = {"value": 0.0, "low": 0.0, "high": 0.02, "n": 100, "samples": 100}
+    samples = [
+        {"id": i, "sample": s, "correct": i < 30, "answer": "x" if s else None, "tokens": 3}
+        for i in range(100)
+        for s in (0, 1)
     ]
-    recipe = get_recipe("intuitor", "cpu", seed=seed)
-    done = {"metrics": [], "completions": []} if training else None
-    return Trial(arm, label, "cpu", recipe, done, {("in_domain", step): rows})
+    tables = {**base.tables, ("cool", None): samples, ("in_domain_sampled", None): samples}
+    made["base"] = [
+        Trial("base", "base", "cpu", base.recipe, None, tables, {"in_domain": {"echo": echo}})
+    ]
+    table = accuracy_table(made, "cpu", ["in_domain", "in_domain_sampled"])
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["base"][1].startswith("0.40 [")
+    assert rows["base"][2].endswith(" (50%)")  # half of the samples state no answer
+    assert rows["INTUITOR"] == ["1", rows["INTUITOR"][1], "-"]
+    assert rows["echo"] == ["-", "0.00 [0.00, 0.02]", "-"]
+    assert rows["base at T = 0.3"][1:] == [rows["base at T = 0.3"][1]] * 2
+    assert rows["base, vote of its samples"][2].startswith("0.30 [")
+    assert table.header[2] == "products, held out (n = 100)"
 
 
 def test_every_cell_of_a_table_is_accounted_for():
-    value = measured("x", Estimate(0.5, 0.4, 0.6, 10, 10), [trial("grpo", "GRPO", [1])])
-    entry = paper_cells("table-2", {("Qwen2.5-3B + GRPO", "GSM8K"): value}, "no GPU")
-    assert len(entry["cells"]) == 12
-    assert sum("ours" in cell for cell in entry["cells"]) == 1
-    assert all("ours" in cell or cell["not tested"] == "no GPU" for cell in entry["cells"])
-    with pytest.raises(KeyError, match="has no cell"):
-        paper_cells("table-2", {("Qwen2.5-3B + GRPO", "LCB"): value})
+    cells = paper_cells("table-1", on_gpu(), "gpu-24gb")
+    assert len(cells) == 48
+    ours = {(c["row"], c["column"]): c["ours"]["value"] for c in cells if "ours" in c}
+    assert ours == {("Qwen2.5-3B", "MATH500"): 0.54, ("Qwen2.5-3B + INTUITOR", "MATH500"): 0.8}
+    assert all("ours" in cell or "GPU" in cell["not tested"] for cell in cells)
+    shown = paper_table("table-1", cells)
+    assert "0.612; ours 0.80 [" in str(shown)
+    assert "2 of 48 cells" in shown.caption
 
 
-def record(**values):
-    return {"values": values}
+def test_a_number_of_another_model_stands_in_no_cell_of_the_papers():
+    cells = paper_cells("table-1", trials(base=54, intuitor=80), "cpu")
+    assert not any("ours" in cell for cell in cells)
 
 
-def full_answers():
-    value = measured("x", Estimate(0.5, 0.4, 0.6, 10, 10), [trial("grpo", "GRPO", [1])])
-    answers = {id: {"measured": [value]} for id in paper_ids()}
-    for id in TABLES:
-        answers[id] |= paper_cells(id, {})
-    return answers
-
-
-def test_what_lacks_a_record_is_named():
-    answers = full_answers()
-    assert missing([record(paper=answers)]) == []
-    assert missing([record(paper={k: v for k, v in answers.items() if k != "figure-6"})]) == [
-        "figure-6: no record"
+def test_a_record_holds_scores_with_all_that_belongs_to_them(tmp_path):
+    made = trials(base=54, random=50, intuitor=80)
+    answers = ask(["gain"], made, "cpu")
+    values = recorded(tmp_path, "cpu", ["table-1", "figure-3"], trials=made, answers=answers)[
+        "values"
     ]
-    assert missing([record(paper=answers | {"figure-6": {}})]) == ["figure-6: its record is empty"]
+    assert [score["policy"] for score in values["scores"]] == ["base", "random", "INTUITOR"]
+    (score,) = (s for s in values["scores"] if s["policy"] == "INTUITOR")
+    assert (score["n"], score["seeds"], score["profile"]) == (100, [7], "cpu")
+    assert score["model"] == "Qwen2.5-Coder-0.5B-Instruct (NF4 + LoRA)"
+    assert values["answers"] == answers
+    assert len(values["paper"]["table-1"]["cells"]) == 48
 
 
-@pytest.mark.parametrize("lost", ["profile", "n", "seeds", "low", "high", "model"])
-def test_a_number_without_its_company_is_named(lost):
-    answers = full_answers()
-    bare = {k: v for k, v in answers["figure-6"]["measured"][0].items() if k != lost}
-    answers["figure-6"] = {"measured": [bare]}
-    assert missing([record(paper=answers)]) == [f"figure-6: x lacks {lost}"]
+def test_what_lacks_a_record_is_named(tmp_path):
+    made = trials(base=54, intuitor=80)
+    record = recorded(tmp_path, "cpu", paper_ids(), trials=made)
+    assert missing([record]) == []
+    del record["values"]["paper"]["figure-6"]
+    assert missing([record]) == ["figure-6: no record"]
 
 
-def test_a_gap_without_a_reason_is_named():
-    answers = full_answers()
-    answers["figure-9"] = {"not tested": [not_tested("7B", "")]}
-    assert missing([record(paper=answers)]) == ["figure-9: 7B is not tested, without a reason"]
-    answers = full_answers()
-    del answers["table-4"]["cells"][0]["not tested"]
-    (fault,) = missing([record(paper=answers)])
-    assert fault == "table-4: cell 'Qwen2.5-7B', 'GSM8K' is not accounted for"
+def test_a_number_without_its_company_is_named(tmp_path):
+    record = recorded(tmp_path, "cpu", paper_ids(), trials=trials(base=54))
+    (score,) = record["values"]["scores"]
+    score["low"] = score["high"]
+    assert "an interval of width 0" in missing([record])[0]
+    del score["seeds"]
+    assert missing([record]) == ["02_main_results: a score lacks seeds"]
 
 
-def test_the_summary_answers_every_claim_once_or_more():
-    trials = [trial("intuitor", "INTUITOR", [1, 0])]
-    better = claim("in-domain", "accuracy", Estimate(0.2, 0.1, 0.3, 50, 150), "higher", trials)
-    worse = claim("transfer", "sums", Estimate(-0.2, -0.3, -0.1, 64, 64), "higher", trials)
-    table = replication_summary(
-        [record(claims={"in-domain": better}), record(claims={"transfer": worse,
-            "larger": not_tested("7B", "needs a GPU")})]
-    )  # fmt: skip
-    assert [row[0] for row in table.rows] == [known.text for known in CLAIMS]
-    verdicts = {row[0]: row[-1] for row in table.rows}
-    assert verdicts[CLAIMS[0].text] == "same direction"
-    assert [*verdicts.values()].count("not tested here") == len(CLAIMS) - 2
-    assert "needs a GPU" in str(table)
-    assert "opposite: 1" in table.caption
+def test_a_figure_without_a_score_needs_a_reason(tmp_path):
+    record = recorded(tmp_path, "cpu", paper_ids())
+    figures = [id for id in paper_ids() if id.startswith("figure")]
+    assert missing([record]) == [f"{id}: neither a score nor a reason" for id in figures]
+    record = recorded(tmp_path, "cpu", paper_ids(), not_tested=dict.fromkeys(figures, "needs 7B"))
+    assert missing([record]) == []
+    del record["values"]["paper"]["table-4"]["cells"][0]["not tested"]
+    assert missing([record]) == ["table-4: cell 'Qwen2.5-7B', 'GSM8K' is not accounted for"]
 
 
-def test_ours_stand_beside_the_papers_row():
-    trials = {
-        "base": [trial("base", "base", [1, 0, 0, 0], training=False)],
-        "INTUITOR": [trial("intuitor", "INTUITOR", [1, 1, 0, 0], seed=s) for s in (7, 8, 9)],
-        "random": [trial("random", "random", [0, 0, 0, 0])],
-    }
-    table = side_by_side("table-1", trials, "cpu", ["in_domain"])
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["INTUITOR"][:2] == ["0.792", "0.612"]
-    assert rows["INTUITOR"][-1].startswith("0.50 [")
-    assert rows["random"][:6] == ["-"] * 6  # the paper has no such row
-    for part in ("n = 4", "profile cpu", "INTUITOR 3", "SmolLM2-135M", "neither the paper's"):
-        assert part in table.caption
+def test_a_claim_is_judged_on_the_papers_models_alone(tmp_path):
+    small = trials(base=40, random=40, intuitor=70)
+    record = recorded(tmp_path, "cpu", trials=small, answers=ask(["gain"], small, "cpu"))
+    table = claims_table([record])
+    assert [row[0] for row in table.rows] == [claim.text for claim in CLAIMS]
+    assert {row[-1] for row in table.rows} == {"not tested here"}
+    assert [row[-1] for row in questions_table([record]).rows] == ["gain"]
+    large = recorded(tmp_path, "gpu-24gb", answers=ask(["gain"], on_gpu(), "gpu-24gb"))
+    verdicts = {row[0]: row[-1] for row in claims_table([record, large]).rows}
+    assert verdicts[CLAIMS[0].text] == "gain"
+    assert [*verdicts.values()].count("not tested here") == len(CLAIMS) - 1
+
+
+def test_profiles_that_measured_are_preferred(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "data_folder", lambda: None)
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for profile in ("smoke", "cpu"):
+        (folder / f"02_main_results-{profile}.json").write_text(json.dumps({"profile": profile}))
+    (folder / "08_model_families-smoke.json").write_text(json.dumps({"profile": "smoke"}))
+    found = {name: entry["profile"] for name, entry in load_records(runs=tmp_path).items()}
+    assert found == {"02_main_results": "cpu", "08_model_families": "smoke"}
+    assert load_records("cpu", tmp_path).keys() == {"02_main_results"}
 
 
 # --- What is committed ----------------------------------------------------------------------
@@ -124,28 +156,17 @@ def test_every_table_and_figure_of_the_paper_has_a_committed_record():
     assert missing(records.values()) == []
 
 
-def test_the_documentation_holds_the_summary_of_the_committed_records():
+@pytest.mark.parametrize("name", ["questions", "claims"])
+def test_the_documentation_holds_the_tables_of_the_committed_records(name):
     page = (project_root() / "docs" / "replication.md").read_text(encoding="utf-8")
-    summary = replication_summary(load_records(runs="nowhere").values()).to_markdown()
-    block = f"<!-- replication -->\n{summary}\n<!-- /replication -->"
+    make = {"questions": questions_table, "claims": claims_table}[name]
+    block = f"<!-- {name} -->\n{make(load_records(runs='nowhere').values()).to_markdown()}\n"
     assert block in page, "write it there: intuitor report --markdown"
 
 
-def test_a_stand_in_never_has_a_benchmarks_name():
-    for name, stored in committed().items():
-        if not name.endswith(("-cpu", "-smoke")):
-            continue
-        for id, entry in stored["values"].get("paper", {}).items():
-            assert not [cell for cell in entry.get("cells", []) if "ours" in cell], (name, id)
-
-
-def test_profiles_that_measured_are_preferred(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "data_folder", lambda: None)
-    folder = tmp_path / "records"
-    folder.mkdir()
-    for profile in ("smoke", "cpu"):
-        (folder / f"02_main_results-{profile}.json").write_text(json.dumps({"profile": profile}))
-    (folder / "08_model_families-smoke.json").write_text(json.dumps({"profile": "smoke"}))
-    found = {name: entry["profile"] for name, entry in load_records(runs=tmp_path).items()}
-    assert found == {"02_main_results": "cpu", "08_model_families": "smoke"}
-    assert load_records("cpu", tmp_path).keys() == {"02_main_results"}
+def test_a_seed_of_its_own_does_not_hide_another():
+    several = [trial("INTUITOR", 40, seed=7), trial("INTUITOR", 60, seed=8)]
+    table = accuracy_table({"INTUITOR": several}, "cpu", ["in_domain"])
+    assert table.rows[0][1] == "2"
+    assert table.rows[0][2].startswith("0.50 [")
+    assert get_recipe("intuitor", "cpu").name in {t.arm for t in several}

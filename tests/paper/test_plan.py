@@ -17,11 +17,27 @@ def test_the_plan_names_what_there_is():
 
 
 def test_every_suite_has_the_same_tests_and_smoke_is_small():
-    names = {"in_domain", "in_domain_sampled", "transfer", "structured", "instructions", "code"}
     for suite in SUITES.values():
-        assert names <= set(suite)
+        assert {"in_domain", "in_domain_sampled", "cool", "transfer", "code"} <= set(suite)
         assert [*suite] == [test.name for test in suite.values()]
+    real = {"gsm8k", "math500", "structured"}  # from files, which smoke does not need
+    assert set(SUITES["cpu"]) - real == set(SUITES["smoke"])
     for test in SUITES["smoke"].values():
-        assert test.n * test.num_samples * test.max_new_tokens <= 200
-        assert test.column is None  # a stand-in is no column of the paper's
-    assert not any(test.column for test in SUITES["cpu"].values())
+        limit = test.max_new_tokens or get_recipe(test.recipe, "smoke").max_completion_length
+        assert test.n * test.num_samples * limit <= 200
+    for profile in ("smoke", "cpu"):
+        assert not any(test.column for test in SUITES[profile].values())
+
+
+def test_only_the_ground_of_the_protocol_is_trained_on_a_cpu():
+    """What docs/protocol.md says of the trainings is what the recipes do."""
+    expected = {"main": 16, "online": 48, "offline": 48}
+    for recipe in planned("cpu").values():
+        assert recipe.max_steps == expected.get(recipe.name, 16)
+        assert recipe.temperature == 0.9
+        on_words = recipe.name.endswith("-reasoning")
+        assert recipe.problems_per_step == (4 if on_words else 8)
+        assert recipe.num_generations == 8
+        assert recipe.eval_problems == (100 if on_words else 200)
+    assert SEEDS["cpu"] == [7, 8, 9]
+    assert set(MAIN) == {"grpo", "intuitor", "random", "grpo-pv"}

@@ -1,17 +1,17 @@
-"""Results on record: found again by name and key, stored as readable JSON."""
-
-import json
-from dataclasses import asdict
+"""Results on record: found again by name and key, stored small and without loss."""
 
 import pytest
 
 from intuitor_lib.paper import results
-from intuitor_lib.paper.plan import SUITES
-from intuitor_lib.paper.results import result
+from intuitor_lib.paper.results import read_result, result, result_files
 
 
-def test_a_result_of_another_question_does_not_count(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _nothing_committed(monkeypatch):
     monkeypatch.setattr(results, "data_folder", lambda: None)
+
+
+def test_a_result_of_another_question_does_not_count(tmp_path):
     ask = {"profile": "smoke", "runs": tmp_path}
     assert result("a/b", lambda: {"x": 1}, key={"n": 1}, **ask) == {"x": 1}
     assert result("a/b", lambda: {"x": 2}, key={"n": 1}, **ask) == {"x": 1}
@@ -21,7 +21,33 @@ def test_a_result_of_another_question_does_not_count(tmp_path, monkeypatch):
     assert not (tmp_path / "results" / "smoke" / "c.json").exists()
 
 
-def test_the_text_of_a_result_is_its_json():
-    rows = [{"id": "a", "sample": 0, "correct": True}, {"id": "b", "self_certainty": 1.23456789}]
-    value = {"key": asdict(SUITES["cpu"]["plain"]), "result": {"rows": rows, "n": [1, 2], "x": {}}}
-    assert json.loads(results._dump(value)) == value
+def test_rows_come_back_as_they_were(tmp_path):
+    rows = [
+        {"id": "a", "correct": True, "text": "β = 0\n", "tokens": [0.1, 0.2]},
+        {"id": "b", "correct": None, "text": None, "tokens": None},
+    ]
+    made = {"n": [1, 2], "settings": {"x": None}, "rows": rows}
+    ask = {"key": ["k"], "profile": "smoke", "runs": tmp_path}
+    assert result("a/b", lambda: made, **ask) == made
+    assert result("a/b", lambda: None, **ask) == made
+    (file,) = result_files(tmp_path)
+    assert file.name == "b.parquet"
+    assert read_result(file) == {"key": ["k"], "result": made}
+
+
+def test_completions_take_little_room(tmp_path):
+    """Committed results must stay small: 1,600 completions of a test in under 60 kB."""
+    rows = [
+        {
+            "id": f"{i}x7",
+            "sample": s,
+            "prompt": f"What is {i} * 7? Answer with the number only.",
+            "completion": str(i * 7),
+            "self_certainty": float(f"{10 + (i * 37 + s) % 101 / 17:.6g}"),
+        }
+        for i in range(200)
+        for s in range(8)
+    ]
+    result("t", lambda: {"rows": rows}, profile="cpu", runs=tmp_path)
+    (file,) = result_files(tmp_path)
+    assert file.stat().st_size < 60_000

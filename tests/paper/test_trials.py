@@ -33,10 +33,10 @@ def made(monkeypatch):
     def evaluate(self, test, step):
         calls.append((test.name, self.folder, step))
         rows = [{"id": "a", "sample": 0, "correct": step is None, "tokens": 3}]
-        return {"rows": trials._as_columns(rows)}
+        return {"baselines": {"echo": {"value": 0.0}}, "rows": rows}
 
     monkeypatch.setattr(trials._Store, "run", property(training))
-    monkeypatch.setattr(trials, "_training", lambda recipe: {"metrics": [], "completions": []})
+    monkeypatch.setattr(trials, "_training", lambda recipe: {"metrics": [], "rows": []})
     monkeypatch.setattr(trials._Store, "_evaluate", evaluate)
     return calls
 
@@ -51,13 +51,14 @@ def test_what_is_missing_is_made_once(project, made, tmp_path):
     assert grpo.rows("transfer", 1)[0]["correct"] is False
     assert grpo.rows("in_domain") == grpo.rows("in_domain", None)
     assert not grpo.on_record
+    assert base.baselines == {name: {"echo": {"value": 0.0}} for name in ("in_domain", "transfer")}
     made.clear()
     again = collect(["base", "grpo"], "smoke", **ask)
     assert made == []
     assert again["GRPO"][0].tables == grpo.tables
     assert again["GRPO"][0].on_record  # nothing had to be made
     with pytest.raises(KeyError, match="collected: in_domain, transfer@1"):
-        grpo.rows("instructions")
+        grpo.rows("cool")
 
 
 def test_kept_results_serve_a_clone_without_runs(project, made, tmp_path):
@@ -93,16 +94,29 @@ def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
 
     recipe = get_recipe("intuitor", "cpu")
     items = load_items(held_out_benchmark(recipe))
-    assert len(items) == recipe.eval_problems
-    assert items[0].prompt == f"{items[0].question} Answer briefly."
-    plain = trials._benchmark(SUITES["cpu"]["plain"], "cpu")
-    assert load_items(plain)[0].prompt == items[0].question
+    assert len(items) == recipe.eval_problems == 200
+    assert items[0].prompt == f"{items[0].question} Answer with the number only."
     trained = {problem.prompt for problem in load_problems(recipe).train}
+    assert len(trained) == 512
     assert not trained & {item.question for item in items}
     found = check_grading(held_out_benchmark(recipe), items[:10])
     assert (found["right"], found["wrong"]) == (10, 0)
     with pytest.raises(InputError, match="holds no problem out"):
         held_out_benchmark(recipe.replace(eval_problems=0, eval_steps=None))
+
+
+@pytest.mark.parametrize("name", ["in_domain", "harder", "transfer", "reasoning"])
+def test_no_answer_of_a_test_can_be_read_off_its_question(name):
+    """All but word problems, where a number of the story may be the answer."""
+    from intuitor_lib.evaluation.baselines import baselines
+    from intuitor_lib.evaluation.benchmarks.benchmarks import load_items
+
+    test = SUITES["cpu"][name]
+    benchmark = trials._benchmark(test, "cpu")
+    items = load_items(benchmark, test.n)
+    assert len({item.prompt for item in items}) == test.n
+    echo = baselines(benchmark, items)["echo"]["value"]
+    assert echo <= (0.1 if name == "reasoning" else 0)
 
 
 def test_alarms_are_those_of_todays_rules():
@@ -111,14 +125,3 @@ def test_alarms_are_those_of_todays_rules():
     trial = trials.Trial("grpo", "GRPO", "cpu", recipe, {"metrics": stored})
     assert [row.get("collapse") for row in trial.metrics] == [None, None, None, ["kl"], ["kl"]]
     assert trial.metrics is trial.metrics  # judged once
-
-
-def test_stored_columns_are_small_and_lose_no_value():
-    rows = [
-        {"id": "a", "sample": s, "correct": True, "tokens": 3, "self_certainty": 1.23456789,
-         "clipped": False, "answer": "7", "completion": "x" * 1000}
-        for s in (0, 1)
-    ]  # fmt: skip
-    columns = trials._as_columns(rows)
-    assert columns["completion"] == ["x" * 400, None]
-    assert trials._as_rows(columns)[1]["self_certainty"] == 1.23457

@@ -1,53 +1,142 @@
-"""Verdicts on claims and the entries of a record."""
+"""Verdicts by the rules of docs/protocol.md, from made-up trials."""
 
 import pytest
 
-from intuitor_lib.paper.comparison import replication_summary
+from intuitor_lib.paper.numbers import CLAIMS
+from intuitor_lib.paper.plan import ARMS, SUITES
 from intuitor_lib.paper.trials import Trial
-from intuitor_lib.paper.verdicts import answer, claim, measured, verdict
+from intuitor_lib.paper.verdicts import QUESTIONS, answers_table, ask, change, conclude, estimate
 from intuitor_lib.recipe.recipes import get_recipe
-from intuitor_lib.report.intervals import Estimate
+
+TESTS = ("in_domain", "in_domain_sampled")
+
+
+def trial(label, right, *, seed=7, profile="cpu", test="in_domain", step=None):
+    """A policy that is right on the first `right` of 100 problems."""
+    arm = next(arm for arm, name in ARMS.items() if name == label)
+    rows = [
+        {"id": i, "sample": 0, "correct": i < right, "answer": str(i < right), "tokens": 4}
+        for i in range(100)
+    ]
+    done = None if label.startswith("base") else {"metrics": [], "rows": []}
+    recipe = get_recipe("intuitor", profile, seed=seed)
+    return Trial(arm, label, profile, recipe, done, {(test, step): rows})
+
+
+def trials(profile="cpu", **right):
+    names = {"pv": "GRPO-PV", "grpo": "GRPO", "intuitor": "INTUITOR"}
+    return {
+        names.get(key, key): [trial(names.get(key, key), n, profile=profile)]
+        for key, n in right.items()
+    }
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected", "found"),
+    ("base", "coin", "arm", "verdict"),
     [
-        (0.01, 0.3, "higher", "same direction"),
-        (-0.3, -0.01, "higher", "opposite"),
-        (-0.1, 0.3, "higher", "undecided"),
-        (0.0, 0.3, "higher", "undecided"),
-        (-0.3, -0.01, "lower", "same direction"),
-        (0.01, 0.3, "lower", "opposite"),
-        (-0.1, 0.1, "close", "same direction"),
-        (-0.2, 0.05, "close", "undecided"),
-        (-0.4, -0.11, "close", "opposite"),
-        (0.11, 0.4, "close", "opposite"),
+        (40, 42, 70, "gain"),
+        (60, 58, 30, "loss"),
+        (60, 20, 30, "no gain"),  # the setting hurts, whatever is rewarded
+        (40, 75, 70, "no gain"),  # any reward does as much
+        (40, 41, 40, "no gain"),
+        (40, 38, 42, "undecided"),
+        (2, 3, 60, "withheld"),
+        (97, 97, 99, "withheld"),
+        (90, 97, 99, "withheld"),  # both sides of a difference are above the ceiling
     ],
 )
-def test_a_verdict_needs_an_interval(low, high, expected, found):
-    assert verdict(Estimate((low + high) / 2, low, high, 50, 50), expected) == found
+def test_a_gain_is_one_over_the_base_and_the_random_reward(base, coin, arm, verdict):
+    (answer,) = ask(["gain"], trials(base=base, random=coin, intuitor=arm), "cpu")
+    assert answer["verdict"] == verdict
+    assert answer["decoding"] == "greedy"  # nothing was sampled
+    assert answer["levels"]["INTUITOR"]["value"] == arm / 100
+    assert answer["differences"]["random"]["value"] == pytest.approx((arm - coin) / 100)
 
 
-def test_a_claim_carries_all_that_stands_beside_a_number():
-    recipes = [get_recipe("intuitor", "cpu", seed=seed) for seed in (7, 8)]
-    trials = [Trial("intuitor", "INTUITOR", "cpu", recipe) for recipe in recipes]
-    entry = claim("in-domain", "accuracy", Estimate(0.2, 0.1, 0.3, 50, 150), "higher", trials)
-    assert (entry["n"], entry["seeds"], entry["profile"]) == (50, [7, 8], "cpu")
-    assert entry["model"] == "SmolLM2-135M-Instruct (NF4 + LoRA)"
-    assert entry["verdict"] == "same direction"
-    with pytest.raises(KeyError, match="choose from in-domain"):
-        claim("speed", "x", Estimate(0, 0, 0, 1, 1), "higher", trials)
+@pytest.mark.parametrize(
+    ("grpo", "arm", "verdict"),
+    [
+        (80, 95, "yes"),
+        (80, 78, "yes"),
+        (80, 45, "no"),
+        (80, 68, "undecided"),
+        (41, 70, "undecided"),
+    ],
+)
+def test_close_is_a_share_of_the_gain_and_more_is_a_yes(grpo, arm, verdict):
+    (answer,) = ask(["close"], trials(base=40, grpo=grpo, intuitor=arm), "cpu")
+    assert answer["verdict"] == verdict
+
+
+def test_a_difference_has_a_direction():
+    made = trials(base=40, random=20)
+    assert [a["verdict"] for a in ask(["coin"], made, "cpu")] == ["lower"]
+    made = trials(base=40, random=41)
+    assert [a["verdict"] for a in ask(["coin"], made, "cpu")] == ["undecided"]
 
 
 def test_two_steps_are_no_result():
-    (small,) = [
-        Trial("intuitor", "INTUITOR", "smoke", get_recipe("intuitor", "smoke"), {"metrics": []})
+    (answer,) = ask(["gain"], trials("smoke", base=40, random=40, intuitor=90), "smoke")
+    assert answer["verdict"] == "not tested here"
+    assert "two steps" in answer["reason"]
+
+
+def test_what_was_not_collected_is_not_answered():
+    assert ask(["gain"], trials(base=40, intuitor=60), "cpu") == []  # without its control
+    with pytest.raises(KeyError, match="speed"):
+        ask(["speed"], trials(base=40), "cpu")
+
+
+def test_trainings_are_paired_by_seed():
+    before = [trial("GRPO", 40, seed=7), trial("GRPO", 90, seed=8)]
+    after = [trial("INTUITOR", 60, seed=7)]
+    assert change(before, after, "in_domain").value == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="share none"):
+        change(before, [trial("INTUITOR", 60, seed=9)], "in_domain")
+
+
+def test_a_snapshot_is_compared_with_the_base_at_its_start():
+    made = {
+        "base": [trial("base", 40, step=0)],
+        "GRPO": [trial("GRPO", 40, step=4)],
+        "INTUITOR": [trial("INTUITOR", 70, step=4)],
+    }
+    (answer,) = ask(["early"], made, "cpu", step=4)
+    assert (answer["verdict"], answer["step"]) == ("higher", 4)
+    assert ask(["early"], made, "cpu") == []
+
+
+def test_several_samples_give_a_vote_and_what_is_solvable():
+    rows = [
+        {"id": i, "sample": s, "answer": answer, "correct": answer == "1"}
+        for i, answers in enumerate((["1", "1", "2"], ["1", "2", "2"], [None, None, "1"], [None]))
+        for s, answer in enumerate(answers)
     ]
-    entry = claim("in-domain", "accuracy", Estimate(0.2, 0.1, 0.3, 4, 4), "higher", [small])
-    assert entry["verdict"] == "not tested here"
-    summary = replication_summary([{"values": {"claims": {"in-domain": entry}}}])
-    assert {row[-1] for row in summary.rows} == {"not tested here"}
-    assert "executed at smoke only" in summary.rows[0][2]
-    value = measured("x", Estimate(0.5, 0.4, 0.6, 4, 4), [small])
-    assert "not tested" in answer([value])
-    assert "not tested" not in answer([{**value, "profile": "cpu"}])
+    recipe = get_recipe("intuitor", "cpu")
+    base = [Trial("base", "base", "cpu", recipe, None, {("in_domain_sampled", None): rows})]
+    assert estimate(base, "in_domain_sampled:any").value == 0.75
+    assert estimate(base, "in_domain_sampled:vote").value == 0.5
+    with pytest.raises(ValueError, match="'any' or 'vote'"):
+        estimate(base, "in_domain_sampled:best")
+
+
+def test_questions_name_what_there_is():
+    claims = {claim.id for claim in CLAIMS}
+    for question in QUESTIONS.values():
+        assert {question.arm, question.other} <= {*ARMS.values()}
+        assert question.claim is None or question.claim in claims
+        for test in (*question.tests.values(), *question.other_tests.values()):
+            assert test.partition(":")[0] in SUITES["cpu"]
+            assert test.partition(":")[0] in SUITES["smoke"]
+
+
+def test_the_words_follow_from_the_numbers():
+    answers = ask(["gain", "coin"], trials(base=40, random=20, intuitor=70), "cpu")
+    text = conclude(answers)
+    assert text.splitlines()[0].startswith("- Does self-certainty alone raise held-out accuracy?")
+    assert "greedy **gain** (INTUITOR 0.70, +0.30 [" in text
+    assert "greedy **lower** (random 0.20, -0.20 [" in text
+    table = answers_table(answers)
+    assert [row[-1] for row in table.rows] == ["gain", "lower"]
+    assert "Qwen2.5-Coder-0.5B-Instruct (NF4 + LoRA)" in table.caption
+    assert table.rows[0][4] == "100 / 1"

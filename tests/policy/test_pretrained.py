@@ -19,7 +19,7 @@ from intuitor_lib.policy.loading import describe_policy, load_model, load_policy
 from intuitor_lib.policy.pretrained import Source, cached_commit
 from intuitor_lib.policy.shapes import model_shape
 from intuitor_lib.problems import load_problems
-from intuitor_lib.recipe import EMBEDDED_MODEL, InputError
+from intuitor_lib.recipe import SMOLLM2, InputError
 from intuitor_lib.training.memory_advice import longest_prompt, require_memory
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2471645608\n"
@@ -224,7 +224,7 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tiny_model, tmp_path, monkeyp
         (repository / "refs" / branch).write_text(commit)
     assert cached_commit(Source("org/model")) == "a" * 40
     assert cached_commit(Source("org/model", "other")) == "b" * 40
-    for name in ("org/another", str(tiny_model), EMBEDDED_MODEL):
+    for name in ("org/another", str(tiny_model), SMOLLM2):
         assert cached_commit(Source(name)) is None
 
 

@@ -14,7 +14,13 @@ from intuitor_lib.cli.arguments import read_recipe
 from intuitor_lib.cli.script import _parser
 from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
-from intuitor_lib.recipe.constants import EMBEDDED_MODEL, SYSTEM_PROMPTS, InputError, RecipeError
+from intuitor_lib.recipe.constants import (
+    QWEN_CODER,
+    SMOLLM2,
+    SYSTEM_PROMPTS,
+    InputError,
+    RecipeError,
+)
 from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import RECIPES, get_recipe
 
@@ -69,7 +75,7 @@ FAULTS = [
     ({"vllm_mode": "alone"}, "choose one of colocate, server"),
     ({"rollout": "vllm", "vllm_mode": "server"}, "without vllm_server_base_url"),
     ({"vllm_gpu_memory_utilization": 1.0}, r"must be in (0, 1), the share of the GPU"),
-    ({"model": "embedded:Other"}, f"the only embedded model is '{EMBEDDED_MODEL}'"),
+    ({"model": "embedded:Other"}, f"embedded models are {SMOLLM2} and {QWEN_CODER}"),
     # ranges
     ({"beta": -0.1}, "beta=-0.1: the KL coefficient must be 0 or greater"),
     ({"beta": NAN}, "beta=nan: the KL coefficient must be 0 or greater"),
@@ -122,11 +128,11 @@ FAULTS = [
     ),
     ({"lora_target_modules": ()}, "lora_target_modules is empty"),
     (
-        {"model": EMBEDDED_MODEL, "max_completion_length": 8192},
+        {"model": SMOLLM2, "max_completion_length": 8192},
         "max_completion_length=8192 leaves no room for a prompt in the 8192 tokens",
     ),
     (
-        {"model": EMBEDDED_MODEL, "max_prompt_length": 513, "max_completion_length": 7680},
+        {"model": SMOLLM2, "max_prompt_length": 513, "max_completion_length": 7680},
         "max_prompt_length=513 + max_completion_length=7680 exceed the 8192 tokens",
     ),
     # rewards
@@ -355,8 +361,8 @@ def test_digest_changes_with_every_setting(key):
 
 
 def test_a_setting_that_came_later_leaves_stored_runs_their_digest():
-    # Of 00_quickstart, before there was `tests_column`.
-    assert get_recipe("quickstart", "cpu").digest == "c395760543d2"
+    # Of the defaults, before there was `tests_column`.
+    assert Recipe().digest == "9f02a72a3b80"
 
 
 def test_the_former_name_of_answer_extraction_still_means_the_same():
@@ -494,9 +500,9 @@ def test_every_recipe_builds_under_every_profile_and_round_trips(name, profile):
 
 
 @every_recipe
-def test_small_profiles_train_the_embedded_model(name):
+def test_small_profiles_train_the_embedded_models(name):
     smoke, cpu = (quietly(get_recipe, name, profile) for profile in ("smoke", "cpu"))
-    assert smoke.model == cpu.model == EMBEDDED_MODEL
+    assert (smoke.model, cpu.model) == (SMOLLM2, QWEN_CODER)
     assert smoke.max_steps == (4 if name in ("online", "offline") else 2)  # twice as long
 
 
@@ -509,12 +515,11 @@ def test_recipes_say_what_they_reproduce(name):
 
 def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
     embedded, own = get_recipe("intuitor", "cpu"), get_recipe("intuitor", "cpu", dataset="x.jsonl")
-    assert (embedded.prompt_column, embedded.eval_problems) == ("question", 50)
+    assert (embedded.prompt_column, embedded.eval_problems) == ("question", 200)
     for key in (
         "prompt_column",
         "answer_column",
         "prompt_template",
-        "max_problems",
         "answer_extraction",
     ):
         assert getattr(own, key) == getattr(Recipe, key), key
@@ -637,7 +642,7 @@ def test_system_prompts_are_the_papers():
 
 
 def test_model_context_of_embedded_local_and_hub_models(tmp_path):
-    assert model_context(EMBEDDED_MODEL) == 8192
+    assert (model_context(SMOLLM2), model_context(QWEN_CODER)) == (8192, 32768)
     assert model_context("Qwen/Qwen2.5-3B") is None
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 64}')
     assert model_context(str(tmp_path)) == 64

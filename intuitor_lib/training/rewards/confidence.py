@@ -17,12 +17,17 @@ import numpy as np
 import peft
 from torch import nn
 
-from ...certainty import score_completions, token_entropy
+from ...certainty import score_completions, token_entropy, token_self_certainty
 from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
 from ...problems import prompt_token_ids
 from .answers import Texts, gathered_groups
 
-__all__ = ["SAMPLED_SELF_CERTAINTY", "NegativeEntropyReward", "SelfCertaintyReward"]
+__all__ = [
+    "SAMPLED_SELF_CERTAINTY",
+    "LateSelfCertaintyReward",
+    "NegativeEntropyReward",
+    "SelfCertaintyReward",
+]
 
 SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
 """The column in which `IntuitorTrainer` passes the self-certainty read while sampling."""
@@ -164,6 +169,36 @@ class SelfCertaintyReward(_ForwardReward):
             return score_completions(
                 model, prompt_ids, completion_ids, batch_size=self.batch_size
             ).tolist()
+
+
+class LateSelfCertaintyReward(_ForwardReward):
+    """Self-certainty read one position late, as the paper's public code on open-r1 does.
+
+    The distribution that predicts the first token is left out, and the one after the last token
+    counts: a reward to compare with eq. 4, not to use. By a forward pass at temperature 1, in an
+    unmodified `trl.GRPOTrainer`, with arguments and errors as `SelfCertaintyReward`.
+    """
+
+    __name__ = "late_self_certainty"
+
+    def __call__(
+        self,
+        prompts: Texts,
+        completions: Texts,
+        completion_ids: Sequence[Sequence[int]],
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """One value per completion (nats); None for an empty one."""
+        # With one more token of any kind, the last distribution is that after the completion.
+        longer = [[*ids, ids[-1]] if ids else [] for ids in completion_ids]
+        values = token_self_certainty(
+            self.model,
+            self._prompt_ids(prompts),
+            longer,
+            batch_size=self.batch_size,
+            eos_token_id=[],
+        )
+        return [value[1:].mean().item() if len(value) else None for value in values]
 
 
 class NegativeEntropyReward(_ForwardReward):

@@ -9,7 +9,7 @@ from ...grading.sandbox import SandboxError
 from ...policy import Policy
 from ...recipe import InputError, Recipe
 from .answers import AccuracyReward, PluralityReward, RandomReward, UnitTestReward
-from .confidence import NegativeEntropyReward, SelfCertaintyReward
+from .confidence import LateSelfCertaintyReward, NegativeEntropyReward, SelfCertaintyReward
 
 __all__ = ["reward_functions"]
 
@@ -49,6 +49,9 @@ def reward_functions(
         ),
         "accuracy": lambda: AccuracyReward(extraction=recipe.answer_extraction),
         "plurality": lambda: PluralityReward(extraction=recipe.answer_extraction),
+        "late_self_certainty": lambda: LateSelfCertaintyReward(
+            policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
+        ),
         "negative_entropy": lambda: NegativeEntropyReward(
             policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
         ),

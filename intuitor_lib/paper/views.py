@@ -1,0 +1,348 @@
+"""What notebooks show of trials: levels, curves, completions, snapshots, a single update."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..grading import code_answer_type, extract_field, reasons_before_json
+from ..grading.extraction import boxed_answer
+from ..recipe import InputError
+from ..report import Estimate, Table, mean_over_seeds
+from ..store import data_folder
+from .plan import ARMS, SEEDS, SUITES, Rows, arm_recipe
+from .results import result
+from .trials import Trial
+from .verdicts import change, estimate, later
+
+__all__ = [
+    "completions_table",
+    "curves",
+    "describe",
+    "forms_table",
+    "gains_table",
+    "kept_without_labels",
+    "levels",
+    "levels_over_steps",
+    "one_update",
+    "smollm2_table",
+    "token_examples",
+    "update_table",
+]
+
+Trials = Mapping[str, Sequence[Trial]]
+_WAYS = ("greedy", "sampled")
+
+
+def _verdict(right: Any) -> str:
+    return "right" if right else "wrong"
+
+
+def describe(trials: Trials) -> Table:
+    """Tabulate which trainings these are, and whether they were read or made now."""
+    rows = []
+    for label, several in trials.items():
+        first, done = several[0], [t.training for t in several if t.training]
+        seconds = [done["seconds"] for done in done if "seconds" in done]
+        rows.append(
+            [
+                label,
+                ", ".join(str(t.seed) for t in several) if done else "-",
+                first.recipe.max_steps if done else "-",
+                f"{statistics.mean(seconds):.0f}" if seconds else "-",
+                first.recipe.digest,
+                "read from records" if all(t.on_record for t in several) else "made now",
+            ]
+        )
+    header = ["policy", "seeds", "steps", "seconds of training", "recipe", "results"]
+    return Table(header, rows, "Seconds: mean over seeds, on the machine that trained them.")
+
+
+def levels(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict[str, Estimate]]:
+    """Accuracies by the title of a test and by policy, for `compare_methods`."""
+    suite = SUITES[profile]
+    return {
+        suite[test].title: {
+            label: estimate(several, test)
+            for label, several in trials.items()
+            if (test, None) in several[0].tables
+        }
+        for test in tests
+    }
+
+
+def levels_over_steps(
+    trials: Trials, test: str, steps: Sequence[int]
+) -> dict[str, dict[int, Estimate]]:
+    """Accuracies of a test by policy and step, from the base at step 0 to the result."""
+    start = estimate(trials["base"], test, step=0)
+    return {
+        label: {
+            0: start,
+            **{step: estimate(several, test, step=step) for step in steps},
+            several[0].recipe.max_steps: estimate(several, test),
+        }
+        for label, several in trials.items()
+        if label != "base"
+    }
+
+
+def gains_table(trials: Trials, profile: str, tests: Sequence[str], *, middle: int) -> Table:
+    """Tabulate the gains of each policy before and after a step in the middle of training."""
+    suite, rows = SUITES[profile], []
+    for label, several in trials.items():
+        for test in tests if label != "base" else ():
+            first = change(trials["base"], several, test, step=middle)
+            rest = later(several, test, middle)
+            rows.append([label, suite[test].title, first.text(), rest.text()])
+    last = next(s[0].recipe.max_steps for s in trials.values() if s[0].training)
+    n = {suite[t].title: len({r["id"] for r in trials["base"][0].rows(t)}) for t in tests}
+    seeds = sorted({t.seed for s in trials.values() for t in s if t.training})
+    header = ["policy", "problems", f"step 0 to {middle}", f"step {middle} to {last}"]
+    return Table(
+        header,
+        rows,
+        f"Differences in accuracy, paired, with 95 % intervals; profile {profile}, seeds "
+        f"{seeds}; {', '.join(f'{title}: n = {k}' for title, k in n.items())}.",
+    )
+
+
+def curves(trials: Trials) -> dict[str, list[Rows]]:
+    """The metrics of every training by policy, for `seed_curves`."""
+    return {
+        label: [trial.metrics for trial in several]
+        for label, several in trials.items()
+        if several[0].training
+    }
+
+
+def completions_table(trials: Trials, *, most: int = 4) -> Table:
+    """Tabulate completions of the first problem of the first, a middle and the last step.
+
+    Equal ones of the group are counted; the `most` frequent are shown.
+    """
+    rows = []
+    for label, several in trials.items():
+        if not several[0].training:
+            continue
+        made = several[0].completions
+        last = several[0].recipe.max_steps
+        for step in dict.fromkeys((1, (last + 1) // 2, last)):
+            of_step = [row for row in made if row["step"] == step]
+            group = [row for row in of_step if row["problem"] == of_step[0]["problem"]]
+            count = Counter(
+                (row["completion"], row.get("accuracy"), round(row["self_certainty"], 1))
+                for row in group
+            )
+            shown = [
+                f"{n} × {text!r} ({_verdict(right)}, {nats:.1f} nats)"
+                for (text, right, nats), n in count.most_common(most)
+            ]
+            rows.append([label, step, group[0]["prompt"], "; ".join(shown)])
+    caption = f"The first seed of each policy; the {most} most frequent completions of a group."
+    return Table(["policy", "step", "prompt", "completions"], rows, caption)
+
+
+_FORMS: Mapping[str, Mapping[str, Callable[[str], float]]] = {
+    "reasoning_sampled": {
+        "answers in a box": lambda text: float(boxed_answer(text) is not None),
+        "words before the last box": lambda text: float(len(text.rpartition("\\boxed")[0].split())),
+    },
+    "structured": {
+        "answers in JSON": lambda text: float(extract_field(text) is not None),
+        "free text before it": lambda text: float(reasons_before_json(text)),
+    },
+    "code": {
+        "valid code": lambda text: float(code_answer_type(text) != "no answer"),
+        "reasoning before it": lambda text: float(code_answer_type(text) == "reasoning"),
+    },
+}
+
+
+def forms_table(
+    trials: Trials, profile: str, test: str, *, steps: Sequence[int | None] = (None,)
+) -> Table:
+    """Tabulate the form of the answers to a test: reasoning, JSON, code, and what comes before it.
+
+    Args:
+        trials: collected trials.
+        profile: their profile.
+        test: "reasoning_sampled", "structured" or "code".
+        steps: steps of snapshots; None is the result.
+    """
+    rows = []
+    for label, several in trials.items():
+        for step in steps if several[0].training else (None,):
+            tables = [t.rows(test, step) for t in several if (test, step) in t.tables]
+            if not tables:
+                continue
+            cells = []
+            for form, measure in _FORMS[test].items():
+                found = [[{**r, form: measure(r["completion"])} for r in own] for own in tables]
+                cells.append(mean_over_seeds(found, form).text())
+            right, tokens = (mean_over_seeds(tables, column) for column in ("correct", "tokens"))
+            last = several[0].recipe.max_steps if several[0].training else 0
+            rows.append([label, step or last, *cells, tokens.text(0), right.text()])
+    title = SUITES[profile][test].title
+    n = len({row["id"] for s in trials.values() for row in s[0].rows(test)})
+    return Table(
+        ["policy", "step", *_FORMS[test], "tokens", "right"],
+        rows,
+        f"Profile {profile}, {title}, n = {n}; 95 % intervals over seeds and problems.",
+    )
+
+
+def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Table:
+    """Tabulate which snapshot the monitor would have kept, beside the last and the best one.
+
+    The monitor sees no labels: alarms on accuracy are left out. It keeps the last snapshot before
+    its first alarm, the result where there is none.
+    """
+    rows = []
+    for label, several in trials.items():
+        for trial in several if several[0].training else ():
+            last = trial.recipe.max_steps
+            found = {s: estimate([trial], test, step=None if s == last else s) for s in steps}
+            found[last] = estimate([trial], test)
+            alarm = next(
+                (
+                    row["step"]
+                    for row in trial.metrics
+                    if any("accuracy" not in name for name in row.get("collapse", ()))
+                ),
+                None,
+            )
+            before = [s for s in found if alarm is None or s < alarm]
+            kept = max(before, default=None)
+            best = max(found, key=lambda s: found[s].value)
+            rows.append(
+                [
+                    label,
+                    trial.seed,
+                    "none" if alarm is None else f"step {alarm}",
+                    f"step {kept}: {found[kept].text()}" if kept else "the base",
+                    f"step {last}: {found[last].text()}",
+                    f"step {best}: {found[best].text()}",
+                ]
+            )
+    header = ["policy", "seed", "first alarm without labels", "kept", "last", "best, by labels"]
+    return Table(header, rows, "Accuracy on held-out problems, 95 % intervals over problems.")
+
+
+def one_update(
+    profile: str, *, retrain: bool = False, runs: str | Path | None = None
+) -> dict[str, Any]:
+    """Train INTUITOR for one step at its full learning rate, and see what it did.
+
+    Returns:
+        `rows`, one per completion of the step's first group, with `prompt`, `completion`,
+        `accuracy`, `self_certainty` and `token_self_certainty` (nats), `advantage` (eq. 6), and
+        `log_prob` and `log_prob_after`, its log-probabilities (nats) before and after the update.
+    """
+    seed = SEEDS[profile][0]
+    recipe = arm_recipe("intuitor", profile, seed).replace(
+        max_steps=1, warmup_ratio=0.0, eval_steps=None, snapshot_steps=None
+    )
+
+    def make() -> dict[str, Any]:
+        from ..certainty import completion_log_probs
+        from ..policy import load_policy, load_run
+        from ..problems import conversation, prompt_token_ids
+        from ..training.training import train
+
+        run = train(recipe, runs=runs)
+        rows = [{**row} for row in run.completions if "token_ids" in row]
+        rewards = [row["self_certainty"] for row in rows]
+        as_asked = recipe.replace(prompt_template="{prompt}")
+        loads = {"log_prob": partial(load_policy, recipe), "log_prob_after": partial(load_run, run)}
+        for name, load in loads.items():
+            policy = load()
+            scores = completion_log_probs(
+                policy.model,
+                prompt_token_ids(
+                    policy.tokenizer, [conversation(row["prompt"], as_asked) for row in rows]
+                ),
+                [row["token_ids"] for row in rows],
+                temperature=recipe.temperature,
+            )
+            for row, reward, score in zip(rows, rewards, scores, strict=True):
+                row["advantage"] = (reward - statistics.mean(rewards)) / statistics.stdev(rewards)
+                row[name] = float(score.sum())
+        return {"rows": rows}
+
+    return result(
+        "one_update", make, profile=profile, key=recipe.digest, retrain=retrain, runs=runs
+    )
+
+
+def update_table(update: Mapping[str, Any]) -> Table:
+    """Tabulate a group of `one_update`: rewards, advantages, and what became of the completions."""
+    lines = [
+        [
+            repr(row["completion"]),
+            _verdict(row["accuracy"]),
+            " ".join(f"{value:.1f}" for value in row["token_self_certainty"]),
+            f"{row['self_certainty']:.2f}",
+            f"{row['advantage']:+.2f}",
+            f"{row['log_prob']:.2f}",
+            f"{row['log_prob_after']:.2f}",
+            f"{row['log_prob_after'] - row['log_prob']:+.2f}",
+        ]
+        for row in sorted(update["rows"], key=lambda row: -row["self_certainty"])
+    ]
+    header = ["completion", "is", "self-certainty of its tokens (nats)", "reward u", "advantage"]
+    return Table(
+        [*header, "log-probability before", "after", "change"],
+        lines,
+        f"{update['rows'][0]['prompt']!r}. Surest first; log-probabilities in nats, of the whole "
+        "completion with its end, at the temperature of training.",
+    )
+
+
+def token_examples(
+    measured: Mapping[str, Any], pairs: Sequence[str], *, most: int = 2
+) -> list[tuple[str, Sequence[str], Sequence[float]]]:
+    """Completions of `confidence` with their tokens' self-certainty, for `token_text`."""
+    return [
+        (
+            f"{pair.partition(' → ')[0]}, {_verdict(one['correct'])}: {one['prompt']}",
+            one["text"],
+            one["self_certainty"],
+        )
+        for pair in pairs
+        for one in measured["tokens"][pair][:most]
+    ]
+
+
+def smollm2_table() -> Table:
+    """Tabulate earlier trainings of a smaller model, from `data/smollm2_products.csv`.
+
+    Raises:
+        InputError: the working folder is in no project.
+    """
+    data = data_folder()
+    if data is None:
+        raise InputError("no project here: call this from within a clone of it")
+    tables: dict[tuple[str, str], dict[str, Rows]] = {}
+    with (data / "smollm2_products.csv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            by_seed = tables.setdefault((row["arm"], row["decoding"]), {})
+            by_seed.setdefault(row["seed"], []).append({**row, "correct": int(row["correct"])})
+    arms = dict.fromkeys(arm for arm, _ in tables)
+    rows = [
+        [ARMS.get(arm, arm), len(tables[arm, "greedy"])]
+        + [mean_over_seeds([*tables[arm, way].values()], "correct").text() for way in _WAYS]
+        for arm in arms
+    ]
+    return Table(
+        ["policy", "seeds", *_WAYS],
+        rows,
+        "SmolLM2-135M-Instruct (NF4 + LoRA), products of two one-digit numbers without those whose "
+        "answer is a number of the question: n = 34; sampled twice at 0.9; 95 % intervals over "
+        "seeds and problems.",
+    )
