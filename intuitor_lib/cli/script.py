@@ -14,7 +14,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from ..recipe import PROFILES, RECIPES, InputError, Recipe, get_recipe
+from ..recipe import (
+    EMBEDDED_MODELS,
+    PROFILES,
+    RECIPES,
+    SMOLLM2,
+    InputError,
+    Recipe,
+    get_recipe,
+)
 from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
 from .arguments import (
@@ -105,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run_verbs.add_verbs(new)
     evaluate_verbs.add_verbs(new)
-    new("fetch", _fetch, "fetch and convert the embedded model, once")
+    verb = new("fetch", _fetch, "fetch and convert an embedded model, once")
+    verb.add_argument("model", nargs="?", default=SMOLLM2, choices=[*EMBEDDED_MODELS])
     return parser
 
 
@@ -203,9 +212,11 @@ def _quickstart(options: argparse.Namespace) -> int:
 
     require_profile(options.profile)
     started = time.monotonic()
-    cached = is_cached()
-    embedded_model_folder()
-    print(f"embedded model: {'reused' if cached else 'fetched and converted'}", flush=True)
+    model = get_recipe("quickstart", options.profile).model
+    if model in EMBEDDED_MODELS:
+        cached = is_cached(model)
+        embedded_model_folder(model)
+        print(f"{model}: {'reused' if cached else 'fetched and converted'}", flush=True)
     store = RunStore(options.runs)
     before = {run.id for run in store if run.finished}
     done = execute(find_notebooks(["00_quickstart"])[0], options.profile, runs=options.runs)
@@ -268,5 +279,5 @@ def _report(options: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     from ..policy.embedded import embedded_model_folder
 
-    print(embedded_model_folder())
+    print(embedded_model_folder(options.model))
     return 0

@@ -81,7 +81,7 @@ def extract_answers(
     for text in texts:
         head = before_next_question(text)
         if extraction == "alone":
-            answers.append(boxed_answer(text) or lone_number(text))
+            answers.append(boxed_answer(head) or lone_number(head) or boxed_answer(text))
             continue
         # Behind the next question, a box counts where the text before says no answer.
         is_all = head == text.lstrip() or (extraction != "boxed" and states_answer(head))

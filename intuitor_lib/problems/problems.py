@@ -214,6 +214,8 @@ def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
     """Distinct problems of a generator, as many as the recipe needs, and the number of repeats."""
     wanted = (recipe.max_problems or DEFAULT_GENERATED) + recipe.eval_problems
     needed = (recipe.max_problems or 1) + recipe.eval_problems
+    import reasoning_gym  # noqa: F401 - its import draws from the global generators, too
+
     first: dict[str, Problem] = {}
     since_new = repeats = 0
     with _seeded_globals(recipe.dataset_seed):

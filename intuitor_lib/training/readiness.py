@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty.completions import end_tokens
-from ..grading import describe_doubts, doubtful, extract_answers, grade_labelled, plurality
+from ..grading import (
+    describe_doubts,
+    doubtful,
+    echoed,
+    extract_answers,
+    grade_labelled,
+    plurality,
+)
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..policy.pretrained import Source, cached_commit
@@ -47,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 _GROUPS_AT_LEAST = 5  # a bootstrap interval needs as many groups
 _PROMPTS = 64  # prompts checked
+_ECHOES = 0.1  # share of answers that may stand in their questions
 # Settings of the untrained policy, its prompts and its sampling. The result depends on no others.
 _SETTINGS = (
     "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
@@ -211,6 +219,16 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
         useless = len(found) == len(answers) and "accuracy" in recipe.rewards
         text = describe_doubts(answers, found)
         yield Finding("answers", "fault" if useless else "warning", text)
+    looked_at = [problem for problem in both if problem.answer][:_PROMPTS]
+    echoes = echoed([p.prompt for p in looked_at], [p.answer or "" for p in looked_at])
+    if sum(echoes) > _ECHOES * len(echoes):
+        first = looked_at[echoes.index(True)]
+        text = (
+            f"in {sum(echoes)} of {len(echoes)} problems the answer is a number of the question "
+            f"(the first is {first.id}): repeating the question scores there, and accuracy shows "
+            "less skill than it seems. Leave such problems out"
+        )
+        yield Finding("echoes", "warning", text)
 
 
 def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from intuitor_lib.grading import EXTRACTIONS, extract_answer, extract_answers, grade, is_correct
+from intuitor_lib.grading import (
+    EXTRACTIONS,
+    echoed,
+    extract_answer,
+    extract_answers,
+    grade,
+    is_correct,
+)
 from intuitor_lib.grading.extraction import before_next_question, marked_answer
 from intuitor_lib.recipe import Recipe, RecipeError
 
@@ -15,6 +22,9 @@ NEXT = [
     "\n\nHuman: and 8?",
     "\nuser\n4 + 4?\nassistant\n8",
 ]
+
+
+STATED = {"boxed": r"So it is \boxed{6}.", "alone": "6."}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +61,7 @@ def test_a_reference_with_several_boxes_is_a_list():
 @pytest.mark.parametrize("extraction", EXTRACTIONS)
 @pytest.mark.parametrize("behind", NEXT)
 def test_what_follows_the_answer_does_not_count(behind, extraction):
-    stated = r"So it is \boxed{6}." if extraction == "boxed" else "So the answer is 6."
+    stated = STATED.get(extraction, "So the answer is 6.")
     assert is_correct(stated + behind, "6", extraction=extraction)
 
 
@@ -165,7 +175,55 @@ def test_the_former_name_of_a_choice():
 def test_recipes_name_the_same_choices():
     for extraction in EXTRACTIONS:
         assert Recipe(answer_extraction=extraction).answer_extraction == extraction
-    with pytest.raises(RecipeError, match=r"answer_extraction='last'.*boxed, last_number, harness"):
+    with pytest.raises(
+        RecipeError, match=r"answer_extraction='last'.*boxed, alone, last_number, harness"
+    ):
         Recipe(answer_extraction="last")
     with pytest.raises(ValueError, match=r"extraction is 'last'; choose from boxed"):
         extract_answer("5", "last")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("162", "162"),
+        (" 162.\n", "162"),
+        ("$162$", "162"),
+        ("-3", "-3"),
+        ("+4", "4"),
+        ("1,234", "1,234"),
+        ("3.5", "3.5"),
+        ("1/2", "1/2"),
+        ("\uff11\uff16\uff12", "162"),
+        (r"\boxed{5}", "5"),
+        (r"So it is \boxed{5}.", "5"),
+        ("81 * 2 = 162", None),
+        ("The answer is 162", None),
+        ("162 apples", None),
+        ("1 2", None),
+        ("--4", None),
+        ("-", None),
+        ("", None),
+        ("no idea", None),
+    ],
+)
+def test_an_answer_alone_is_all_of_the_completion(text, answer):
+    assert extract_answer(text, "alone") == answer
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "stands_there"),
+    [
+        ("What is 7 * 0?", "0", True),
+        ("What is 7 * 1?", "7", True),
+        ("What is 31 * 4?", "124", False),
+        ("What is 31 * 4?", "3", False),  # a part of a number is no number of the prompt
+        ("Half of 1/2 or 0.25?", "0.25", True),
+        ("5 - 8 + -3", "-3", True),
+        ("1,240 and more", "1240", True),
+        ("no number", "4", False),
+        ("x is 4", r"so \boxed{4}", True),
+    ],
+)
+def test_answers_that_stand_in_the_question(prompt, answer, stands_there):
+    assert echoed([prompt], [answer]) == [stands_there]

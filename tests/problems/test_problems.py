@@ -922,3 +922,36 @@ def test_math500_ids_and_solutions_stay_as_given(real_file):
     assert len(problems.train) == 500
     assert all("\\boxed" in p.answer for p in problems.train)
     assert problems.train[0].id.startswith("test/")
+
+
+def products(**settings):
+    return Recipe(dataset="embedded:products", **settings)
+
+
+def test_products_are_all_there_and_none_can_be_read_off_its_question():
+    recipe = products(dataset_kwargs={"digits": [2, 1]}, eval_problems=200)
+    problems = load_problems(recipe)
+    both = [*problems.train, *problems.held_out]
+    assert (len(problems.train), len(problems.held_out)) == (512, 200)
+    factors = {tuple(map(int, problem.id.split("x"))) for problem in both}
+    assert factors == {(a, b) for a in range(11, 100) for b in range(2, 10)}
+    for problem in both:
+        a, b = map(int, problem.id.split("x"))
+        assert problem.prompt == f"What is {a} * {b}?"
+        assert problem.answer == str(a * b)
+        assert problem.answer not in {str(a), str(b)}
+    assert load_problems(recipe).fingerprint == problems.fingerprint
+
+
+def test_of_two_products_in_the_other_order_one_is_there():
+    problems = load_problems(products(dataset_kwargs={"digits": [2, 2]})).train
+    pairs = [frozenset(problem.id.split("x")) for problem in problems]
+    assert len(pairs) == len(set(pairs)) == 89 * 90 // 2
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"digits": 2}, {"digits": [2]}, {"digits": [0, 1]}, {"digits": [2, 1], "n": 3}]
+)
+def test_products_with_other_settings_are_refused(kwargs):
+    with pytest.raises(DataError, match=r"give the digits of both numbers.*\[2, 1\]"):
+        load_problems(products(dataset_kwargs=kwargs))

@@ -78,7 +78,7 @@ def test_it_is_done_once(tiny_recipe, policy, tmp_path, monkeypatch):
     assert first.faults == []
     assert first.numbers["completions"] == 32
     names = [finding.name for finding in first.findings]
-    assert names[:2] == ["prompt end", "end token"]
+    assert names[:3] == ["echoes", "prompt end", "end token"]  # 0+1= has its answer in it
     assert {"length", "diversity", "signal", "disk"} <= set(names)
 
     def fail(*_, **__):
@@ -203,6 +203,14 @@ def test_what_data_brings_is_told(tiny_recipe, policy, tmp_path):
         "the chat template writes the date: 2025-05-26 in every prompt, on every day",
     )
     assert told["prompt end"][0] == "ok"
+
+
+def test_answers_that_stand_in_their_questions_are_told(tiny_recipe, policy, tmp_path):
+    problems = [(f"{a}*0=", 0) for a in range(3)] + [(f"{a}*6=", a * 6) for a in range(2, 7)]
+    recipe = tiny_recipe.replace(dataset=rows(tmp_path / "data.jsonl", problems))
+    echoes = found(recipe, policy, tmp_path, "echoes")
+    assert echoes.verdict == "warning"
+    assert "in 3 of 8 problems the answer is a number of the question" in echoes.text
 
 
 @pytest.mark.parametrize(

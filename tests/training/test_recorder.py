@@ -54,6 +54,14 @@ def test_every_update_of_a_rollout_has_its_row(iterations, steps, tiny_recipe, t
     assert all(row["kl"] > 0 for row in run.metrics[1:])  # of the same rollout, too
     assert (run.steps, run.status["steps"]) == (steps, steps)
     assert {row["step"] for row in run.completions} == set(every[::iterations])
+    # Every completion is kept, those of the first group token by token.
+    assert len(run.completions) == recipe.completions_per_step * len(every[::iterations])
+    first = [row for row in run.completions if "token_ids" in row]
+    assert len(first) == recipe.num_generations * len(every[::iterations])
+    for row in first:
+        assert len(row["token_ids"]) == len(row["token_self_certainty"]) == row["tokens"]
+        mean = sum(row["token_self_certainty"]) / row["tokens"]
+        assert mean == pytest.approx(row["self_certainty"], abs=2e-3)
 
 
 @pytest.mark.slow

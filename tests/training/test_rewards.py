@@ -21,7 +21,11 @@ from intuitor_lib.training.rewards.answers import (
     RandomReward,
     UnitTestReward,
 )
-from intuitor_lib.training.rewards.confidence import NegativeEntropyReward, SelfCertaintyReward
+from intuitor_lib.training.rewards.confidence import (
+    LateSelfCertaintyReward,
+    NegativeEntropyReward,
+    SelfCertaintyReward,
+)
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("1+2=", "1+2=", "3+14=")]
 COMPLETION_IDS = [[11, 12, 13, 1], [14, 15], [16]]
@@ -177,6 +181,21 @@ def test_negative_entropy_follows_the_policy(policy):
     assert reward(PROMPTS, COMPLETIONS, [[11], [], [12]])[1] is None
     with pytest.raises(ValueError, match="NegativeEntropyReward"):
         NegativeEntropyReward("a/name", policy.tokenizer)
+
+
+def test_a_late_reward_drops_the_first_distribution_and_adds_the_one_behind(policy):
+    reward = LateSelfCertaintyReward(policy.model, policy.tokenizer)
+    prompts = prompt_token_ids(policy.tokenizer, PROMPTS)
+    expected = []
+    for prompt, ids in zip(prompts, COMPLETION_IDS, strict=True):
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) :]
+        assert len(logits) == len(ids)
+        expected.append(self_certainty(logits).mean().item())
+    assert reward(PROMPTS, COMPLETIONS, COMPLETION_IDS) == pytest.approx(expected, rel=1e-4)
+    on_time = SelfCertaintyReward(policy.model, policy.tokenizer)
+    assert on_time(PROMPTS, COMPLETIONS, COMPLETION_IDS) != pytest.approx(expected, rel=1e-2)
+    assert reward(PROMPTS, COMPLETIONS, [[11], [], [12]])[1] is None
 
 
 def grouped(*groups):
