@@ -1,19 +1,17 @@
 """README and docs/ agree with the project: links, commands, imports, numbers."""
 
 import ast
-import base64
-import io
 import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from write_tables import blocks as table_blocks, with_blocks
 
 import intuitor_lib
 from intuitor_lib.cli import main
-from intuitor_lib.paper import load_records, replication_summary
+from intuitor_lib.paper import load_records
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -205,35 +203,8 @@ def test_a_command_that_is_gone_is_found(command, wrong, capsys):
 # Numbers
 
 
-def rows(text: str) -> dict[str, list[str]]:
-    lines = re.findall(r"^\| (.+) \|$", text, flags=re.MULTILINE)
-    return {cells[0].split(" (")[0]: cells[1:] for cells in (line.split(" | ") for line in lines)}
-
-
-def test_the_readme_holds_the_main_results_of_the_records():
-    stored = load_records(runs="nowhere")["02_main_results"]
-    header = stored["table"]["header"]
-    columns = [header.index(f"ours: products, held out{way}") for way in ("", ", sampled")]
-    shown = rows(read(README))
-    for policy in ("base", "GRPO", "GRPO-PV", "INTUITOR", "random"):
-        (row,) = (row for row in stored["table"]["rows"] if row[0] == policy)
-        assert shown[policy] == [row[column] for column in columns]
-
-
-def test_the_readme_counts_the_verdicts():
-    summary = replication_summary(load_records(runs="nowhere").values())
-    text = " ".join(read(README).split())
-    assert f"{len(summary.rows)} claims" in text
-    assert f"({summary.caption.partition('.')[0]})" in text
-
-
-def test_the_figure_is_the_notebooks():
-    path = ROOT / "docs" / "figures" / "02_main_results.png"
-    assert path.stat().st_size <= 150_000
-    cells = json.loads(read(ROOT / "notebooks" / "02_main_results.ipynb"))["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    drawn = next(o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {}))
-    image = Image.open(io.BytesIO(base64.b64decode(drawn))).convert("RGB")
-    expected = image.quantize(64).convert("RGB")  # a palette of 64 colours saves bytes
-    shown = Image.open(path).convert("RGB")
-    assert shown.tobytes() == expected.tobytes(), "docs/developing.md has the command to store it"
+@pytest.mark.parametrize("name", table_blocks({}))
+def test_the_tables_of_a_page_are_those_of_the_records(name):
+    page = read(ROOT / name)
+    expected = with_blocks(page, table_blocks(load_records(runs="nowhere"))[name])
+    assert page == expected, "write them: python tests/write_tables.py"

@@ -25,7 +25,7 @@ USES = {
     "rollouts": "recipe report certainty policy",
     "training": "recipe store report problems grading certainty policy rollouts",
     "evaluation": "recipe store report problems grading certainty policy rollouts",
-    "paper": "recipe store report problems policy training evaluation",
+    "paper": "recipe store report problems grading certainty policy training evaluation",
     "cli": "recipe store report problems grading policy training evaluation paper",
 }
 MOST_MODULES = 12

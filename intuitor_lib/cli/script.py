@@ -101,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "the paper's claims beside the notebooks' findings, or a comparison of runs"
     verb = new("report", _report, text)
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
-    verb.add_argument("--markdown", action="store_true", help="the claims as Markdown")
+    verb.add_argument("--markdown", action="store_true", help="the verdicts as Markdown")
+    verb.add_argument("--short", action="store_true", help="a line for each question and claim")
     add_shared(verb, "--csv")
     verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
     add_shared(verb, "--runs")
@@ -254,10 +255,16 @@ def _recipes(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     if not options.ids:
-        from ..paper.comparison import claims_table, load_records, questions_table
+        from ..paper.comparison import (
+            claims_table,
+            load_records,
+            questions_table,
+            verdicts_table,
+        )
 
         records = [*load_records(runs=options.runs).values()]
-        for table in (questions_table(records), claims_table(records)):
+        answers = verdicts_table if options.short else questions_table
+        for table in (answers(records), claims_table(records, short=options.short)):
             print(table.to_markdown() if options.markdown else table, end="\n\n")
         return 0
     from ..report.trainings import training_summary

@@ -2,7 +2,7 @@
 
 In: names of arms, a profile and seeds. Out: `Trial`s with their measurements, read from
 `data/results` or made now, and verdicts on the paper's claims. Uses: recipe, store, report,
-problems, policy, training, evaluation.
+problems, grading, certainty, policy, training, evaluation.
 """
 
 import lazy_loader

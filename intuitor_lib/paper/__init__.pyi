@@ -8,6 +8,7 @@ from .comparison import (
     paper_table as paper_table,
     questions_table as questions_table,
     save as save,
+    verdicts_table as verdicts_table,
 )
 from .families import (
     ARCHITECTURES as ARCHITECTURES,

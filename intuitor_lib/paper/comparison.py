@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from ..store import RunStore, data_folder
 from .numbers import CLAIMS, TABLES, get_table, paper_ids
 from .plan import PAPER_MODELS, SUITES
 from .trials import Trial
-from .verdicts import QUESTIONS, answers_table, estimate, policy_name
+from .verdicts import (
+    QUESTIONS,
+    VERDICTS,
+    answers_table,
+    caption,
+    estimate,
+    policy_name,
+    signed,
+)
 
 __all__ = [
     "accuracy_table",
@@ -24,6 +33,7 @@ __all__ = [
     "paper_table",
     "questions_table",
     "save",
+    "verdicts_table",
 ]
 
 NO_GPU = "needs the paper's model and benchmark, so a GPU and the hub; the profile was run without"
@@ -244,8 +254,25 @@ def _answers(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(found.values(), key=lambda a: order[a["question"]])
 
 
-def claims_table(records: Iterable[Mapping[str, Any]]) -> Table:
-    """The paper's claims on its own models and benchmarks, with a verdict where we tested both."""
+def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
+    """`questions_table` in short: a row per question, with its verdicts and differences."""
+    found: dict[str, list[str]] = {}
+    small = [a for a in _answers(records) if _on_cpu(a)]
+    for entry in small:
+        against, value = next(iter(entry["differences"].items()))
+        text = (
+            f"{entry['decoding']}: **{entry['verdict']}**, {signed(_restored(value))} to {against}"
+        )
+        found.setdefault(QUESTIONS[entry["question"]].text, []).append(text)
+    rows = [[text, "; ".join(cells)] for text, cells in found.items()]
+    return Table(["question", "answer"], rows, _caption(small))
+
+
+def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -> Table:
+    """The paper's claims on its own models and benchmarks, with a verdict where we tested both.
+
+    `short` leaves our numbers out.
+    """
     tested: dict[str, list[Mapping[str, Any]]] = {}
     for entry in _answers(records):
         id = QUESTIONS[entry["question"]].claim
@@ -256,13 +283,16 @@ def claims_table(records: Iterable[Mapping[str, Any]]) -> Table:
     for claim in CLAIMS:
         ours, verdict = NO_GPU, "not tested here"
         if claim.id in tested:
-            short = answers_table(tested[claim.id])
-            ours = "; ".join(f"{row[1]}: {row[2]} ({row[3]})" for row in short.rows)
-            verdict = "; ".join(row[-1] for row in short.rows)
+            table = answers_table(tested[claim.id])
+            ours = "; ".join(f"{row[1]}: {row[2]} ({row[3]})" for row in table.rows)
+            verdict = "; ".join(row[-1] for row in table.rows)
         rows.append([claim.text, f"{claim.where}: {claim.found}", ours, verdict])
     known = sum(row[-1] != "not tested here" for row in rows)
+    header = ["the paper's claim", "the paper", "ours", "verdict"]
+    if short:
+        rows, header = [[*row[:2], row[-1]] for row in rows], [*header[:2], header[-1]]
     return Table(
-        ["the paper's claim", "the paper", "ours", "verdict"],
+        header,
         rows,
         f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims.",
     )
@@ -270,7 +300,19 @@ def claims_table(records: Iterable[Mapping[str, Any]]) -> Table:
 
 def questions_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """The same questions at a size that a CPU can answer, with our verdicts."""
-    return answers_table([a for a in _answers(records) if a["profile"] not in PAPER_MODELS])
+    small = [a for a in _answers(records) if _on_cpu(a)]
+    return answers_table(small, _caption(small))
+
+
+def _on_cpu(answer: Mapping[str, Any]) -> bool:
+    """Whether it is an answer at the size of a CPU; two steps (`smoke`) are none."""
+    return answer["profile"] not in (*PAPER_MODELS, "smoke")
+
+
+def _caption(answers: Sequence[Mapping[str, Any]]) -> str:
+    count = Counter(entry["verdict"] for entry in answers)
+    said = "; ".join(f"{name}: {count[name]}" for name in VERDICTS if count[name])
+    return f"{said}. {caption(answers)}" if answers else "No answer is on record yet."
 
 
 def missing(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -18,12 +18,14 @@ __all__ = [
     "Question",
     "answers_table",
     "ask",
+    "caption",
     "change",
     "conclude",
     "estimate",
     "later",
     "policy_name",
     "rows_of",
+    "signed",
 ]
 
 VERDICTS = (
@@ -288,12 +290,16 @@ def _restored(values: Mapping[str, Any]) -> Estimate:
     return Estimate(**{k: values[k] for k in ("value", "low", "high", "n", "samples")})
 
 
-def _signed(value: Estimate) -> str:
+def signed(value: Estimate) -> str:
+    """A difference with its interval: `+0.18 [+0.12, +0.24]`."""
     return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
 
 
-def answers_table(answers: Sequence[Mapping[str, Any]], caption: str = "") -> Table:
-    """Tabulate answers: levels, differences with 95 % intervals, and the verdict of each."""
+def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table:
+    """Tabulate answers: levels, differences with 95 % intervals, and the verdict of each.
+
+    `text` replaces `caption`.
+    """
     rows = []
     for entry in answers:
         question = QUESTIONS[entry["question"]]
@@ -302,16 +308,17 @@ def answers_table(answers: Sequence[Mapping[str, Any]], caption: str = "") -> Ta
             f"{label} {value['value']:.{digits}f}" for label, value in entry["levels"].items()
         )
         differences = "; ".join(
-            f"less {label}: {_signed(_restored(value))}"
+            f"less {label}: {signed(_restored(value))}"
             for label, value in entry["differences"].items()
         )
         size = f"{entry['n']} / {len(entry['seeds'])}"
         rows.append([question.text, entry["decoding"], levels, differences, size, entry["verdict"]])
     header = ["question", "decoding", "measured", "difference", "n / seeds", "verdict"]
-    return Table(header, rows, caption or _caption(answers))
+    return Table(header, rows, text or caption(answers))
 
 
-def _caption(answers: Sequence[Mapping[str, Any]]) -> str:
+def caption(answers: Sequence[Mapping[str, Any]]) -> str:
+    """What belongs to the numbers of some answers."""
     where = dict.fromkeys(f"profile {a['profile']}, {a['model']}" for a in answers)
     return (
         f"{'; '.join(where)}. Differences with 95 % intervals, over seeds and problems where there "
@@ -327,7 +334,7 @@ def conclude(answers: Sequence[Mapping[str, Any]]) -> str:
         question = QUESTIONS[entry["question"]]
         arm = _restored(entry["levels"][question.arm])
         against = " and ".join(
-            f"{_signed(_restored(value))} to {label}"
+            f"{signed(_restored(value))} to {label}"
             for label, value in entry["differences"].items()
         )
         texts.setdefault(question.text, []).append(

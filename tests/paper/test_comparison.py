@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from test_verdicts import trial, trials
 
 from intuitor_lib.paper import comparison
@@ -15,6 +14,7 @@ from intuitor_lib.paper.comparison import (
     paper_table,
     questions_table,
     save,
+    verdicts_table,
 )
 from intuitor_lib.paper.numbers import CLAIMS, paper_ids
 from intuitor_lib.paper.trials import Trial
@@ -124,6 +124,11 @@ def test_a_claim_is_judged_on_the_papers_models_alone(tmp_path):
     assert [row[0] for row in table.rows] == [claim.text for claim in CLAIMS]
     assert {row[-1] for row in table.rows} == {"not tested here"}
     assert [row[-1] for row in questions_table([record]).rows] == ["gain"]
+    ((question, answer),) = verdicts_table([record]).rows
+    assert question.startswith("Does self-certainty alone")
+    assert answer.startswith("greedy: **gain**, +0.30 [")
+    assert "gain: 1." in verdicts_table([record]).caption
+    assert {len(row) for row in claims_table([record], short=True).rows} == {3}
     large = recorded(tmp_path, "gpu-24gb", answers=ask(["gain"], on_gpu(), "gpu-24gb"))
     verdicts = {row[0]: row[-1] for row in claims_table([record, large]).rows}
     assert verdicts[CLAIMS[0].text] == "gain"
@@ -154,14 +159,6 @@ def test_every_table_and_figure_of_the_paper_has_a_committed_record():
     records = load_records(runs="nowhere")
     assert sorted({name.rpartition("-")[0] for name in committed()}) == sorted(records)
     assert missing(records.values()) == []
-
-
-@pytest.mark.parametrize("name", ["questions", "claims"])
-def test_the_documentation_holds_the_tables_of_the_committed_records(name):
-    page = (project_root() / "docs" / "replication.md").read_text(encoding="utf-8")
-    make = {"questions": questions_table, "claims": claims_table}[name]
-    block = f"<!-- {name} -->\n{make(load_records(runs='nowhere').values()).to_markdown()}\n"
-    assert block in page, "write it there: intuitor report --markdown"
 
 
 def test_a_seed_of_its_own_does_not_hide_another():

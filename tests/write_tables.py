@@ -1,0 +1,63 @@
+"""Write the tables of the committed records into README.md and docs/replication.md.
+
+    python tests/write_tables.py
+
+A block stands between `<!-- NAME -->` and `<!-- /NAME -->`; `tests/test_docs.py` holds it to the
+records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from intuitor_lib.paper import claims_table, load_records, questions_table, verdicts_table
+from intuitor_lib.report import Table
+from intuitor_lib.store import project_root
+
+
+def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The text of every block by page and name."""
+    found = list(records.values())
+    quickstart = records.get("00_quickstart", {})
+    text = "No run at `cpu` is on record yet."
+    if quickstart.get("profile") == "cpu":
+        seconds = round(quickstart["values"]["seconds"])
+        text = f"```\n{Table(**quickstart['table'])}\n```\n\n{seconds} s of it were training."
+    return {
+        "README.md": {
+            "quickstart": text,
+            "answers": verdicts_table(found).to_markdown(),
+            "claims": claims_table(found, short=True).to_markdown(),
+        },
+        "docs/replication.md": {
+            "questions": questions_table(found).to_markdown(),
+            "claims": claims_table(found).to_markdown(),
+        },
+    }
+
+
+def with_blocks(page: str, texts: Mapping[str, str]) -> str:
+    """A page with its blocks written anew."""
+    for name, text in texts.items():
+        pattern = re.compile(rf"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
+        if not pattern.search(page):
+            raise ValueError(f"the page has no block {name!r}")
+        whole = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
+        page = pattern.sub(lambda _, whole=whole: whole, page)
+    return page
+
+
+def main() -> None:
+    """Write every page."""
+    root = project_root() or Path()
+    for name, texts in blocks(load_records(runs="nowhere")).items():
+        page = root / name
+        page.write_text(with_blocks(page.read_text(encoding="utf-8"), texts), encoding="utf-8")
+        print(f"wrote {', '.join(texts)} into {name}")
+
+
+if __name__ == "__main__":
+    main()
