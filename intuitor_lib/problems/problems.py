@@ -23,8 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Recipe
-from ..recipe.constants import EMBEDDED_PRODUCTS, EMBEDDED_PROGRAMS, GENERATOR_PREFIX
-from .stand_ins.programming import programming_problems
+from ..recipe.constants import (
+    EMBEDDED_HUMANEVAL,
+    EMBEDDED_PROBLEMS,
+    EMBEDDED_PRODUCTS,
+    GENERATOR_PREFIX,
+)
+from .humaneval import humaneval_request, humaneval_rows, humaneval_tests
 from .tables import (
     TABLE_SUFFIXES,
     DataError,
@@ -113,8 +118,8 @@ def load_problems(recipe: Recipe) -> Problems:
     """The training and held-out problems of a recipe.
 
     `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
-    `embedded:products` (see `_products`), `embedded:programs` (programming problems, none of them
-    in the benchmark `programs`), a file (.jsonl, .json, .csv, .parquet) or the name of a Hugging
+    `embedded:products` (see `_products`), `embedded:humaneval` (164 functions to write, asked as
+    in the benchmark `humaneval`), a file (.jsonl, .json, .csv, .parquet) or the name of a Hugging
     Face data set. The first of problems with the same prompt is kept. A permutation seeded with
     `dataset_seed` selects the held-out problems and then up to `max_problems` training problems;
     both keep the order of their source.
@@ -130,9 +135,9 @@ def load_problems(recipe: Recipe) -> Problems:
         source = recipe.dataset
         distinct, duplicates = _generate(recipe)
     else:
-        if recipe.dataset in (EMBEDDED_PRODUCTS, EMBEDDED_PROGRAMS):
+        if recipe.dataset in EMBEDDED_PROBLEMS:
             source = recipe.dataset
-            rows = _products(recipe) if source == EMBEDDED_PRODUCTS else _programs(source)
+            rows = _products(recipe) if source == EMBEDDED_PRODUCTS else _humaneval()
         elif path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
             source = path.name
             rows, _ = _problems_of(read_table(path, wanted), recipe, source, path.stem)
@@ -178,10 +183,18 @@ def gold_answer(text: str) -> str:
     return final.group(1).strip() if final else text
 
 
-def _programs(source: str) -> list[Problem]:
-    # They are graded by unit tests and have no answer.
-    problems = programming_problems("train")
-    return [Problem(p.request, None, p.id, source, json.dumps(p.unit_tests)) for p in problems]
+def _humaneval() -> list[Problem]:
+    """Functions to write, which have unit tests and no answer."""
+    return [
+        Problem(
+            humaneval_request(row),
+            None,
+            row["task_id"],
+            EMBEDDED_HUMANEVAL,
+            json.dumps(humaneval_tests(row)),
+        )
+        for row in humaneval_rows()
+    ]
 
 
 def _products(recipe: Recipe) -> list[Problem]:

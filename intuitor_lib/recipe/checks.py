@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .constants import (
+    EMBEDDED_HUMANEVAL,
     EMBEDDED_MODELS,
     EMBEDDED_PROBLEMS,
-    EMBEDDED_PROGRAMS,
     GENERATOR_PREFIX,
     REWARDS,
     RecipeError,
@@ -154,10 +154,10 @@ def _reward_faults(r: Recipe) -> Iterator[str]:
     generated = r.dataset.startswith(GENERATOR_PREFIX)
     if "accuracy" in r.rewards and r.answer_column is None and not generated:
         yield "rewards holds 'accuracy' and answer_column is null: name the answers' column"
-    if "unit_tests" in r.rewards and r.tests_column is None and r.dataset != EMBEDDED_PROGRAMS:
+    if "unit_tests" in r.rewards and r.tests_column is None and r.dataset != EMBEDDED_HUMANEVAL:
         yield (
             "rewards holds 'unit_tests' and tests_column is null: name the tests' column, or take "
-            f"dataset={EMBEDDED_PROGRAMS!r}, whose problems have tests"
+            f"dataset={EMBEDDED_HUMANEVAL!r}, whose problems have tests"
         )
     if r.reward_weights is not None and len(r.reward_weights) != len(r.rewards):
         yield (

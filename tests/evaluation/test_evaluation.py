@@ -359,7 +359,7 @@ def test_the_first_of_the_plurality_is_what_is_voted_for():
         {"id": "b", "answer": "2", "correct": True, "votes": 2, "completions": 3},
         {"id": "c", "answer": None, "correct": False, "votes": 0, "completions": 2},
     ]
-    assert _votes(asked, get_benchmark("programs")) == []
+    assert _votes(asked, get_benchmark("humaneval")) == []
 
 
 def test_a_torn_line_costs_its_batch_only(tiny_model, tmp_path):

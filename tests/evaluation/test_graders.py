@@ -6,7 +6,6 @@ from intuitor_lib.evaluation.benchmarks.benchmarks import BENCHMARKS
 from intuitor_lib.evaluation.benchmarks.graders import (
     ChoiceGrader,
     CodeGrader,
-    InstructionGrader,
     Item,
     JudgedGrader,
     MathGrader,
@@ -89,12 +88,11 @@ def test_code_is_run_with_what_stood_before_the_function():
     reference = {
         "tests": {
             "kind": "check",
-            "setup": "",
+            "setup": "import math\n",
             "entry_point": "area",
             "test": "def check(f):\n    assert f(2) == math.pi * 4",
         },
         "defines": "area",
-        "head": "import math\n",
         "stub": "import math\ndef area(r):\n",
         "solution": "import math\ndef area(r):\n    return math.pi * r * r",
     }
@@ -115,18 +113,6 @@ def test_code_is_run_with_what_stood_before_the_function():
     assert not verdict(grader, reference, grader.wrong(item)).correct
 
 
-def test_instructions_are_followed_wholly_or_not():
-    reference = {
-        "checks": [
-            {"kind": "no_commas", "arguments": {}},
-            {"kind": "case", "arguments": {"case": "lower"}},
-        ]
-    }
-    assert verdict(InstructionGrader(), reference, "all is well") == (True, None, "followed")
-    assert verdict(InstructionGrader(), reference, "Well, no").reason == "no_commas, case"
-    assert not verdict(InstructionGrader(), reference, "well, no").correct
-
-
 def test_what_a_judge_must_say_is_left_open():
     assert verdict(JudgedGrader(), {}, "Hello!") == (None, None, "not judged")
     item = Item("a", "q", "q", {})
@@ -140,5 +126,5 @@ def test_votes_go_by_equivalence_letters_or_text():
     assert ChoiceGrader().elected(["B", "A"]) == [True, False]  # the first of equals
     assert ChoiceGrader().elected([None, None]) == [False, False]
     assert ValueGrader().elected(["[1,2]", "[1, 2]", "2"]) == [True, True, False]
-    for grader in (CodeGrader(), InstructionGrader(), JudgedGrader()):
+    for grader in (CodeGrader(), JudgedGrader()):
         assert grader.elected(["a", "a"]) is None

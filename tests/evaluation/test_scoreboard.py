@@ -150,7 +150,7 @@ def test_the_papers_columns_are_filled_honestly(store):
     stored(store, "base", "1110", benchmark="gsm_symbolic")
     stored(store, "base", "1100", benchmark="chain_sum")
     stored(store, "new", "0001", benchmark="chain_sum")
-    stored(store, "new", "1100", benchmark="programs", samples=2)
+    stored(store, "new", "1100", benchmark="humaneval", samples=2)
     table = paper_table(store.evaluations())
     assert table.header == [
         *("policy", "GSM8K", "chain_sum", "LiveCodeBench v6", "CRUXEval-O"),

@@ -519,7 +519,7 @@ def test_mixed_rewards_are_normalized_together_or_each_by_itself(how, tiny_recip
 def test_programming_problems_are_rewarded_by_their_tests(tiny_recipe, tmp_path):
     recipe = tiny_recipe.replace(
         model=str(longer_model(tiny_recipe, tmp_path)),
-        dataset="embedded:programs",
+        dataset="embedded:humaneval",
         answer_column=None,
         rewards=("unit_tests",),
         max_prompt_length=1024,

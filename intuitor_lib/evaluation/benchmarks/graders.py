@@ -16,13 +16,11 @@ from typing import Any, NamedTuple
 from ...grading import extract_choice, extract_code, extract_field, same_value
 from ...grading.answers import extract_answers, grade_answers, most_frequent, plurality
 from ...grading.unit_tests import in_threads, run_tests
-from ...problems.stand_ins.instructions import Check, violations
 
 __all__ = [
     "ChoiceGrader",
     "CodeGrader",
     "Grader",
-    "InstructionGrader",
     "Item",
     "JudgedGrader",
     "MathGrader",
@@ -172,9 +170,8 @@ class CodeGrader(Grader):
 
     The reason is the first failure. An item's reference holds `tests` as `unit_tests.run_tests`
     takes them (or the argument from which `resolve` makes them), `defines` (the function or class
-    a block must define, or None), `head` (source to run before it: imports and helpers of the
-    prompt), `stub` (the text that a bare function body continues, or None) and, if published,
-    `solution`.
+    a block must define, or None), `stub` (the text that a bare function body continues, or None)
+    and, if published, `solution`.
     """
 
     resolve: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
@@ -195,7 +192,7 @@ class CodeGrader(Grader):
         if code is None:
             return Verdict(False, None, "no code")
         tests = tests if self.resolve is None else self.resolve(tests)
-        passed, reason = run_tests(reference["head"] + code, tests)
+        passed, reason = run_tests(code, tests)
         return Verdict(passed, code, reason)
 
     def right(self, item: Item) -> str | None:
@@ -206,24 +203,7 @@ class CodeGrader(Grader):
         solution, name = item.reference.get("solution"), item.reference["defines"]
         if solution is None:
             return None
-        # The function returns nothing, or the program prints nothing.
-        empty = f"{solution}\n\n\ndef {name}(*_, **__):\n    return None" if name else "pass"
-        return f"```python\n{empty}\n```"
-
-
-class InstructionGrader(Grader):
-    """Verify every check of an instruction; the reason lists the checks that fail."""
-
-    def verdict(self, item: Item, text: str) -> Verdict:
-        checks = [Check(check["kind"], check["arguments"]) for check in item.reference["checks"]]
-        broken = violations(checks, text)
-        return Verdict(not broken, None, ", ".join(broken) or "followed")
-
-    def right(self, item: Item) -> str:
-        return item.reference["right"]
-
-    def wrong(self, item: Item) -> str:
-        return item.reference["wrong"]
+        return f"```python\n{solution}\n\n\ndef {name}(*_, **__):\n    return None\n```"
 
 
 class JudgedGrader(Grader):

