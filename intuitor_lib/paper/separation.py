@@ -50,9 +50,10 @@ def signals_table(rows: Rows, profile: str) -> Table:
         values = [signal(row) for row in known]
         scored = [{**row, "value": value} for row, value in zip(known, values, strict=True)]
         found = auc_within_groups(scored, "value")
-        rho = spearmanr(values, certainty).statistic
+        constant = len({*values}) < 2
+        rho = "-" if constant else f"{spearmanr(values, certainty).statistic:+.2f}"
         told = "-" if found is None else f"{found.text()} ({found.n} problems)"
-        lines.append([name, f"{rho:+.2f}", told])
+        lines.append([name, rho, told])
     title = SUITES[profile]["in_domain_sampled"].title
     return Table(
         ["signal", "rank correlation with self-certainty", "AUC within problems"],

@@ -1,0 +1,150 @@
+"""What notebooks show of trials, from made-up ones."""
+
+import pytest
+from test_verdicts import trial
+
+from intuitor_lib.paper import views
+from intuitor_lib.paper.trials import Trial
+from intuitor_lib.paper.views import (
+    completions_table,
+    curves,
+    describe,
+    forms_table,
+    gains_table,
+    kept_without_labels,
+    levels,
+    levels_over_steps,
+    smollm2_table,
+    token_examples,
+    update_table,
+)
+from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.recipe.recipes import get_recipe
+
+
+def over_steps(label, right, **settings):
+    """A policy with snapshots: `right` by step, None for the result."""
+    first = trial(label, 0, **settings)
+    tables = {
+        ("in_domain", step): trial(label, n, **settings).rows("in_domain")
+        for step, n in right.items()
+    }
+    training = None if label == "base" else {"metrics": [], "rows": [], "seconds": 60.0}
+    return Trial(first.arm, label, "cpu", first.recipe, training, tables, {}, True)
+
+
+@pytest.fixture
+def trials():
+    return {
+        "base": [over_steps("base", {None: 40, 0: 40})],
+        "INTUITOR": [
+            over_steps("INTUITOR", {8: 60, None: 50}, seed=7),
+            over_steps("INTUITOR", {8: 80, None: 70}, seed=8),
+        ],
+    }
+
+
+def test_a_table_says_which_trainings_these_are(trials):
+    rows = {row[0]: row[1:] for row in describe(trials).rows}
+    assert rows["base"][:3] == ["-", "-", "-"]
+    assert rows["INTUITOR"][:3] == ["7, 8", "16", "60"]
+    assert {row[-1] for row in rows.values()} == {"read from records"}
+    made = Trial("grpo", "GRPO", "cpu", get_recipe("grpo", "cpu"), {"rows": []})
+    assert describe({"GRPO": [made]}).rows[0][-1] == "made now"
+
+
+def test_levels_are_those_of_tests_and_steps(trials):
+    (panel,) = levels(trials, ["in_domain"], "cpu").values()
+    assert {label: e.value for label, e in panel.items()} == {"base": 0.4, "INTUITOR": 0.6}
+    points = levels_over_steps(trials, "in_domain", [8])
+    assert {s: e.value for s, e in points["INTUITOR"].items()} == {0: 0.4, 8: 0.7, 16: 0.6}
+    assert list(curves(trials)) == ["INTUITOR"]
+
+
+def test_gains_before_and_after_the_middle(trials):
+    (row,) = gains_table(trials, "cpu", ["in_domain"], middle=8).rows
+    assert row[2].startswith("0.30 [")
+    assert row[3].startswith("-0.10 [")
+
+
+def completion(step, text, *, problem="a", right=1.0, nats=9.0):
+    return {
+        "step": step,
+        "problem": problem,
+        "prompt": f"{problem}?",
+        "completion": text,
+        "accuracy": right,
+        "self_certainty": nats,
+    }
+
+
+def test_equal_completions_of_a_group_are_counted():
+    made = [completion(step, text) for step in (1, 8, 16) for text in ("4", "4", "5")]
+    made += [completion(1, "9", problem="b")]
+    recipe = get_recipe("intuitor", "cpu")
+    trial = Trial("intuitor", "INTUITOR", "cpu", recipe, {"metrics": [], "rows": made})
+    rows = completions_table({"INTUITOR": [trial]}).rows
+    assert [row[1] for row in rows] == ["1", "8", "16"]
+    assert rows[0][2:] == ["a?", "2 × '4' (right, 9.0 nats); 1 × '5' (right, 9.0 nats)"]
+
+
+@pytest.mark.parametrize(
+    ("alarms", "kept"),
+    [
+        ({}, "step 16: 0.50"),
+        ({12: ["entropy"]}, "step 8: 0.60"),
+        ({12: ["accuracy"]}, "step 16: 0.50"),  # needs labels
+        ({3: ["kl"]}, "the base"),
+    ],
+)
+def test_the_monitor_keeps_what_came_before_its_first_alarm(monkeypatch, alarms, kept):
+    metrics = [{"step": s, "collapse": alarms.get(s, [])} for s in range(1, 17)]
+    monkeypatch.setattr(Trial, "metrics", metrics)
+    several = [over_steps("INTUITOR", {8: 60, None: 50})]
+    (row,) = kept_without_labels({"INTUITOR": several}, "in_domain", [8]).rows
+    assert row[3].startswith(kept)
+    assert row[4].startswith("step 16: 0.50")
+    assert row[5].startswith("step 8: 0.60")
+
+
+def test_the_form_of_an_answer_is_tabulated():
+    rows = [
+        {"id": i, "completion": text, "correct": True, "tokens": 9}
+        for i, text in enumerate(["First add three and four: \\boxed{7}", "7"])
+    ]
+    recipe = get_recipe("intuitor-reasoning", "cpu")
+    tables = {("reasoning_sampled", None): rows}
+    made = Trial("intuitor-reasoning", "x", "cpu", recipe, {"rows": []}, tables)
+    (row,) = forms_table({"x": [made]}, "cpu", "reasoning_sampled").rows
+    assert row[:2] == ["x", "16"]
+    assert row[2].startswith("0.50 [")  # one of two has a box
+    assert row[3].startswith("2.50 [")  # five words and none
+
+
+def test_an_update_is_shown_surest_first():
+    rows = [
+        {**completion(1, "4", nats=8.0), "token_self_certainty": [8.0], "advantage": -0.7,
+         "log_prob": -1.0, "log_prob_after": -1.2},
+        {**completion(1, "5", right=0.0, nats=9.0), "token_self_certainty": [9.5, 8.5],
+         "advantage": 0.7, "log_prob": -2.0, "log_prob_after": -1.5},
+    ]  # fmt: skip
+    shown = update_table({"rows": rows}).rows
+    assert shown[0] == ["'5'", "wrong", "9.5 8.5", "9.00", "+0.70", "-2.00", "-1.50", "+0.50"]
+    assert shown[1][-1] == "-0.20"
+
+
+def test_examples_name_their_policy_and_whether_they_are_right():
+    one = {"correct": False, "prompt": "3?", "text": ["4"], "self_certainty": [1.0]}
+    found = token_examples({"tokens": {"base → base": [one] * 3}}, ["base → base"])
+    assert found == [("base, wrong: 3?", ["4"], [1.0])] * 2
+
+
+def test_earlier_trainings_are_read_from_the_project(monkeypatch):
+    rows = {row[0]: row[1:] for row in smollm2_table().rows}
+    assert rows["base"][0] == "1"
+    assert rows["INTUITOR"][0] == "3"
+    assert rows["INTUITOR"][1].startswith("0.07 [")
+    assert rows["EM"][1] == "0.00 [0.00, 0.10]"  # an interval, though all are wrong
+    monkeypatch.setattr(views, "data_folder", lambda: None)
+    with pytest.raises(InputError, match="within a clone"):
+        smollm2_table()
