@@ -21,7 +21,7 @@ from intuitor_lib.evaluation import evaluate
 from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
 from intuitor_lib.report import difference_over_problems
 
-RATES = (1e-4, 3e-5, 1e-5)
+RATES = (1e-4, 3e-5, 1e-5, 5e-6)
 SEEDS = (101, 102)
 DECODINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
