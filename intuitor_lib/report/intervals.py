@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,19 @@ PERCENTILES = [2.5, 97.5]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, over `n` problems and `samples` values in all."""
+    """A value with its 95 % interval, over `n` problems and `samples` values in all.
+
+    `trainings`: the seeds that the values are of; 0 if that is unknown. `same`: all problems have
+    the same value, so that the interval is no bootstrap's (`agreement`).
+    """
 
     value: float
     low: float
     high: float
     n: int
     samples: int
+    trainings: int = 0
+    same: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -58,12 +64,34 @@ def proportion(successes: int, n: int) -> Estimate:
     Raises:
         ValueError: n < 1, or successes outside of 0..n.
     """
-    from scipy.stats import binomtest
-
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is no proportion: give 0 <= successes <= n, n >= 1")
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Estimate(successes / n, interval.low, interval.high, n, n)
+    share = successes / n
+    return Estimate(share, *wilson(share, n), n, n, same=share in (0, 1))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval for a share of `n`."""
+    z = 1.959963984540054
+    half = z / (n + z * z) * math.sqrt(n * share * (1 - share) + z * z / 4)
+    centre = (n * share + z * z / 2) / (n + z * z)
+    return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+
+
+def agreement(
+    value: float, n: int, *, difference: bool = False, spread: float = 0.0
+) -> tuple[float, float]:
+    """An interval for `n` problems that all have the same value, where a bootstrap has no width.
+
+    For a share it is Wilson's. A difference, or a number outside of 0..1, has no such interval. For
+    these it is the value plus and minus w times `spread`, the range of what was measured, at least
+    1; w is Wilson's upper bound for 0 of `n`, about 4 / n. So up to a share w of all problems may
+    differ from these, each by as much as the measured values do, in either direction.
+    """
+    if not difference and 0 <= value <= 1:
+        return wilson(value, n)
+    width = wilson(0, n)[1] * max(spread, 1.0)
+    return value - width, value + width
 
 
 def mean_over_problems(
@@ -71,7 +99,8 @@ def mean_over_problems(
 ) -> Estimate:
     """Mean of values with a percentile bootstrap interval.
 
-    The bootstrap resamples problems, because the values of one problem resemble each other.
+    The bootstrap resamples problems, because the values of one problem resemble each other. If all
+    problems have the same mean, as where every value is 1, the interval is that of `agreement`.
 
     Args:
         problems: the problem of each value.
@@ -88,50 +117,38 @@ def mean_over_problems(
     numbers = np.asarray(values, dtype=float)
     _, index = np.unique(np.asarray([str(p) for p in problems]), return_inverse=True)
     sums, counts = np.bincount(index, numbers), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, PERCENTILES)
-    return Estimate(float(numbers.mean()), float(low), float(high), len(counts), len(numbers))
+    about = {"counts": counts, "seed": seed, "spread": np.ptp(numbers)}
+    return replace(_over_both((sums / counts)[None], len(numbers), **about), trainings=0)
 
 
 def difference_over_problems(before: Rows, after: Rows, column: str) -> Estimate:
     """Mean of a column in `after` minus its mean in `before`, paired by problem.
 
-    Raises:
-        ValueError: the two have different problems.
+    `difference_over_seeds` with one table on each side.
     """
-    means = [_mean_per_problem(rows, column) for rows in (before, after)]
-    if means[0].keys() != means[1].keys():
-        odd = sorted(means[0].keys() ^ means[1].keys(), key=str)[:5]
-        raise ValueError(f"a paired difference needs the same problems; only one side has {odd}")
-    ids = list(means[0])
-    return mean_over_problems(ids, [means[1][i] - means[0][i] for i in ids])
+    return difference_over_seeds([before], [after], column)
 
 
 def mean_over_seeds(tables: Sequence[Rows], column: str) -> Estimate:
     """Mean of a column over several trainings, each with a table of the same problems.
 
     The bootstrap resamples trainings and problems, so the interval covers both sources of chance.
-    With three seeds it is still too narrow, as three values hardly show their spread. If every
-    value is 0 or every value is 1, resampling has no effect and the interval is Wilson's over
-    problems.
+    With three seeds it is still too narrow, as three values hardly show their spread. If all
+    problems have the same mean in all trainings, the interval is that of `agreement`.
 
     Raises:
         ValueError: no table, or tables with different problems.
     """
-    matrix, ids = _per_seed(tables, column)
-    values = sum(len(rows) for rows in tables)
-    if matrix.min() == matrix.max() and matrix.flat[0] in (0, 1):
-        share = proportion(int(matrix.flat[0]) * len(ids), len(ids))
-        return Estimate(share.value, share.low, share.high, len(ids), values)
-    return _over_both(matrix, values)
+    matrix, _ = _per_seed(tables, column)
+    return _over_both(matrix, sum(len(rows) for rows in tables))
 
 
 def difference_over_seeds(before: Sequence[Rows], after: Sequence[Rows], column: str) -> Estimate:
     """Mean of a column in `after` minus its mean in `before`, paired by seed and problem.
 
     Tables are paired by their order; a single table on one side (the base) is paired with every
-    table of the other. The interval is that of `mean_over_seeds`.
+    table of the other. The interval is that of `mean_over_seeds`. If all differences are equal, as
+    where both sides have the same verdicts, it is that of `agreement`, around the value.
 
     Raises:
         ValueError: numbers of tables that cannot be paired, or different problems.
@@ -160,14 +177,14 @@ def combination_over_seeds(terms: Sequence[tuple[float, Sequence[Rows]]], column
         raise ValueError(f"{' and '.join(map(str, counts))} tables do not pair up")
     total = sum(weight * matrix for (weight, _), (matrix, _) in zip(terms, matrices, strict=True))
     values = sum(len(rows) for _, tables in terms for rows in tables)
-    return _over_both(np.asarray(total), values)
+    spread = float(np.ptp(np.concatenate([matrix for matrix, _ in matrices])))
+    spread *= sum(abs(weight) for weight, _ in terms) / 2  # 1 for a difference
+    return _over_both(np.asarray(total), values, difference=True, spread=spread)
 
 
 def _per_seed(tables: Sequence[Rows], column: str) -> tuple[np.ndarray, list[Hashable]]:
     """Means (tables, problems) of a column, and the problems."""
-    means = [
-        _mean_per_problem([r for r in rows if r[column] is not None], column) for rows in tables
-    ]
+    means = [_mean_per_problem(rows, column) for rows in tables]
     if not means or not means[0] or any(m.keys() != means[0].keys() for m in means):
         raise ValueError(
             f"{len(means)} tables with {[len(m) for m in means]} problems: give at least one, all "
@@ -177,16 +194,27 @@ def _per_seed(tables: Sequence[Rows], column: str) -> tuple[np.ndarray, list[Has
     return np.array([[m[i] for i in ids] for m in means]), ids
 
 
-def _over_both(matrix: np.ndarray, values: int) -> Estimate:
-    """Mean of a matrix (trainings, problems), with an interval that resamples both."""
+def _over_both(
+    matrix: np.ndarray, values: int, *, counts: Any = 1, seed: int = 0, **about: Any
+) -> Estimate:
+    """Mean of a matrix (trainings, problems), with an interval that resamples both.
+
+    `counts` weighs the problems; `about` goes to `agreement`.
+    """
     trainings, problems = matrix.shape
-    draw = np.random.default_rng(0)
-    # How often each training and each problem is drawn.
-    rows = draw.multinomial(trainings, [1 / trainings] * trainings, size=RESAMPLES)
-    columns = draw.multinomial(problems, [1 / problems] * problems, size=RESAMPLES)
-    means = ((rows @ matrix) * columns).sum(axis=1) / (trainings * problems)
-    low, high = np.percentile(means, PERCENTILES)
-    return Estimate(float(matrix.mean()), float(low), float(high), problems, values)
+    weights = np.ones(problems) * counts
+    value = float((matrix * weights).sum() / (trainings * weights.sum()))
+    same = bool(np.ptp(matrix) <= 1e-9 * max(1.0, np.abs(matrix).max()))
+    if same:
+        low, high = agreement(value, problems, **about)
+    else:
+        draw = np.random.default_rng(seed)
+        # How often each training and each problem is drawn.
+        rows = draw.multinomial(trainings, [1 / trainings] * trainings, size=RESAMPLES)
+        columns = draw.multinomial(problems, [1 / problems] * problems, size=RESAMPLES) * weights
+        means = ((rows @ matrix) * columns).sum(axis=1) / (trainings * columns.sum(axis=1))
+        low, high = np.percentile(means, PERCENTILES)
+    return Estimate(value, float(low), float(high), problems, values, trainings, same)
 
 
 def pass_at_k(rows: Rows, k: int) -> Estimate:
@@ -231,7 +259,8 @@ def mcnemar(before: Rows, after: Rows) -> dict[str, Any]:
 def _mean_per_problem(rows: Rows, column: str) -> dict[Hashable, float]:
     values: dict[Hashable, list[float]] = {}
     for row in rows:
-        values.setdefault(row["id"], []).append(float(row[column]))
+        if row[column] is not None:
+            values.setdefault(row["id"], []).append(float(row[column]))
     return {problem: float(np.mean(numbers)) for problem, numbers in values.items()}
 
 

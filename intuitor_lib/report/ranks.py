@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import PERCENTILES, Estimate, Rows, Values, mean_over_problems
+from .intervals import PERCENTILES, Estimate, Rows, Values, agreement, mean_over_problems
 
 __all__ = ["auc", "auc_within_groups", "mann_whitney", "separation", "separation_change"]
 
@@ -94,9 +94,11 @@ def separation_change(before: Rows | None, after: Rows, column: str) -> Estimate
             drawn.append(difference([ids[i] for i in draw.integers(len(ids), size=len(ids))]))
         except ValueError:
             continue  # a draw with only right or only wrong completions
-    low, high = np.percentile(drawn, PERCENTILES) if drawn else (value, value)
     count = sum(len(rows) for rows in (before, after) if rows is not None)
-    return Estimate(value, float(low), float(high), len(ids), count)
+    same = bool(np.ptp([value, *drawn]) < 1e-9)  # one problem, or the same rows on both sides
+    even = agreement(value, len(ids), difference=True)
+    low, high = even if same else np.percentile(drawn, PERCENTILES)
+    return Estimate(value, float(low), float(high), len(ids), count, same=same)
 
 
 def _by_problem(rows: Rows, column: str) -> dict[Hashable, tuple[np.ndarray, np.ndarray]]:

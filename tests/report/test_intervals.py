@@ -14,6 +14,7 @@ from intuitor_lib.report.intervals import (
     mean_over_seeds,
     pass_at_k,
     proportion,
+    summarize,
 )
 
 
@@ -63,9 +64,67 @@ def test_unequal_lengths_are_refused():
 def test_a_paired_difference_is_narrower_than_its_sides():
     difficulty = np.random.default_rng(3).normal(size=80) * 5
     before = [{"id": i, "x": v} for i, v in enumerate(difficulty)]
-    after = [{"id": i, "x": v + 1} for i, v in enumerate(difficulty)]
+    after = [{"id": i, "x": v + 1 + i % 2 / 10} for i, v in enumerate(difficulty)]
     change = difference_over_problems(before, after, "x")
-    assert (change.value, change.low, change.high) == pytest.approx((1, 1, 1))
+    apart = mean_over_problems(range(80), difficulty)
+    assert change.value == pytest.approx(1.05)
+    assert 0 < change.high - change.low < (apart.high - apart.low) / 20
+
+
+def test_the_same_verdicts_leave_a_difference_uncertain():
+    before = outcomes("1100" * 10)
+    for found in (
+        difference_over_problems(before, before, "correct"),
+        difference_over_seeds([before] * 3, [before] * 3, "correct"),
+    ):
+        half = 1.959964**2 / (40 + 1.959964**2)  # Wilson's upper bound for 0 of 40
+        assert (found.value, found.low, found.high) == pytest.approx((0, -half, half), abs=1e-6)
+        assert found.same
+        assert found.n == 40
+    always = difference_over_problems(outcomes("0" * 40), outcomes("1" * 40), "correct")
+    assert (always.value, always.low, always.high) == pytest.approx((1, 1 - half, 1 + half))
+    assert always.low > 0
+    assert not difference_over_problems(before, outcomes("1" * 40), "correct").same
+
+
+def test_a_difference_of_no_share_is_in_the_units_of_the_values():
+    lengths = [{"id": i, "tokens": v} for i, v in enumerate([5, 25] * 20)]
+    found = difference_over_problems(lengths, lengths, "tokens")
+    assert found.high == pytest.approx(20 * proportion(0, 40).high)
+    assert found.low == -found.high
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_problems_that_agree_have_wilsons_interval(value):
+    expected = proportion(40 * value, 40)
+    rows = [{"id": i, "correct": bool(value)} for i in range(40) for _ in range(2)]
+    for found in (
+        mean_over_problems([row["id"] for row in rows], [row["correct"] for row in rows]),
+        mean_over_seeds([rows] * 3, "correct"),
+        pass_at_k(rows, 2),
+        summarize(rows)["accuracy"],
+    ):
+        interval = (expected.value, expected.low, expected.high)
+        assert (found.value, found.low, found.high) == pytest.approx(interval)
+        assert found.same
+        assert found.n == 40
+
+
+def test_agreement_on_another_number_keeps_a_width():
+    halves = mean_over_problems([0, 0, 1, 1], [0, 1, 1, 0])  # each problem one of two
+    assert 0 < halves.low < halves.value == 0.5 < halves.high < 1
+    assert halves.same
+    four = mean_over_problems(range(50), [4] * 50)
+    assert 3.9 < four.low < four.value == 4 < four.high < 4.1
+    alone = mean_over_problems(["a", "a"], [10, 20])
+    assert alone.low < 11 < 19 < alone.high
+
+
+def test_seeds_are_counted():
+    rows = outcomes("10")
+    assert mean_over_seeds([rows] * 3, "correct").trainings == 3
+    assert difference_over_seeds([rows], [rows] * 2, "correct").trainings == 2
+    assert mean_over_problems([1, 2], [0, 1]).trainings == 0
 
 
 def test_a_difference_needs_the_same_problems():
@@ -151,6 +210,7 @@ def test_all_alike_is_not_certain():
     never = mean_over_seeds([table(*[0] * 10)] * 3, "correct")
     expected = proportion(0, 10)
     assert (never.value, never.low, never.high) == (0, 0, expected.high)
+    assert never.same
     assert (never.n, never.samples) == (10, 30)
     always = mean_over_seeds([table(*[1] * 10)], "correct")
     assert (always.value, always.low) == (1, pytest.approx(1 - expected.high))
@@ -161,7 +221,8 @@ def test_differences_over_seeds_are_paired():
     found = difference_over_seeds([base], after, "correct")
     assert found.value == 0.25
     constant = difference_over_seeds([base], [table(1, 1, 2, 2)] * 3, "correct")
-    assert (constant.low, constant.value, constant.high) == (1, 1, 1)
+    assert constant.low < constant.value == 1 < constant.high
+    assert constant.same
     with pytest.raises(ValueError, match="only one side has"):
         difference_over_seeds([base], [table(0, 1)], "correct")
     with pytest.raises(ValueError, match="do not pair up"):

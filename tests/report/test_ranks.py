@@ -59,4 +59,5 @@ def test_separation_resamples_problems():
     assert found.value == mann_whitney(*sides)["r"]
     assert 0 < found.low < found.value < found.high < 1
     nothing = separation_change(rows, rows, "v")
-    assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
+    assert nothing.low < nothing.value == 0 < nothing.high
+    assert nothing.same
