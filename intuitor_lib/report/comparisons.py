@@ -2,61 +2,58 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from . import style
+from .curves import estimates_over
 from .intervals import Estimate
-from .style import METHODS, clean_axes, interval_bar, panel_grid, style_of
 
 __all__ = ["before_after", "compare_methods", "confidence_histograms", "shares", "token_text"]
 
 
-def before_after(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Estimates with 95 % intervals before and after a training, one panel per quantity.
-
-    Args:
-        panels: for each panel's title, the estimates by label, from left to right. The value of
-            the label "before" continues as a dashed line.
-    """
-    widths = [max(len(estimates), 2) for estimates in panels.values()]
-    figure = Figure(figsize=(1.15 * sum(widths) + 1.0, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for ax, (title, estimates) in zip(axes, panels.items(), strict=True):
-        for x, (label, estimate) in enumerate(estimates.items()):
-            style = METHODS["INTUITOR" if label == "after" else "base"]
-            interval_bar(ax, x, estimate, style)
-            ax.annotate(
-                f"{estimate.value:.3g}",
-                (x, estimate.value),
-                xytext=(8, 3),  # beside the marker, above the dashed line
-                textcoords="offset points",
-                fontsize=9,
-            )
-        if "before" in estimates:
-            ax.axhline(estimates["before"].value, color="0.6", linestyle="--", linewidth=1)
-        ax.set_xticks(range(len(estimates)), [label.replace(", ", "\n") for label in estimates])
-        ax.set_xlim(-0.5, max(len(estimates), 2) - 0.3)
-        clean_axes(ax, title, axis="y")
-    return figure
+def before_after(
+    panels: Mapping[str, Mapping[str, Estimate]], *, method: str = "INTUITOR"
+) -> Figure:
+    """`compare_methods` for one training: "before" is the base, "after" the method, of one seed."""
+    names = {"before": "base", "after": method}
+    new = {}
+    for title, estimates in panels.items():
+        seeds = {k: replace(e, trainings=int(k == "after")) for k, e in estimates.items()}
+        new[title] = {names.get(label, label): e for label, e in seeds.items()}
+    return compare_methods(new)
 
 
 def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Estimates of methods with 95 % intervals, one panel per quantity.
+    """Estimates of methods with 95 % intervals, one panel per quantity, one scale per unit.
 
-    The value of the first label, the base, continues as a dashed line.
+    Args:
+        panels: for each panel's title, the estimates by label, from top to bottom. The value of the
+            first one, the base, continues as a dashed line. A title has its unit in parentheses, or
+            is one of an accuracy.
     """
-    figure = Figure(figsize=(max(3.0 * len(panels), 4.0), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    labels = list(dict.fromkeys(label for estimates in panels.values() for label in estimates))
+    names = [style.named(x, [p[x] for p in panels.values() if x in p]) for x in labels]
+    looks = style.styles(labels)
+    width = 2.6 + 0.08 * max(map(len, names)) / min(len(panels), 3)
+    height = 0.3 * len(labels) + 1.1
+    figure, axes = style.panel_grid(len(panels), width, height, most=3, sharey=True)
     for ax, (title, estimates) in zip(axes, panels.items(), strict=True):
-        for x, (label, e) in enumerate(estimates.items()):
-            interval_bar(ax, x, e, style_of(label, x))
-        ax.axhline(next(iter(estimates.values())).value, color="0.6", linestyle="--", linewidth=1)
-        ax.set_xticks(range(len(estimates)), [*estimates], rotation=35, ha="right", fontsize=8)
-        ax.set_xlim(-0.5, len(estimates) - 0.5)
-        clean_axes(ax, title, axis="y")
+        for label, e in estimates.items():
+            y, look = labels.index(label), looks[label] | {"linestyle": "none"}
+            ax.errorbar(e.value, y, xerr=style.error_lengths([e]), **style.BARS | look)
+            at: Any = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(f"{round(e.value, 2):.3g}", (e.value, y), fontsize=8, **at)
+        ax.axvline(next(iter(estimates.values())).value, color="0.6", linestyle="--", linewidth=1)
+        n = [e.n for e in estimates.values()]
+        style.clean_axes(ax, title, n=n, default=style.ACCURACY, values="x")
+    axes[0].set_yticks(range(len(labels)), names)
+    axes[0].set_ylim(len(labels) - 0.5, -0.8)
     return figure
 
 
@@ -65,70 +62,52 @@ def confidence_histograms(
     *,
     xlabel: str = "self-certainty (nats)",
 ) -> Figure:
-    """Histograms of the values of right and wrong completions (Figure 8).
+    """Histograms of the values of right and wrong completions (Figure 8), all with one scale.
 
     Args:
         panels: for each title, the values of right completions, those of wrong ones, and a line
             under the title.
         xlabel: label of the values.
     """
-    figure, axes = panel_grid(len(panels), 4.4, 3.0)
+    figure, axes = style.panel_grid(len(panels), 4.4, 3.0, sharex=True, sharey=True)
+    known = [v for right, wrong, _ in panels.values() for v in (*right, *wrong)]
+    bins = np.histogram_bin_edges(known or [0.0], bins=24).tolist()
+    looks = style.styles(("wrong", "right"))
     for ax, (title, (right, wrong, text)) in zip(axes, panels.items(), strict=True):
-        bins = np.histogram_bin_edges([*right, *wrong] or [0.0], bins=24)
-        for values, label, color, hatch in (
-            (wrong, "wrong", METHODS["GRPO"]["color"], "//"),
-            (right, "right", METHODS["INTUITOR"]["color"], None),
-        ):
+        for values, label, hatch in ((wrong, "wrong", "//"), (right, "right", "")):
             if len(values):
+                look: Any = {"color": looks[label]["color"], "hatch": hatch, "edgecolor": "white"}
+                look["label"] = label + style.counted([len(values)], "completion", ", ")
                 ax.hist(
-                    values,
-                    bins=bins.tolist(),
-                    density=True,
-                    alpha=0.5,
-                    color=color,
-                    hatch=hatch,
-                    edgecolor="white",
-                    label=f"{label} ({len(values)})",
+                    values, bins, weights=np.full(len(values), 1 / len(values)), alpha=0.5, **look
                 )
-        clean_axes(ax, f"{title}\n{text}")
-        ax.set_yticks([])
+        style.clean_axes(ax, f"{title}\n{text}", default="share of right or of wrong")
+        ax.tick_params(labelbottom=True, labelleft=True)
         ax.set_xlabel(xlabel)
         ax.legend(frameon=False, fontsize=8)
     return figure
 
 
-def shares(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
-    """Shares of kinds of answers as stacked bars, one panel per policy.
+def shares(panels: Mapping[str, Mapping[str, Mapping[str, float | Estimate]]]) -> Figure:
+    """Shares of kinds of answers: lines where the bars are steps, else policies by kind.
 
     Args:
-        panels: for each title and each bar, the share of each kind.
+        panels: for each title and each bar, the share of each kind; a number has no interval.
     """
-    figure = Figure(figsize=(max(3.2 * len(panels), 4.0), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     kinds = list(dict.fromkeys(k for bars in panels.values() for bar in bars.values() for k in bar))
-    grey = [str(round(level, 2)) for level in np.linspace(0.85, 0.25, max(len(kinds), 1))]
-    hatches = ("", "//", "..", "xx", "--")
-    for ax, (title, bars) in zip(axes, panels.items(), strict=True):
-        bottom = np.zeros(len(bars))
-        for i, kind in enumerate(kinds):
-            heights = np.array([bar.get(kind, 0.0) for bar in bars.values()])
-            ax.bar(
-                [*bars],
-                heights,
-                bottom=bottom,
-                label=kind,
-                color=grey[i],
-                hatch=hatches[i % len(hatches)],
-                edgecolor="white",
-                width=0.7,
-            )
-            bottom += heights
-        clean_axes(ax, title, axis="y")
-        ax.tick_params(axis="x", labelsize=8)
-        ax.set_ylim(0, 1)
-    axes[0].set_ylabel("share of completions")
-    axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
+    over_steps = all(bar.isdigit() for bars in panels.values() for bar in bars)
+    lines: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
+    for title, bars in panels.items():
+        for kind in kinds:
+            found: dict[Any, Estimate] = {}
+            for bar, parts in bars.items():
+                e = parts.get(kind, 0.0)
+                e = e if isinstance(e, Estimate) else Estimate(e, np.nan, np.nan, 0, 0)
+                found[int(bar) if over_steps else bar] = e
+            lines.setdefault(f"{title} (share)", {})[kind] = found
+            rows[f"{title}: {kind} (share)"] = found
+    return estimates_over(lines) if over_steps else compare_methods(rows)
 
 
 def token_text(
@@ -179,8 +158,8 @@ def token_text(
 def _wrapped(
     heading: str, tokens: Sequence[str], values: Sequence[float], width: int
 ) -> list[list[tuple[str, float | None]]]:
-    """Lines of tokens with their values: the heading, the completion, an empty line."""
-    lines: list[list[tuple[str, float | None]]] = [[(heading, None)], []]
+    """Lines of tokens with their values: the heading, wrapped, the completion, an empty line."""
+    lines: list[list[Any]] = [*([(line, None)] for line in textwrap.wrap(heading, width)), []]
     used = 0
     for token, value in zip(tokens, values, strict=True):
         shown = token.replace("\n", "↵") or "∅"

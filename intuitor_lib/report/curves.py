@@ -1,42 +1,41 @@
 """Figures of metrics and estimates over training steps.
 
-Raw values are faint under their moving average; 95 % intervals are bars.
+Seeds are a band around their mean; 95 % intervals are bars.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from .intervals import Estimate, Rows
-from .style import clean_axes, error_lengths, panel_grid, style_of
+from . import style
+from .intervals import Estimate, Rows, wilson
 
 __all__ = ["estimates_over", "first_alarms", "moving_average", "seed_curves", "training_curves"]
 
-_PANELS = (
-    ("rewards/self_certainty/mean", "self-certainty (nats)"),
-    ("rewards/accuracy/mean", "accuracy (monitored)"),
-    ("completions/mean_length", "completion length (tokens)"),
-    ("kl", "KL to the reference (nats)"),
-)
+_PANELS = {
+    "rewards/self_certainty/mean": "self-certainty (nats)",
+    "rewards/accuracy/mean": "accuracy in training (monitored)",
+    "completions/mean_length": "completion length (tokens)",
+    "kl": "KL divergence from the reference (nats)",
+}
+_ALARMS = {"kl": "KL divergence", "entropy": "low entropy", "accuracy": "falling accuracy"}
 
 
 def moving_average(values: Sequence[float], window: int) -> np.ndarray:
     """Mean over the last `window` values at each step; over fewer at the start."""
-    sums = np.cumsum(np.insert(np.asarray(values, dtype=float), 0, 0.0))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    ends = range(1, len(values) + 1)
+    return np.array([np.mean(values[max(end - window, 0) : end]) for end in ends])
 
 
 def training_curves(runs: Mapping[str, Rows], *, window: int | None = None) -> Figure:
     """Self-certainty, accuracy, completion length and KL of single runs; see `seed_curves`."""
-    return seed_curves(
-        {label: [rows] for label, rows in runs.items()}, dict(_PANELS), window=window
-    )
+    return seed_curves({label: [rows] for label, rows in runs.items()}, _PANELS, window=window)
 
 
 def first_alarms(rows: Rows) -> dict[str, int]:
@@ -48,97 +47,111 @@ def first_alarms(rows: Rows) -> dict[str, int]:
     return first
 
 
-def _collapse_marks(ax: Axes, label: str, rows: Rows, index: int, *, named: bool) -> None:
-    """Draw a line at the first step of each sign of collapse, with its name if `named`."""
-    first = first_alarms(rows)
-    color = style_of(label, index)["color"]
-    for step in dict.fromkeys(first.values()):
-        ax.axvline(step, color=color, linestyle=":", linewidth=1.2)
-        if named:
-            ax.text(
-                step,
-                0.03,  # away from the legend
-                ", ".join(name for name, begun in first.items() if begun == step),
-                transform=ax.get_xaxis_transform(),
-                rotation=90,
-                va="bottom",
-                ha="right",
-                fontsize=8,
-                color=color,
-            )
-
-
 def seed_curves(
-    runs: Mapping[str, Sequence[Rows]],
-    columns: Mapping[str, str],
-    *,
-    window: int | None = None,
+    runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str], *, window: int | None = None
 ) -> Figure:
-    """Metrics over training steps, one panel each: every seed faint, their mean bold.
+    """Metrics over training steps, one panel each: the mean over seeds in a band of all of them.
 
-    A dotted line is at the first step of each sign of collapse (`monitor`).
+    A step that some seeds lack has the mean and the band of the others. Bars at held-out accuracies
+    are Wilson's intervals over the problems, for the mean of the seeds. A row of ticks below the
+    panels has the first alarms of the monitor for each label.
 
     Args:
         runs: for each label, the metrics rows of each seed; a label of `METHODS` has its style.
-        columns: title of the panel of each metric.
-        window: steps of the moving average of the mean; by default a tenth of the run, at least 3.
-            A metric that is not measured at every step is not averaged.
+        columns: title of the panel of each metric, with its unit in parentheses.
+        window: steps of a moving average of each seed; by default a tenth of the run. A metric that
+            is not measured at every step is not averaged.
     """
-    figure, axes = panel_grid(len(columns), 4.5, 2.9)
-    for ax, (column, title) in zip(axes, columns.items(), strict=False):
-        for i, (label, several) in enumerate(runs.items()):
-            _curve(ax, label, several, column, window, i)
+    steps = [row["step"] for several in runs.values() for rows in several for row in rows]
+    last, looks = max(steps, default=1), style.styles(runs)
+    width = window or max(1, last // 10)
+    alarms = _alarms(runs, last, 60 * min(len(columns), 2))
+    below = 0.75 + 0.17 * (alarms[-1][0] + 1) if alarms else 0.0
+    figure, axes = style.panel_grid(len(columns), 4.5, 2.7, below=below)
+    for ax, (column, title) in zip(axes, columns.items(), strict=True):
+        n = [_curve(ax, runs, label, column, width, looks[label]) for label in runs]
         if not ax.lines:
             ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color="0.5")
-        for i, (label, several) in enumerate(runs.items()):
-            for rows in several:
-                _collapse_marks(ax, label, rows, i, named=len(several) == 1 and ax is axes[0])
-        clean_axes(ax, title)
+        style.clean_axes(ax, title, n=n)
+    if alarms:
+        _draw_alarms(figure.add_subplot(axes[0].get_gridspec()[-1, :]), alarms, looks)
+    for ax in figure.axes:
         ax.set_xlabel("training step")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    if len(runs) > 1 and axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8)
+        ax.set_xlim(0, last * 1.03)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    notes = {
+        "line: mean of seeds, band: lowest to highest seed": any(len(s) > 1 for s in runs.values()),
+        "bar: 95 % interval over problems": "held_out/accuracy" in columns,
+        f"moving average over {width} steps": width > 1,
+    }
+    style.figure_legend(figure, axes, "; ".join(note for note, true in notes.items() if true))
     return figure
 
 
 def _curve(
-    ax: Axes,
-    label: str,
-    several: Sequence[Rows],
-    column: str,
-    window: int | None,
-    index: int,
-) -> None:
-    """Draw a metric of each seed, faint, and the moving average of their mean."""
-    series = [
-        {row["step"]: row[column] for row in rows if row.get(column) is not None}
-        for rows in several
-    ]
-    style = style_of(label, index)
-    steps = sorted(set.intersection(*map(set, series)))
+    ax: Axes, runs: Mapping[str, Sequence[Rows]], label: str, column: str, window: int, look: Any
+) -> int:
+    """Draw a metric's mean over seeds and its band; return the problems of held-out accuracies."""
+    several = runs[label]
+    series = [{r["step"]: r[column] for r in rows if r.get(column) is not None} for rows in several]
+    steps = sorted(set().union(*series))
+    if not steps:
+        return 0
+    n = max(row.get("held_out/n", 0) for rows in several for row in rows)
     dense = len(steps) > 1 and steps[1] - steps[0] == 1
-    for points in filter(None, series):
-        ax.plot(
-            [*points],
-            [*points.values()],
-            color=style["color"],
-            alpha=0.3,
-            lw=1,
-            marker="." if dense and len(series) == 1 else None,
-            markersize=4,
-        )
-    if steps:
-        mean = [float(np.mean([points[step] for points in series])) for step in steps]
-        width = window or max(3, len(steps) // 10)
-        ax.plot(
-            steps,
-            moving_average(mean, width if dense else 1),
-            label=f"{label} ({len(series)})" if len(series) > 1 else label,
-            color=style["color"],
-            linestyle=style["linestyle"],
-            marker=None if dense else style["marker"],
-            lw=2,
-        )
+    values = np.full((len(series), len(steps)), np.nan)
+    for row, points in zip(values, series, strict=True):
+        own = [points[step] for step in steps if step in points]
+        row[np.isin(steps, [*points])] = moving_average(own, window if dense else 1)
+    mean, xs = np.nanmean(values, axis=0), np.array(steps, dtype=float)
+    line: dict[str, Any] = style.BARS | dict(look)
+    line["label"] = label + style.counted([len(series)], "seed", ", ")
+    if column == "held_out/accuracy" and n:  # beside each other, so that no bar covers another
+        xs += 0.012 * xs[-1] * ([*runs].index(label) - (len(runs) - 1) / 2)
+        line["yerr"] = np.array([np.abs(np.array(wilson(m, n)) - m) for m in mean]).T
+    if len(series) > 1:
+        band = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        ax.fill_between(xs, *band, color=look["color"], alpha=0.15, linewidth=1)
+    ax.errorbar(xs, mean, **line, markevery=max(1, len(steps) // 8) if dense else 1)
+    return n if "yerr" in line else 0
+
+
+def _alarms(runs: Mapping[str, Sequence[Rows]], last: int, room: int) -> list[Any]:
+    """First alarms of each label over its seeds: line, label, step, text, whether left of the tick.
+
+    A label has more lines than one where texts would touch in `room` characters.
+    """
+    marks: list[Any] = []
+    ends: list[float] = []  # of the texts of each line
+    for label, several in runs.items():
+        found: dict[str, list[int]] = {}
+        for rows in several:
+            for name, step in first_alarms(rows).items():
+                found.setdefault(name, []).append(step)
+        top = len(ends)
+        for name, steps in sorted(found.items(), key=lambda item: min(item[1])):
+            text = _ALARMS.get(name, name)
+            text += f", {len(steps)} of {len(several)} seeds" * (len(several) > 1)
+            start, length = min(steps) / last * room, len(text) + 2
+            left = start + length > room
+            start -= length * left
+            line = next((k for k in range(top, len(ends)) if ends[k] <= start), len(ends))
+            ends[line : line + 1] = [start + length]
+            marks.append((line, label, min(steps), text, left))
+    return sorted(marks)
+
+
+def _draw_alarms(ax: Axes, marks: Sequence[Any], looks: Mapping[str, Any]) -> None:
+    """Draw a tick with its text at each alarm, the labels in rows."""
+    names: dict[str, int] = {}
+    for line, label, step, text, left in marks:
+        names.setdefault(label, line)
+        ax.plot(step, line, "|", color=looks[label]["color"], ms=10, mew=2)
+        side: Any = {"ha": "right", "xytext": (-4, 0)} if left else {"xytext": (4, 0)}
+        ax.annotate(text, (step, line), textcoords="offset points", va="center", fontsize=8, **side)
+    ax.set_ylim(marks[-1][0] + 0.6, -0.6)
+    ax.set_yticks([*names.values()], [*names] if len(looks) > 1 else [""], fontsize=9)
+    style.clean_axes(ax, "first alarms of the monitor", default=" ")
 
 
 def estimates_over(
@@ -150,35 +163,31 @@ def estimates_over(
     """Estimates with 95 % intervals over steps or another number, one panel per quantity.
 
     Args:
-        panels: for each panel's title and each label, the estimates by step.
+        panels: for each panel's title and each label, the estimates by step. A title without a unit
+            in parentheses is one of an accuracy.
         xlabel: label of the horizontal axis.
         log: whether it is logarithmic.
     """
-    figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, axes = style.panel_grid(len(panels), 4.5, 3.0)
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         ticks = sorted({x for points in lines.values() for x in points})
         gap = 0.0 if log or len(ticks) < 2 else 0.012 * (ticks[-1] - ticks[0])
-        for i, (label, points) in enumerate(lines.items()):
-            style, xs = style_of(label, i), np.array([*points], dtype=float)
+        for i, (label, look) in enumerate(style.styles(lines).items()):
+            points = lines[label]
             values = [*points.values()]
-            shift = gap * (i - (len(lines) - 1) / 2)  # so that bars do not cover each other
             ax.errorbar(
-                xs + shift,
+                np.array([*points]) + gap * (i - (len(lines) - 1) / 2),  # none covers another
                 [e.value for e in values],
-                yerr=error_lengths(values),
-                label=label,
-                capsize=2,
-                markersize=5,
-                linewidth=1.8,
-                elinewidth=1,
-                **style,
+                style.error_lengths(values),
+                label=style.named(label, [e for x, e in points.items() if x]),  # 0: not trained yet
+                **style.BARS | look,
             )
         if log:
             ax.set_xscale("log")
             ax.minorticks_off()
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        clean_axes(ax, title)
+        n = [e.n for points in lines.values() for e in points.values()]
+        style.clean_axes(ax, title, n=n, default=style.ACCURACY)
         ax.set_xlabel(xlabel)
-    axes[0].legend(frameon=False, fontsize=8)
+    style.figure_legend(figure, axes)
     return figure

@@ -5,81 +5,132 @@ Line styles and markers differ too, so that figures read in greyscale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from .intervals import Estimate
 
-__all__ = ["METHODS", "clean_axes", "error_lengths", "interval_bar", "panel_grid", "style_of"]
+__all__ = ["METHODS"]
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "INTUITOR": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     "GRPO": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
     "GRPO-PV": {"color": "#009E73", "linestyle": "-.", "marker": "^"},
     "random": {"color": "#7F7F7F", "linestyle": ":", "marker": "x"},
-    "EM": {"color": "#CC79A7", "linestyle": "--", "marker": "v"},
+    "EM": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
     "INTUITOR-Code": {"color": "#56B4E9", "linestyle": "-", "marker": "P"},
-    "GRPO-Code": {"color": "#E69F00", "linestyle": "--", "marker": "X"},
-    "online": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    "GRPO-Code": {"color": "#999933", "linestyle": "--", "marker": "X"},
+    "online": {"color": "#882255", "linestyle": "-", "marker": "*"},
     "offline": {"color": "#E69F00", "linestyle": "--", "marker": "D"},
-    "INTUITOR, not quantized": {"color": "#56B4E9", "linestyle": "--", "marker": "P"},
-    "β = 0": {"color": "#D55E00", "linestyle": ":", "marker": "s"},
-    "β = 0.0001": {"color": "#E69F00", "linestyle": "-.", "marker": "^"},
-    "β = 0.005": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
-    "β = 0.01": {"color": "#009E73", "linestyle": "--", "marker": "v"},
-    "base": {"color": "#000000", "linestyle": "-", "marker": "d"},
+    "β = 0": {"color": "#BFA8E0", "linestyle": ":", "marker": "<"},
+    "β = 0.0001": {"color": "#9A7BD0", "linestyle": "-.", "marker": ">"},
+    "β = 0.005": {"color": "#6A3FB0", "linestyle": "-", "marker": "p"},
+    "β = 0.01": {"color": "#3B1478", "linestyle": "--", "marker": "h"},
+    "base": {"color": "#000000", "linestyle": (0, (8, 2)), "marker": "d"},
 }
-"""Style of each method, in the colours of Okabe and Ito for colour-blind readers."""
+"""Style of each method, in colours for colour-blind readers; a larger β is a darker violet."""
+
+ACCURACY = "share of right answers"
+BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2, "linewidth": 1.8, "markersize": 5}
+
+_OTHERS = ("#117733", "#AA4499", "#DDAA33", "#004488", "#BB5566", "#66CCBB")
 
 
-def panel_grid(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure with `count` panels of a size in inches, at most two beside each other."""
-    columns, rows = min(count, 2), -(-count // 2)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes[count:]:
-        ax.set_axis_off()
-    return figure, axes[:count]
+def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A style for each label of a figure.
+
+    A method has its own. A variant of one (`INTUITOR, seed 8`) or another run of it, by id, has a
+    paler shade. Other labels have colours of no method.
+    """
+    methods = {name.casefold(): name for name in METHODS}
+    used: dict[str, int] = {}
+    found = {}
+    for label in labels:
+        name = methods.get(re.split(r", |-s\d+-", label.casefold())[0], "")
+        k = 0 if label in METHODS else used.setdefault(name, int(", " in label))
+        used[name] = max(used.get(name, 0), k + 1)
+        style = dict(METHODS[name]) if name else {"color": _OTHERS[k % len(_OTHERS)]}
+        if k or not name:
+            marker = (k + 3, 1, 0) if name else "os^Dvx"[k % 6]  # stars of k + 3 points
+            style |= {"linestyle": ("-", "--", "-.", ":")[k % 4], "marker": marker}
+        if name and k:
+            pale = 0.75 * (1 - 0.5**k)
+            red, green, blue = (c + (1 - c) * pale for c in to_rgb(style["color"]))
+            style["color"] = to_hex((red, green, blue))
+        found[label] = style
+    return found
 
 
-def clean_axes(ax: Axes, title: str, *, axis: Any = "both") -> None:
-    """Set the title, a light grid along `axis` and no frame above and on the right."""
-    ax.set_title(title, loc="left", fontsize=10)
-    ax.grid(alpha=0.25, axis=axis)
+def panel_grid(
+    count: int, width: float, height: float, *, most: int = 2, below: float = 0.0, **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
+    """Make panels of a size in inches, `most` of them beside each other, and a free row `below`."""
+    rows = -(-count // most)
+    columns, heights = -(-count // rows), [height] * rows + [below] * bool(below)
+    figure = Figure(figsize=(width * columns, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights, **kwargs)
+    for ax in axes.ravel()[count:]:
+        ax.remove()
+    return figure, axes.ravel()[:count]
+
+
+def clean_axes(
+    ax: Axes, title: str, *, n: Iterable[int] = (), default: str = "", values: str = "y"
+) -> None:
+    """Set the title, wrapped, with the number of problems `n`, a light grid and a light frame.
+
+    The axis `values` is labelled with the unit that the title has in parentheses; of an accuracy it
+    is a share, of another title without one `default` or the title itself. Panels of one unit share
+    their scale, but for nats, which are of different quantities.
+    """
+    unit = next((unit for unit in ("nats", "tokens", "share", "seconds") if unit in title), default)
+    unit = ACCURACY if "accuracy" in title else unit or title
+    title = title.replace(f" ({unit})", "") + counted(n, "problem", "\nn = ")
+    width = int(ax.bbox.width / ax.figure.dpi / 0.068)  # inches of a character
+    lines = [line for text in title.split("\n") for line in textwrap.wrap(text, width)]
+    ax.set_title("\n".join(lines), loc="left", fontsize=10)
+    ax.set(**{f"{values}label": unit})
+    ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
+    first = next(a for a in ax.figure.axes if getattr(a, f"get_{values}label")() == unit)
+    if first is not ax and unit != "nats":
+        getattr(ax, f"share{values}")(first)
+        ax.autoscale_view()
 
 
-def error_lengths(estimates: Sequence[Estimate]) -> list[list[float]]:
+def counted(numbers: Iterable[int], noun: str, before: str = "") -> str:
+    """`before` and `3 seeds`, `1 seed` or `1 to 3 seeds`; nothing without a number above 0."""
+    known = sorted({*numbers} - {0})
+    ends = " to ".join(map(str, dict.fromkeys(known[:1] + known[-1:])))
+    return f"{before}{ends} {noun}{'s' * (known[-1] > 1)}" if known else ""
+
+
+def named(label: str, estimates: Iterable[Estimate]) -> str:
+    """A label with its number of seeds; a base has none."""
+    seeds = (0 if label.startswith("base") else e.trainings for e in estimates)
+    return label + counted(seeds, "seed", ", ")
+
+
+def figure_legend(figure: Figure, axes: Iterable[Axes], title: str = "") -> None:
+    """One legend for all panels, above them."""
+    pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
+    known = {label: handle for pair in pairs for handle, label in pair}
+    if known:
+        columns = max(1, int(figure.get_figwidth() * 12 // (max(map(len, known)) + 8)))
+        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(known) // columns))
+        look: Any = {"loc": "outside upper left", "alignment": "left", "handlelength": 3}
+        sizes: Any = {"ncols": columns, "fontsize": 9, "title_fontsize": 9, "frameon": False}
+        figure.legend([*known.values()], [*known], title=title, **look, **sizes)
+
+
+def error_lengths(estimates: Sequence[Estimate]) -> np.ndarray:
     """Lengths of the intervals below and above the values, as matplotlib takes them."""
-    return [
-        [max(e.value - e.low, 0.0) for e in estimates],
-        [max(e.high - e.value, 0.0) for e in estimates],
-    ]
-
-
-def interval_bar(ax: Axes, x: float, estimate: Estimate, style: Mapping[str, Any]) -> None:
-    """Draw a value with its 95 % interval as one marker."""
-    ax.errorbar(
-        [x],
-        [estimate.value],
-        yerr=error_lengths([estimate]),
-        fmt=style["marker"],
-        color=style["color"],
-        capsize=4,
-        markersize=7,
-        linewidth=2,
-    )
-
-
-def style_of(label: str, index: int = 0) -> dict[str, Any]:
-    """The style of a method, or for another label one by its index in the figure."""
-    other = {
-        "color": f"C{index}",
-        "linestyle": ("-", "--", "-.", ":")[index % 4],
-        "marker": "osv^Dx"[index % 6],
-    }
-    return dict(METHODS.get(label, other))
+    lengths = np.array([(e.value - e.low, e.high - e.value) for e in estimates])
+    return lengths.T.clip(0)

@@ -50,17 +50,8 @@ def training_summary(runs: Sequence[Run]) -> Table:
             f" Rise of self-certainty: mean {np.mean(rises):.2f} nats, standard deviation over "
             f"{len(rises)} runs {np.std(rises, ddof=1):.2f}."
         )
-    header = [
-        "recipe",
-        "reward",
-        "seed",
-        "steps",
-        "s",
-        "self-certainty",
-        "accuracy",
-        "length",
-        "KL",
-    ]
+    header = ["recipe", "reward", "seed", "steps", "s"]
+    header += ["self-certainty", "accuracy", "length", "KL"]
     return Table([*header, "held out, sampled", "held out, greedy"], rows, caption)
 
 

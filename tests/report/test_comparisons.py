@@ -11,50 +11,100 @@ from intuitor_lib.report.comparisons import (
     shares,
     token_text,
 )
-from intuitor_lib.report.intervals import Estimate
+from intuitor_lib.report.intervals import Estimate, mean_over_seeds
+from intuitor_lib.report.style import METHODS
+
+ESTIMATE = Estimate(0.5, 0.4, 0.7, 10, 30, trainings=3)
+BASE = Estimate(0.2, 0.1, 0.3, 10, 10, trainings=1)
+
+
+def bars(ax):
+    """Ends of the intervals, in order."""
+    return [tuple(c.get_segments()[0][:, 0]) for c in ax.collections]
+
+
+def rows(ax):
+    return [text.get_text() for text in ax.get_yticklabels()]
 
 
 def test_before_after_draws_values_and_intervals():
-    estimates = {
-        "before": Estimate(0.2, 0.1, 0.3, 10, 10),
-        "after": Estimate(0.5, 0.4, 0.7, 10, 10),
-    }
-    figure = before_after({"accuracy": estimates, "length": estimates})
-    assert len(figure.axes) == 2
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.2", "0.5"]
-    segments = [c.get_segments() for c in figure.axes[0].collections]
-    assert segments[1][0][:, 1] == pytest.approx([0.4, 0.7])
+    estimates = {"before": BASE, "base, T = 0.3": BASE, "after": ESTIMATE}
+    figure = before_after({"accuracy": estimates, "length (tokens)": estimates}, method="GRPO")
+    ax, other = figure.axes
+    assert [text.get_text() for text in ax.texts] == ["0.2", "0.2", "0.5"]
+    assert bars(ax) == [pytest.approx(e) for e in ((0.1, 0.3), (0.1, 0.3), (0.4, 0.7))]
+    assert rows(ax) == ["base", "base, T = 0.3", "GRPO, 1 seed"]
+    assert (ax.get_xlabel(), other.get_xlabel()) == ("share of right answers", "tokens")
+    assert ax.get_title(loc="left").split("\n") == ["accuracy", "n = 10 problems"]
 
 
-ESTIMATE = Estimate(0.5, 0.4, 0.7, 10, 10)
+def test_methods_are_compared_with_the_first_on_one_scale():
+    high = Estimate(0.9, 0.85, 0.95, 12, 12, trainings=1)
+    figure = compare_methods(
+        {
+            "products, held out": {"base": BASE, "INTUITOR": ESTIMATE},
+            "sums": {"base": BASE, "INTUITOR": ESTIMATE, "EM": high},
+        }
+    )
+    first, second = figure.axes
+    assert rows(first) == ["base", "INTUITOR, 3 seeds", "EM, 1 seed"]
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_xlim()[1] > 0.95
+    assert first.lines[-1].get_linestyle() == "--"
+    assert set(first.lines[-1].get_xdata()) == {BASE.value}
+    assert second.get_title(loc="left").split("\n") == ["sums", "n = 10 to 12 problems"]
+    colors = [line.get_color().upper() for line in second.lines if line.get_marker() in "dov"]
+    assert colors == [METHODS[name]["color"] for name in ("base", "INTUITOR", "EM")]
 
 
-def test_methods_are_compared_with_the_first():
-    figure = compare_methods({"accuracy": {"base": ESTIMATE, "INTUITOR": ESTIMATE}})
-    (ax,) = figure.axes
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["base", "INTUITOR"]
-    assert ax.lines[-1].get_linestyle() == "--"
+def test_all_wrong_is_drawn_with_an_interval():
+    none = mean_over_seeds([[{"id": i, "correct": False} for i in range(20)]], "correct")
+    ((low, high),) = bars(compare_methods({"sums": {"base": none}}).axes[0])
+    assert low == 0
+    assert high == pytest.approx(0.161, abs=0.001)
 
 
 def test_histograms_say_how_many():
-    figure = confidence_histograms({"a → b": ([1.0, 2.0], [0.5], "r = 1"), "c": ([], [1.0], "")})
-    legend = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["wrong (1)", "right (2)"]
-    assert figure.axes[0].get_title(loc="left") == "a → b\nr = 1"
+    figure = confidence_histograms({"a → b": ([1.0, 2.0], [0.5], "r = 1"), "c": ([], [9.0], "")})
+    one, two = figure.axes
+    legend = [t.get_text() for t in one.get_legend().get_texts()]
+    assert legend == ["wrong, 1 completion", "right, 2 completions"]
+    assert one.get_title(loc="left") == "a → b\nr = 1"
+    assert (one.get_xlim(), one.get_ylim()) == (two.get_xlim(), two.get_ylim())
+    heights = [patch.get_height() for patch in one.patches]
+    assert sum(heights) == pytest.approx(2)  # each kind to 1
 
 
-def test_shares_are_stacked_to_one():
-    bars = {"0": {"no": 0.75, "yes": 0.25}, "8": {"yes": 1.0}}
-    ax = shares({"policy": bars}).axes[0]
-    tops = {}
-    for patch in ax.patches:
-        tops[round(patch.get_x(), 2)] = patch.get_y() + patch.get_height()
-    assert set(tops.values()) == {1.0}
+def test_shares_of_policies_are_compared_kind_by_kind():
+    parts = {"base": {"no": ESTIMATE, "yes": 0.5}, "GRPO": {"no": ESTIMATE}}
+    no, yes = shares({"JSON": parts}).axes
+    assert no.get_title(loc="left").split("\n") == ["JSON: no", "n = 10 problems"]
+    assert (no.get_xlabel(), yes.get_xlabel()) == ("share", "share")
+    assert bars(no) == [pytest.approx((0.4, 0.7))] * 2
+    assert [text.get_text() for text in yes.texts] == ["0.5", "0"]
+
+
+def test_shares_at_steps_are_lines():
+    steps = {"0": {"no": ESTIMATE}, "8": {"no": ESTIMATE, "yes": BASE}}
+    (ax,) = shares({"GRPO-Code": steps}).axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "share")
+    lines = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
+    assert lines.keys() == {"no, 3 seeds", "yes, 1 seed"}
+    assert list(lines["yes, 1 seed"]) == [0, 0.2]
+
+
+def test_a_long_prompt_is_wrapped_and_kept():
+    prompt = "A farmer has 31 baskets with 4 eggs each, and sells 17 eggs. " * 4
+    figure = token_text([(prompt, ["95"], [1.0])], width=40)
+    heading = [t.get_text() for t in figure.axes[0].texts if t.get_fontweight() == "bold"]
+    assert len(heading) > 4
+    assert max(map(len, heading)) <= 40
+    assert " ".join(heading) == prompt.strip()
 
 
 def test_tokens_become_text_with_a_scale():
     examples = [("right: $x$", ["The", " an$wer", "\n", "7"], [1.0, 2.0, 3.0, 4.0])]
-    figure = token_text(examples, width=8)
+    figure = token_text(examples, width=12)
     text = "".join(t.get_text() for t in figure.axes[0].texts)
     assert text == "right: $x$The an$wer↵7"
     assert figure.axes[1].get_ylabel() == "self-certainty (nats)"
