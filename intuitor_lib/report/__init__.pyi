@@ -2,13 +2,10 @@ from .comparisons import (
     before_after as before_after,
     compare_methods as compare_methods,
     confidence_histograms as confidence_histograms,
-    shares as shares,
     token_text as token_text,
 )
 from .curves import (
     estimates_over as estimates_over,
-    first_alarms as first_alarms,
-    moving_average as moving_average,
     seed_curves as seed_curves,
     training_curves as training_curves,
 )

@@ -11,21 +11,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from . import style
-from .curves import estimates_over
 from .intervals import Estimate
 
-__all__ = ["before_after", "compare_methods", "confidence_histograms", "shares", "token_text"]
+__all__ = ["before_after", "compare_methods", "confidence_histograms", "token_text"]
 
 
-def before_after(
-    panels: Mapping[str, Mapping[str, Estimate]], *, method: str = "INTUITOR"
-) -> Figure:
-    """`compare_methods` for one training: "before" is the base, "after" the method, of one seed."""
-    names = {"before": "base", "after": method}
-    new = {}
+def before_after(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """`compare_methods` with the labels "before", the base, and "after, METHOD", of one seed."""
+    new: dict[str, dict[str, Estimate]] = {title: {} for title in panels}
     for title, estimates in panels.items():
-        seeds = {k: replace(e, trainings=int(k == "after")) for k, e in estimates.items()}
-        new[title] = {names.get(label, label): e for label, e in seeds.items()}
+        for label, e in estimates.items():
+            method = "base" if label == "before" else label.removeprefix("after, ")
+            new[title][method] = replace(e, trainings=int(label.startswith("after")))
     return compare_methods(new)
 
 
@@ -86,28 +83,6 @@ def confidence_histograms(
         ax.set_xlabel(xlabel)
         ax.legend(frameon=False, fontsize=8)
     return figure
-
-
-def shares(panels: Mapping[str, Mapping[str, Mapping[str, float | Estimate]]]) -> Figure:
-    """Shares of kinds of answers: lines where the bars are steps, else policies by kind.
-
-    Args:
-        panels: for each title and each bar, the share of each kind; a number has no interval.
-    """
-    kinds = list(dict.fromkeys(k for bars in panels.values() for bar in bars.values() for k in bar))
-    over_steps = all(bar.isdigit() for bars in panels.values() for bar in bars)
-    lines: dict[str, Any] = {}
-    rows: dict[str, Any] = {}
-    for title, bars in panels.items():
-        for kind in kinds:
-            found: dict[Any, Estimate] = {}
-            for bar, parts in bars.items():
-                e = parts.get(kind, 0.0)
-                e = e if isinstance(e, Estimate) else Estimate(e, np.nan, np.nan, 0, 0)
-                found[int(bar) if over_steps else bar] = e
-            lines.setdefault(f"{title} (share)", {})[kind] = found
-            rows[f"{title}: {kind} (share)"] = found
-    return estimates_over(lines) if over_steps else compare_methods(rows)
 
 
 def token_text(

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from . import style
 from .intervals import Estimate, Rows, wilson
 
-__all__ = ["estimates_over", "first_alarms", "moving_average", "seed_curves", "training_curves"]
+__all__ = ["estimates_over", "seed_curves", "training_curves"]
 
 _PANELS = {
     "rewards/self_certainty/mean": "self-certainty (nats)",

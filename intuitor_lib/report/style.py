@@ -23,7 +23,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "INTUITOR": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     "GRPO": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
     "GRPO-PV": {"color": "#009E73", "linestyle": "-.", "marker": "^"},
-    "random": {"color": "#7F7F7F", "linestyle": ":", "marker": "x"},
+    "random": {"color": "#5A5A5A", "linestyle": ":", "marker": "x"},
     "EM": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
     "INTUITOR-Code": {"color": "#56B4E9", "linestyle": "-", "marker": "P"},
     "GRPO-Code": {"color": "#999933", "linestyle": "--", "marker": "X"},
@@ -33,6 +33,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "β = 0.0001": {"color": "#9A7BD0", "linestyle": "-.", "marker": ">"},
     "β = 0.005": {"color": "#6A3FB0", "linestyle": "-", "marker": "p"},
     "β = 0.01": {"color": "#3B1478", "linestyle": "--", "marker": "h"},
+    "one late": {"color": "#661100", "linestyle": (0, (5, 1, 1, 1)), "marker": "8"},
     "base": {"color": "#000000", "linestyle": (0, (8, 2)), "marker": "d"},
 }
 """Style of each method, in colours for colour-blind readers; a larger β is a darker violet."""
@@ -46,14 +47,14 @@ _OTHERS = ("#117733", "#AA4499", "#DDAA33", "#004488", "#BB5566", "#66CCBB")
 def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A style for each label of a figure.
 
-    A method has its own. A variant of one (`INTUITOR, seed 8`) or another run of it, by id, has a
-    paler shade. Other labels have colours of no method.
+    A method has its own, on any problems. A variant (`INTUITOR, seed 8`) or a second run, by id, has
+    a paler shade. Other labels have colours of no method.
     """
     methods = {name.casefold(): name for name in METHODS}
     used: dict[str, int] = {}
     found = {}
     for label in labels:
-        name = methods.get(re.split(r", |-s\d+-", label.casefold())[0], "")
+        name = methods.get(re.split(r", | on |-s\d+-", label.casefold())[0], "")
         k = 0 if label in METHODS else used.setdefault(name, int(", " in label))
         used[name] = max(used.get(name, 0), k + 1)
         style = dict(METHODS[name]) if name else {"color": _OTHERS[k % len(_OTHERS)]}
@@ -90,9 +91,9 @@ def clean_axes(
     is a share, of another title without one `default` or the title itself. Panels of one unit share
     their scale, but for nats, which are of different quantities.
     """
-    unit = next((unit for unit in ("nats", "tokens", "share", "seconds") if unit in title), default)
-    unit = ACCURACY if "accuracy" in title else unit or title
-    title = title.replace(f" ({unit})", "") + counted(n, "problem", "\nn = ")
+    found = re.search(r" \(((nats|tokens|share|seconds)[^()]*)\)$", title)
+    unit = found[1] if found else ACCURACY if "accuracy" in title else default or title
+    title = title.removesuffix(f" ({unit})") + counted(n, "problem", "\nn = ")
     width = int(ax.bbox.width / ax.figure.dpi / 0.068)  # inches of a character
     lines = [line for text in title.split("\n") for line in textwrap.wrap(text, width)]
     ax.set_title("\n".join(lines), loc="left", fontsize=10)
@@ -100,7 +101,7 @@ def clean_axes(
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     first = next(a for a in ax.figure.axes if getattr(a, f"get_{values}label")() == unit)
-    if first is not ax and unit != "nats":
+    if first is not ax and not unit.startswith("nats"):
         getattr(ax, f"share{values}")(first)
         ax.autoscale_view()
 

@@ -8,7 +8,6 @@ from intuitor_lib.report.comparisons import (
     before_after,
     compare_methods,
     confidence_histograms,
-    shares,
     token_text,
 )
 from intuitor_lib.report.intervals import Estimate, mean_over_seeds
@@ -28,8 +27,8 @@ def rows(ax):
 
 
 def test_before_after_draws_values_and_intervals():
-    estimates = {"before": BASE, "base, T = 0.3": BASE, "after": ESTIMATE}
-    figure = before_after({"accuracy": estimates, "length (tokens)": estimates}, method="GRPO")
+    estimates = {"before": BASE, "base, T = 0.3": BASE, "after, GRPO": ESTIMATE}
+    figure = before_after({"accuracy": estimates, "length (tokens)": estimates})
     ax, other = figure.axes
     assert [text.get_text() for text in ax.texts] == ["0.2", "0.2", "0.5"]
     assert bars(ax) == [pytest.approx(e) for e in ((0.1, 0.3), (0.1, 0.3), (0.4, 0.7))]
@@ -73,24 +72,6 @@ def test_histograms_say_how_many():
     assert (one.get_xlim(), one.get_ylim()) == (two.get_xlim(), two.get_ylim())
     heights = [patch.get_height() for patch in one.patches]
     assert sum(heights) == pytest.approx(2)  # each kind to 1
-
-
-def test_shares_of_policies_are_compared_kind_by_kind():
-    parts = {"base": {"no": ESTIMATE, "yes": 0.5}, "GRPO": {"no": ESTIMATE}}
-    no, yes = shares({"JSON": parts}).axes
-    assert no.get_title(loc="left").split("\n") == ["JSON: no", "n = 10 problems"]
-    assert (no.get_xlabel(), yes.get_xlabel()) == ("share", "share")
-    assert bars(no) == [pytest.approx((0.4, 0.7))] * 2
-    assert [text.get_text() for text in yes.texts] == ["0.5", "0"]
-
-
-def test_shares_at_steps_are_lines():
-    steps = {"0": {"no": ESTIMATE}, "8": {"no": ESTIMATE, "yes": BASE}}
-    (ax,) = shares({"GRPO-Code": steps}).axes
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "share")
-    lines = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
-    assert lines.keys() == {"no, 3 seeds", "yes, 1 seed"}
-    assert list(lines["yes, 1 seed"]) == [0, 0.2]
 
 
 def test_a_long_prompt_is_wrapped_and_kept():

@@ -20,8 +20,10 @@ def light(color):
 def test_no_two_methods_share_a_colour_or_a_marker():
     for part in ("color", "marker"):
         assert len({look[part] for look in METHODS.values()}) == len(METHODS)
-    names = {label.partition(",")[0] for label in ARMS.values()}
-    assert names <= METHODS.keys()
+    colors = {look["color"].casefold() for look in METHODS.values()}
+    for label in ARMS.values():
+        assert ", " in label or styles([label])[label]["color"].casefold() in colors
+    assert styles(["GRPO on Reasoning"])["GRPO on Reasoning"] == METHODS["GRPO"]
 
 
 def test_a_larger_beta_is_a_darker_shade_of_one_hue():
@@ -81,8 +83,11 @@ def test_the_unit_is_on_the_axis():
         ax.plot([0, 1], [0, 1 if ax is one else 5])
         clean_axes(ax, title)
         assert ax.get_ylabel() == ACCURACY
-    clean_axes(three, "loss")
-    assert three.get_ylabel() == "loss"
+    clean_axes(three, "KL to the start (nats a token)")
+    assert (three.get_title(loc="left"), three.get_ylabel()) == ("KL to the start", "nats a token")
+    four = Figure().subplots()
+    clean_axes(four, "loss")
+    assert four.get_ylabel() == "loss"
     assert one.get_ylim() == two.get_ylim() != three.get_ylim()
     assert one.get_ylim()[1] > 5
 
