@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import PROFILES
-from ..report import Estimate, Table, save_record
+from ..report import Table, save_record
 from ..store import RunStore, data_folder
 from .numbers import CLAIMS, TABLES, get_table, paper_ids
 from .plan import PAPER_MODELS, SUITES
@@ -21,6 +21,7 @@ from .verdicts import (
     caption,
     estimate,
     policy_name,
+    restored,
     signed,
 )
 
@@ -77,7 +78,7 @@ def _baseline_rows(base: Sequence[Trial], tests: Sequence[str]) -> list[list[str
     known: dict[str, list[str]] = {}
     for name in ("echo", "most frequent answer"):
         found = [base[0].baselines.get(test, {}).get(name) for test in tests]
-        known[name] = [_restored(values).text() if values else "-" for values in found]
+        known[name] = [restored(values).text() if values else "-" for values in found]
     cool = estimate(base, "cool").text() if ("cool", None) in base[0].tables else "-"
     known["base at T = 0.3"] = [cool if t.startswith("in_domain") else "-" for t in tests]
     several = {t for t, at in base[0].tables if any(row["sample"] for row in base[0].rows(t, at))}
@@ -146,7 +147,7 @@ def paper_table(table_id: str, cells: Sequence[Mapping[str, Any]]) -> Table:
         for column in table.columns:
             ours, theirs = found.get((label, column)), table.value(label, column)
             text = f"{theirs:.3f}" if theirs < 1 else f"{theirs:.2f}"
-            shown.append(f"{text}; ours {_restored(ours).text()}" if ours else text)
+            shown.append(f"{text}; ours {restored(ours).text()}" if ours else text)
         rows.append([label, *shown])
     given = sum(ours is not None for ours in found.values())
     return Table(
@@ -168,10 +169,6 @@ def _score(several: Sequence[Trial], test: str, step: int | None = None) -> dict
         "profile": several[0].profile,
         "model": policy_name(several[0]),
     }
-
-
-def _restored(values: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{key: values[key] for key in ("value", "low", "high", "n", "samples")})
 
 
 def save(
@@ -261,7 +258,7 @@ def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
     for entry in small:
         against, value = next(iter(entry["differences"].items()))
         text = (
-            f"{entry['decoding']}: **{entry['verdict']}**, {signed(_restored(value))} to {against}"
+            f"{entry['decoding']}: **{entry['verdict']}**, {signed(restored(value))} to {against}"
         )
         found.setdefault(QUESTIONS[entry["question"]].text, []).append(text)
     rows = [[text, "; ".join(cells)] for text, cells in found.items()]

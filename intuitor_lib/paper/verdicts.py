@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..report import Estimate, Table, combination_over_seeds, mean_over_seeds
@@ -24,6 +24,7 @@ __all__ = [
     "estimate",
     "later",
     "policy_name",
+    "restored",
     "rows_of",
     "signed",
 ]
@@ -286,13 +287,15 @@ def policy_name(trial: Trial) -> str:
     return f"{recipe.model.removeprefix('embedded:')} ({weights}{' + LoRA' * recipe.use_lora})"
 
 
-def _restored(values: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{k: values[k] for k in ("value", "low", "high", "n", "samples")})
+def restored(values: Mapping[str, Any]) -> Estimate:
+    """The estimate among the values of a record."""
+    return Estimate(**{f.name: values[f.name] for f in fields(Estimate) if f.name in values})
 
 
 def signed(value: Estimate) -> str:
     """A difference with its interval: `+0.18 [+0.12, +0.24]`."""
-    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+    alike = " (the same on every problem)" if value.same else ""
+    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]{alike}"
 
 
 def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table:
@@ -308,7 +311,7 @@ def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table
             f"{label} {value['value']:.{digits}f}" for label, value in entry["levels"].items()
         )
         differences = "; ".join(
-            f"less {label}: {signed(_restored(value))}"
+            f"less {label}: {signed(restored(value))}"
             for label, value in entry["differences"].items()
         )
         size = f"{entry['n']} / {len(entry['seeds'])}"
@@ -332,10 +335,9 @@ def conclude(answers: Sequence[Mapping[str, Any]]) -> str:
     texts: dict[str, list[str]] = {}
     for entry in answers:
         question = QUESTIONS[entry["question"]]
-        arm = _restored(entry["levels"][question.arm])
+        arm = restored(entry["levels"][question.arm])
         against = " and ".join(
-            f"{signed(_restored(value))} to {label}"
-            for label, value in entry["differences"].items()
+            f"{signed(restored(value))} to {label}" for label, value in entry["differences"].items()
         )
         texts.setdefault(question.text, []).append(
             f"{entry['decoding']} **{entry['verdict']}** "

@@ -47,8 +47,8 @@ _OTHERS = ("#117733", "#AA4499", "#DDAA33", "#004488", "#BB5566", "#66CCBB")
 def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A style for each label of a figure.
 
-    A method has its own, on any problems. A variant (`INTUITOR, seed 8`) or a second run, by id, has
-    a paler shade. Other labels have colours of no method.
+    A method has its own, on any problems. A variant (`INTUITOR, seed 8`) or a second run, by id,
+    has a paler shade. Other labels have colours of no method.
     """
     methods = {name.casefold(): name for name in METHODS}
     used: dict[str, int] = {}
