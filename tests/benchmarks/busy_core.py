@@ -17,7 +17,7 @@ TRAIN = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from intuitor_lib import get_recipe, train
-settings = {"max_steps": 3, "preflight_problems": 0, "eval_problems": 0, "dtype": "float32"}
+settings = {"max_steps": 3, "preflight_problems": 0, "eval_steps": None, "dtype": "float32"}
 run = train(get_recipe("quickstart", "cpu", **settings), runs=sys.argv[1])
 print(*(f"{row['step_time']:.1f}" for row in run.metrics))
 """

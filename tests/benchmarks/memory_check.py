@@ -20,6 +20,7 @@ from unittest import mock
 
 import torch
 from scoring_memory import peak_resident
+from sums import SUMS
 
 from intuitor_lib.policy.tiny import make_tiny_model
 from intuitor_lib.problems.problems import load_problems
@@ -40,6 +41,7 @@ RANDOM_CONFIG: Mapping[str, Any] = {
 }
 
 SMALL: Mapping[str, Any] = {
+    **SUMS,
     "max_steps": 1,
     "num_generations": 4,
     "per_device_train_batch_size": 8,

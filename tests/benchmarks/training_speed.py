@@ -29,6 +29,7 @@ import torch
 import transformers
 import trl
 from scoring_memory import scoring_peak
+from sums import SUMS
 from transformers.trainer_callback import PrinterCallback
 from two_processes import compare_processes
 
@@ -126,6 +127,7 @@ def _cpu_name() -> str:
 def _recipe(quantization: str, **changes: Any) -> Recipe:
     """64 completions of at most 64 tokens to single-digit sums, G = 8, LoRA r = 16, KL 0.005."""
     settings = {
+        **SUMS,
         "quantization": quantization,
         "max_completion_length": 64,
         "num_generations": 8,

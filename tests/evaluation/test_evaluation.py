@@ -420,7 +420,10 @@ def test_without_a_chat_the_prompt_is_the_text(tiny_model, tmp_path):
         ({"max_new_tokens": 300}, "exceed the 256 tokens of the model: lower max_new_tokens to 24"),
         ({"n": 0}, "n=0 items"),
         ({"benchmark": "gsm9k"}, "unknown benchmark 'gsm9k': choose from gsm8k"),
-        ({"extraction": "last"}, "extraction='last': choose from boxed, last_number, harness"),
+        (
+            {"extraction": "last"},
+            "extraction='last': choose from boxed, alone, last_number, harness",
+        ),
         ({"benchmark": "humaneval", "extraction": "boxed"}, "with humaneval: only answers to math"),
         ({"benchmarks": "/nowhere"}, "'/nowhere' is no folder"),
     ],

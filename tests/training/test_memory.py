@@ -24,6 +24,7 @@ from intuitor_lib.training.memory import ARCHITECTURES, estimate_memory, model_s
 # Billions of parameters on the models' cards.
 PUBLISHED = {
     "embedded:SmolLM2-135M-Instruct": 0.13,  # 134,515,008 by its weights
+    "embedded:Qwen2.5-Coder-0.5B-Instruct": 0.49,  # 494,032,768 by its weights
     "Qwen/Qwen2.5-1.5B": 1.54,
     "Qwen/Qwen2.5-3B": 3.09,
     "Qwen/Qwen2.5-7B": 7.62,  # "7.61B" on the card, 7,615,616,512 by its weights
