@@ -322,6 +322,8 @@ def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table
 
 def caption(answers: Sequence[Mapping[str, Any]]) -> str:
     """What belongs to the numbers of some answers."""
+    if not answers:
+        return "No question could be answered."
     where = dict.fromkeys(f"profile {a['profile']}, {a['model']}" for a in answers)
     return (
         f"{'; '.join(where)}. Differences with 95 % intervals, over seeds and problems where there "

@@ -246,7 +246,7 @@ def one_update(
     """
     seed = SEEDS[profile][0]
     recipe = arm_recipe("intuitor", profile, seed).replace(
-        max_steps=1, warmup_ratio=0.0, eval_steps=None, snapshot_steps=None
+        name="one-update", max_steps=1, warmup_ratio=0.0, eval_steps=None, snapshot_steps=None
     )
 
     def make() -> dict[str, Any]:
