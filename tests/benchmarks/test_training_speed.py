@@ -95,7 +95,7 @@ def test_the_accuracy_step_reads_no_self_certainty(small, monkeypatch):
 
     def generate(self, *args, **kwargs):
         result = original(self, *args, **kwargs)
-        seen.append((self._sampled_self_certainty is not None, result[0]))
+        seen.append((self._sampled_certainty is not None, result[0]))
         return result
 
     monkeypatch.setattr(training_speed.IntuitorTrainer, "_generate_single_turn", generate)

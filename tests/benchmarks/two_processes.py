@@ -176,7 +176,7 @@ class _GivenRollouts(IntuitorTrainer):
         rollouts = json.loads(self.file.read_text())[first : first + len(prompt_ids)]
         if [prompt for prompt, _ in rollouts] != list(map(list, prompt_ids)):
             raise RuntimeError("this process was given other prompts than one process alone")
-        self._sampled_self_certainty = None
+        self._sampled_certainty = None
         return [completion for _, completion in rollouts], None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, *args: Any) -> torch.Tensor:

@@ -131,7 +131,7 @@ def fixed_rollouts(trainer, longest=6):
     calls = []
 
     def rollout(prompt_ids, *arguments, **settings):
-        trainer._sampled_self_certainty = None
+        trainer._sampled_certainty = None
         generator = torch.Generator().manual_seed(len(calls))
         calls.append(prompt_ids)
         lengths = torch.randint(1, longest + 1, (len(prompt_ids),), generator=generator)
