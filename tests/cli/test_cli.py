@@ -14,6 +14,7 @@ import pytest
 
 from intuitor_lib import get_recipe
 from intuitor_lib.cli.script import _parser, main
+from intuitor_lib.recipe import SMOLLM2
 from intuitor_lib.store.locks import hold
 
 MATH = Path(__file__).parents[3] / "shared" / "data" / "math_train.jsonl"
@@ -226,7 +227,7 @@ def test_the_papers_math_recipe_runs_two_steps_on_the_real_problems(tmp_path, ca
     arguments += ["--prompt-column", "problem", "--answer-column", "answer"]
     arguments += ["--set", "max_steps=2", "--set", "max_completion_length=8"]
     arguments += ["--set", "num_generations=2", "--set", "per_device_train_batch_size=2"]
-    arguments += ["--set", "preflight_problems=2"]
+    arguments += ["--set", "preflight_problems=2", "--set", f"model={SMOLLM2}"]
     assert main([*arguments, "--runs", str(tmp_path)]) == 0
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
