@@ -23,6 +23,7 @@ from .verdicts import (
     policy_name,
     restored,
     signed,
+    step_of,
 )
 
 __all__ = [
@@ -94,7 +95,7 @@ def _title(test: Any, trial: Trial) -> str:
 
 
 def _cell(several: Sequence[Trial], test: str, step: int | None) -> str:
-    at = 0 if step and several[0].training is None else step
+    at = step_of(several, step)
     if any((test, at) not in trial.tables for trial in several):
         return "-"
     rows = [row for trial in several for row in trial.rows(test, at)]
@@ -125,7 +126,7 @@ def paper_cells(
         names = (f"{model} + {label}", label, *([str(model)] if label == "base" else []))
         for row in (name for name in names if name in table.rows):
             for test in SUITES[profile].values():
-                at = 0 if step and several[0].training is None else step
+                at = step_of(several, step)
                 if test.column not in table.columns or (test.name, at) not in several[0].tables:
                     continue
                 if all(r["correct"] is not None for t in several for r in t.rows(test.name, at)):

@@ -50,18 +50,15 @@ def result(
     stored = RunStore(runs).root / "results" / profile
     data = data_folder()
     committed = data and data / "results" / profile
-    for folder in (None if retrain else committed, stored):
-        for path in (folder / (name + suffix) for suffix in _SUFFIXES) if folder else ():
+    folders = [stored] if retrain or committed is None else [committed, stored]
+    for folder in folders:
+        for suffix in _SUFFIXES:
+            path = folder / (name + suffix)
             if path.is_file():
                 found = read_result(path)
                 if found["key"] == key:
                     return found["result"]
-    _write(stored, name, key, make())
-    return next(
-        read_result(path)["result"]
-        for path in (stored / (name + suffix) for suffix in _SUFFIXES)
-        if path.is_file()
-    )
+    return read_result(_write(stored, name, key, make()))["result"]
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def result_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
 
 
-def _write(folder: Path, name: str, key: Any, value: Any) -> None:
+def _write(folder: Path, name: str, key: Any, value: Any) -> Path:
     rest, rows = value, None
     if isinstance(value, dict) and isinstance(value.get("rows"), list):
         rest, rows = {k: v for k, v in value.items() if k != "rows"}, value["rows"]
@@ -94,6 +91,7 @@ def _write(folder: Path, name: str, key: Any, value: Any) -> None:
     write_bytes(folder / (name + suffix), content)
     for other in {*_SUFFIXES} - {suffix}:
         (folder / (name + other)).unlink(missing_ok=True)
+    return folder / (name + suffix)
 
 
 def _dump(value: Any) -> str:

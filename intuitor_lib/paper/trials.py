@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.benchmarks.benchmarks import get_benchmark, load_items
 from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
 from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
@@ -164,14 +165,12 @@ def confidence(
     pairs = {"base": ["base", "INTUITOR"], "GRPO": ["GRPO"], "INTUITOR": ["INTUITOR"]}
 
     def make() -> dict[str, Any]:
-        from ..evaluation.benchmarks.benchmarks import get_benchmark
         from ..evaluation.confidence import measure_confidence
 
-        benchmark = _benchmark(test, profile)
         found = measure_confidence(
             {label: subject(arm, profile, runs=runs) for label, arm in arms.items()},
             pairs,
-            get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark,
+            _benchmark(test, profile),
             n=test.n,
             num_samples=test.num_samples,
             temperature=test.temperature,
@@ -270,11 +269,9 @@ class _Store:
 
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
         from ..evaluation.baselines import baselines
-        from ..evaluation.benchmarks.benchmarks import get_benchmark, load_items
         from ..evaluation.evaluation import evaluate
 
         benchmark = _benchmark(test, self.profile)
-        benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
         record = evaluate(
             self.subject(step),
             benchmark,
@@ -297,9 +294,9 @@ class _Store:
         }
 
 
-def _benchmark(test: Test, profile: str) -> Benchmark | str:
+def _benchmark(test: Test, profile: str) -> Benchmark:
     if test.benchmark != HELD_OUT:
-        return test.benchmark
+        return get_benchmark(test.benchmark)
     return held_out_benchmark(get_recipe(test.recipe, profile).replace(**test.changes))
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "restored",
     "rows_of",
     "signed",
+    "step_of",
 ]
 
 VERDICTS = (
@@ -103,6 +104,11 @@ def _vote(rows: Rows) -> bool:
     return any(row["correct"] for row in rows if row["answer"] == winner)
 
 
+def step_of(several: Sequence[Trial], step: int | None) -> int | None:
+    """Where an arm's tests of a snapshot are: those of a base, which has none, are of step 0."""
+    return 0 if step and several[0].training is None else step
+
+
 def estimate(
     trials: Sequence[Trial], test: str, column: str = "correct", step: int | None = None
 ) -> Estimate:
@@ -147,8 +153,7 @@ def _combination(
     for weight, arm, test in terms:
         is_base = arm[0].training is None
         paired = arm[:1] if is_base else [t for s in seeds for t in arm if t.seed == s]
-        at = 0 if is_base and step else step
-        weighted.append((weight, [rows_of(t, test, at) for t in paired]))
+        weighted.append((weight, [rows_of(t, test, step_of(arm, step)) for t in paired]))
     return combination_over_seeds(weighted, column)
 
 
@@ -187,7 +192,7 @@ def _has(trials: Mapping[str, Sequence[Trial]], label: str, test: str, step: int
     several = trials.get(label)
     if not several:
         return False
-    at = 0 if step and several[0].training is None else step
+    at = step_of(several, step)
     return all((test.partition(":")[0], at) in trial.tables for trial in several)
 
 
@@ -210,7 +215,7 @@ def _answer(
             trials[label],
             test if label in (question.arm, question.coin) else other_test,
             column,
-            0 if step and trials[label][0].training is None else step,
+            step_of(trials[label], step),
         )
         for label in labels
     }

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,7 +216,8 @@ def _convert(model: str, file: Path, scratch: Path) -> Path:
 
     spec, target = GGUFS[model], scratch / "converted"
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    with _without_bars():
+    # transformers shows a bar for every tensor of a GGUF file, which nothing turns off.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         # Kept packed, GGUF weights train badly and cannot be saved.
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             **source,
@@ -235,13 +235,6 @@ def _convert(model: str, file: Path, scratch: Path) -> Path:
         loaded.save_pretrained(target)
         tokenizer.save_pretrained(target)
     return target
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    # transformers shows a bar for every tensor of a GGUF file, which nothing turns off.
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def _say(text: str) -> None:
