@@ -5,8 +5,6 @@
 Environments are left out: they name machine and versions. Exit status 1 where anything differs.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

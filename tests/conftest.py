@@ -1,7 +1,5 @@
 """A tiny causal language model with a character tokenizer, and recipes that train it."""
 
-from __future__ import annotations
-
 import json
 import os
 import string

@@ -7,8 +7,6 @@ all of them. Whoever adds a notebook adds its seconds. Exit status 1: a notebook
 `CAP` times its seconds, or has none here.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -9,8 +9,6 @@ turns at a random moment or in the middle of one of those (a file half written),
 again. It must end with the same metrics, completions and adapter, bit by bit.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import contextlib

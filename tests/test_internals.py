@@ -30,11 +30,7 @@ MODULES = {
     "bitsandbytes": bitsandbytes_internals,
 }
 # Parts of the libraries that are documented for users.
-DOCUMENTED = {
-    "bitsandbytes": {"nn", "functional"},
-    "peft": {"tuners.lora"},
-    "trl": set(),
-}
+DOCUMENTED = {"bitsandbytes": {"nn", "functional"}, "peft": {"tuners.lora"}, "trl": set()}
 OTHERS = {"_reset_state"}  # of accelerate, in `store.processes`
 PYTHONS = {"_asdict", "_replace", "_fields", "_exit"}
 

@@ -6,8 +6,6 @@ A block stands between `<!-- NAME -->` and `<!-- /NAME -->`; `tests/test_docs.py
 records.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

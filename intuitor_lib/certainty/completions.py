@@ -23,16 +23,6 @@ from .head import (
 )
 from .tokens import chunked_self_certainty, entropy, token_log_probs
 
-__all__ = [
-    "completion_log_probs",
-    "end_tokens",
-    "score_completions",
-    "scoring",
-    "through_end",
-    "token_entropy",
-    "token_self_certainty",
-]
-
 Ids = Sequence[Sequence[int]]
 # (hidden states (n, H), LM head, logit scale, soft cap, the tokens they predict (n,)) -> (n,)
 _Score = Callable[[Tensor, Any, float, float | None, Tensor], Tensor]

@@ -17,16 +17,6 @@ from torch import Tensor
 from .head import causal_model
 from .transformers_internals import DynamicCache, DynamicLayer, takes_default_cache
 
-__all__ = [
-    "can_share_prompts",
-    "completion_states",
-    "distinct_prompts",
-    "keeps_all_positions",
-    "length_buckets",
-    "padded",
-    "sharing_pays",
-]
-
 # Rows of one batch waste at most this share of it on padding, unless the batch is small anyway.
 _PADDING = 0.2
 _SMALL_BATCH = 256  # tokens below which a matrix product no longer gets faster by the row

@@ -6,17 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = [
-    "CHUNK_LOGITS",
-    "accumulator",
-    "backbone_and_head",
-    "causal_model",
-    "head_fault",
-    "head_log_probs",
-    "head_logits",
-    "head_settings",
-]
-
 CHUNK_LOGITS = 2**25
 """Logits held at a time: 128 MiB in fp32, 220 tokens of Qwen2.5's 151,936-word vocabulary."""
 

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from .head import CHUNK_LOGITS, accumulator, head_logits
 
-__all__ = ["chunked_self_certainty", "entropy", "self_certainty", "token_log_probs"]
-
 
 def self_certainty(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """KL(U || p) in nats of each position's raw logits: eq. 4 before the mean over tokens.

@@ -9,13 +9,7 @@ from typing import Any
 
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-__all__ = [
-    "INTERNALS",
-    "DynamicCache",
-    "DynamicLayer",
-    "load_checkpoint",
-    "takes_default_cache",
-]
+__all__ = ["INTERNALS", "DynamicCache", "DynamicLayer", "load_checkpoint", "takes_default_cache"]
 
 INTERNALS: Mapping[str, str] = {
     "transformers.cache_utils.DynamicLayer": "`rollouts.cache.GrowingLayer` extends it",

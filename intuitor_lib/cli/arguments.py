@@ -16,16 +16,6 @@ from ..store.files import write_text
 if TYPE_CHECKING:
     from ..report import Table
 
-__all__ = [
-    "Command",
-    "add_recipe",
-    "add_shared",
-    "assignments",
-    "print_table",
-    "read_recipe",
-    "require_profile",
-]
-
 _SHARED: dict[str, dict[str, Any]] = {
     "--runs": {"metavar": "DIR", "help": "run store; default $INTUITOR_RUNS or runs/"},
     "--profile": {"default": "cpu", "help": f"{', '.join(PROFILES)}; default cpu"},

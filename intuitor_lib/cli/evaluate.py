@@ -1,7 +1,5 @@
 """Commands that evaluate, and that show, compare and check evaluations."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable
@@ -11,8 +9,6 @@ from ..grading import EXTRACTIONS
 from ..recipe import SMOLLM2, SYSTEM_PROMPTS, InputError
 from ..store import RunStore
 from .arguments import add_shared, print_table
-
-__all__ = ["add_verbs"]
 
 
 def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:

@@ -1,7 +1,5 @@
 """Execute notebooks in batch with papermill, under a profile, and render them to HTML."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -25,9 +23,6 @@ from ..report.progress import VARIABLE, watch
 from ..store import RunStore, project_root
 from ..store.files import redact, write_text
 from ..store.locks import hold
-
-__all__ = ["Execution", "check_parameters", "execute", "find_notebooks", "reproduce"]
-
 
 _DONE = "done.json"
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..report import Table
     from ..training import Preflight
 
-__all__ = ["add_verbs"]
-
 
 def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands; `new(name, command, text)` makes the parser of one."""

@@ -4,8 +4,6 @@ Results go to standard output, progress and messages to standard error. Exit sta
 1 failure, 2 bad input, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -14,15 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from ..recipe import (
-    EMBEDDED_MODELS,
-    PROFILES,
-    RECIPES,
-    SMOLLM2,
-    InputError,
-    Recipe,
-    get_recipe,
-)
+from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, SMOLLM2, InputError, Recipe, get_recipe
 from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
 from .arguments import (
@@ -34,8 +24,6 @@ from .arguments import (
     read_recipe,
     require_profile,
 )
-
-__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -255,12 +243,7 @@ def _recipes(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     if not options.ids:
-        from ..paper.comparison import (
-            claims_table,
-            load_records,
-            questions_table,
-            verdicts_table,
-        )
+        from ..paper.comparison import claims_table, load_records, questions_table, verdicts_table
 
         records = [*load_records(runs=options.runs).values()]
         answers = verdicts_table if options.short else questions_table

@@ -1,7 +1,5 @@
 """What a policy without any skill would score on a benchmark: the floor of its accuracies."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +8,6 @@ from ..grading import echoed
 from ..report import proportion
 from .benchmarks.benchmarks import Benchmark
 from .benchmarks.graders import Item, MathGrader
-
-__all__ = ["baselines"]
 
 
 def baselines(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, dict[str, Any]]:

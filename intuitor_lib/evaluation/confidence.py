@@ -1,7 +1,5 @@
 """Token-level confidence of policies in their own and each other's completions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +14,6 @@ from .benchmarks.benchmarks import Benchmark, load_items
 from .benchmarks.graders import Item
 from .evaluation import encode_items
 from .subjects import Subject
-
-__all__ = ["measure_confidence"]
 
 
 def measure_confidence(

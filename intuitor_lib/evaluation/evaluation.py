@@ -1,7 +1,5 @@
 """Evaluate a policy on a benchmark: generate, grade, measure confidence, keep every completion."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections.abc import Collection, Sequence
@@ -30,8 +28,6 @@ from .benchmarks.benchmarks import (
 )
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
 from .subjects import Subject, find_subject
-
-__all__ = ["BENCHMARKS_OWN", "encode_items", "evaluate"]
 
 BENCHMARKS_OWN = "benchmark"
 """`system_prompt=BENCHMARKS_OWN` uses the benchmark's system prompt; None uses none."""

@@ -1,7 +1,5 @@
 """Measure a policy on problems as training asks them, for a before and after."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,8 +13,6 @@ from ..policy.trained import base_settings
 from ..problems import Problem, conversation, prompt_token_ids
 from ..recipe import Recipe
 from ..rollouts import generate
-
-__all__ = ["measure"]
 
 
 def measure(

@@ -1,7 +1,5 @@
 """Tables of stored evaluations: scores with intervals, and policies compared on the same items."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +16,6 @@ from ..report import (
 from ..store import EvaluationRecord, RunStore
 from .benchmarks.alpaca import read_judgement
 from .benchmarks.benchmarks import BENCHMARKS, PAPER_COLUMNS
-
-__all__ = ["comparison_table", "evaluation_table", "find_evaluations", "paper_table", "score"]
 
 
 def score(record: EvaluationRecord) -> dict[str, Estimate]:

@@ -4,16 +4,12 @@ Works on stored rows with `id` of the problem, `correct`, `cluster` (shared by e
 has no vote) and a confidence such as `self_certainty`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..report import Estimate, mean_over_problems
-
-__all__ = ["SELECTORS", "best_of_n"]
 
 SELECTORS = ("one sample", "self-certainty", "Borda vote", "majority", "any of them")
 """Ways to select; "any of them" counts a problem as solved if one of the N is right."""

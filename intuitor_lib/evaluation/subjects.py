@@ -3,8 +3,6 @@
 Each has a specification that identifies it in the run store, and is loaded only when needed.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +17,6 @@ from ..problems import load_problems
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest
 from ..store import Run, RunStore
-
-__all__ = ["Subject", "find_subject"]
 
 
 @dataclass(frozen=True)

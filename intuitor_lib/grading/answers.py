@@ -1,7 +1,5 @@
 """Extract the final answer of a completion, grade it, or vote on several."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -18,19 +16,6 @@ from .extraction import (
     numbers_of,
     states_answer,
 )
-
-__all__ = [
-    "EXTRACTIONS",
-    "clusters",
-    "echoed",
-    "extract_answer",
-    "extract_answers",
-    "grade",
-    "grade_labelled",
-    "is_correct",
-    "most_frequent",
-    "plurality",
-]
 
 # --- Extraction -----------------------------------------------------------------------------
 
@@ -191,10 +176,7 @@ def grade_answers(
 
 
 def grade_labelled(
-    texts: Sequence[str],
-    references: Sequence[str | None],
-    *,
-    extraction: str = "boxed",
+    texts: Sequence[str], references: Sequence[str | None], *, extraction: str = "boxed"
 ) -> list[bool | None]:
     """`grade`, with None for every completion whose reference answer is None."""
     pairs = [(t, r) for t, r in zip(texts, references, strict=True) if r is not None]

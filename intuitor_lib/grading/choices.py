@@ -1,12 +1,8 @@
 """The letter that answers a multiple-choice question. No text makes it raise."""
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from functools import cache
-
-__all__ = ["extract_choice"]
 
 _TAIL_CHARS = 300  # of the last line
 

@@ -5,8 +5,6 @@ in one call, which its own time limit, a signal in the main thread, cannot inter
 can decide without it needs no worker. Workers need POSIX (Linux or macOS).
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json
@@ -25,8 +23,6 @@ from typing import Any
 
 from .rules import MAX_ANSWER_CHARS, decide, is_plain
 
-__all__ = ["equivalent", "readable", "stated_answers"]
-
 START_SECONDS = 120.0  # importing sympy from a cold network disk can take most of a minute
 WALL_FACTOR = 10  # wall seconds allowed per CPU second of timeout_s
 MEMORY_BYTES = 2 << 30
@@ -39,10 +35,7 @@ _STATED = "\0stated"  # no answer: they are normalized, which leaves no control 
 
 
 def equivalent(
-    pairs: Sequence[tuple[str | None, str]],
-    *,
-    timeout_s: float = 0.8,
-    workers: int | None = None,
+    pairs: Sequence[tuple[str | None, str]], *, timeout_s: float = 0.8, workers: int | None = None
 ) -> list[bool]:
     """Whether the answer of each pair ``(answer, reference)`` is equivalent to its reference.
 

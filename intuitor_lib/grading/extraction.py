@@ -1,26 +1,11 @@
 """Find the answer in the text of a completion. Takes time linear in its length; no text raises."""
 
-from __future__ import annotations
-
 import re
 from collections import deque
 
 from .notation import in_ascii
 from .numerals import NUMERAL
 from .rules import decide
-
-__all__ = [
-    "before_next_question",
-    "boxed_answer",
-    "has_final_answer",
-    "is_prose",
-    "last_number",
-    "lone_number",
-    "marked_answer",
-    "numbers_of",
-    "states_answer",
-    "whole_numeral",
-]
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACES = re.compile(r"\\.|\{+|\}+", re.DOTALL)

@@ -4,8 +4,6 @@ The last are the two classifiers of the paper's Figures 5 and 6. No text makes a
 and each takes near linear time.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re
@@ -15,15 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
-
-__all__ = [
-    "FieldAnswer",
-    "code_answer_type",
-    "extract_code",
-    "extract_field",
-    "reasons_before_json",
-    "same_value",
-]
 
 MAX_LITERAL_CHARS = 20_000
 MAX_CODE_CHARS = 50_000

@@ -3,8 +3,6 @@
 It reads and compares what it can; the rules around it are in `rules`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from functools import lru_cache
@@ -16,8 +14,6 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, veri
 from .extraction import last_number, whole_numeral
 from .notation import as_latex, normalized
 from .rules import is_plain
-
-__all__ = ["readable", "same", "stated"]
 
 # Units are removed before; math-verify takes the variable t and \mathrm{e} for some.
 _READING = dataclasses.replace(LatexExtractionConfig().normalization_config, units=False)

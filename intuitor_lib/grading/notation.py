@@ -5,23 +5,11 @@ Unicode mathematics in LaTeX; `as_latex` writes plain notation (``2*pi*r``, ``ex
 so that math-verify reads it.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import lru_cache
 
 from .numerals import spelled_for_latex
-
-__all__ = [
-    "as_latex",
-    "in_ascii",
-    "is_product",
-    "normalized",
-    "without_fonts",
-    "without_letter_unit",
-    "without_text",
-]
 
 _CONTENT = r"([^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*)"
 _BRACED = re.compile(rf"\{{{_CONTENT}\}}")

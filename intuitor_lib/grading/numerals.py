@@ -4,13 +4,9 @@ Digit groups (``1,234``, ``1 234``, ``1{,}234``, ``1.234.567``), decimals, fract
 (``1 1/2``), powers of ten (``1.5e3``, ``1.5 \times 10^3``), times of day and ratios.
 """
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 from typing import NamedTuple
-
-__all__ = ["NUMERAL", "Number", "number", "ratio", "spelled_for_latex", "time_of_day"]
 
 MAX_CHARS = 40
 

@@ -1,14 +1,10 @@
 """Reference answers that no completion can match, found before anything is graded by them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 
 from .answers import extract_answer
 from .equivalence import readable
-
-__all__ = ["describe_doubts", "doubtful"]
 
 _BOX = re.compile(r"(?=\\(?:boxed|fbox)(?![A-Za-z]))")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm)[a-z]*\s*\{[^{}]*\}")

@@ -4,15 +4,11 @@ Numbers are compared by their exact values, times and ratios as such, words as w
 products of letters), several assignments by their names, and lists of these element by element.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 
 from .notation import is_product, normalized, without_letter_unit, without_text
 from .numerals import Number, number, ratio, time_of_day
-
-__all__ = ["decide", "is_plain"]
 
 MAX_ANSWER_CHARS = 2_000  # longer ones are no answer to a problem with a short reference answer
 MAX_ITEMS = 50  # of a list that is compared without mathematics

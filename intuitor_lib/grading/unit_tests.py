@@ -15,8 +15,6 @@ check runs beside the program and must reach its end; a program that ends the pr
 and so does one whose result is of a class of its own.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import math
@@ -28,8 +26,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 from .sandbox.confine import Completed, run_python
-
-__all__ = ["IMPORTS", "SECONDS_PER_TEST", "in_threads", "run_tests"]
 
 SECONDS_PER_TEST = 6.0
 """Seconds for each test, as in LiveCodeBench."""

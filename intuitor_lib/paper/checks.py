@@ -1,7 +1,5 @@
 """Check the trainings, numbers and records that a batch of notebooks left behind."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -12,8 +10,6 @@ from ..store import RunStore
 from .comparison import load_records, missing
 from .plan import PLAN, planned
 from .results import read_result, result_files
-
-__all__ = ["audit"]
 
 _MOST_CERTAIN = 60.0  # nats; more than any vocabulary's logits give in practice
 

@@ -1,7 +1,5 @@
 """What the notebooks measured, as tables and records, beside the paper's tables and claims."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,18 +23,6 @@ from .verdicts import (
     signed,
     step_of,
 )
-
-__all__ = [
-    "accuracy_table",
-    "claims_table",
-    "load_records",
-    "missing",
-    "paper_cells",
-    "paper_table",
-    "questions_table",
-    "save",
-    "verdicts_table",
-]
 
 NO_GPU = "needs the paper's model and benchmark, so a GPU and the hub; the profile was run without"
 
@@ -290,9 +276,7 @@ def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -
     if short:
         rows, header = [[*row[:2], row[-1]] for row in rows], [*header[:2], header[-1]]
     return Table(
-        header,
-        rows,
-        f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims.",
+        header, rows, f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims."
     )
 
 

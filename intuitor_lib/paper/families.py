@@ -4,8 +4,6 @@ A tiny model has a family's architecture as transformers implements it, random w
 tokenizer of SmolLM2. It learns nothing; it shows that the family trains in 4 bits with LoRA.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +12,6 @@ from typing import Any
 from ..recipe import Recipe, get_recipe
 from ..report import Table, mean_over_seeds
 from .numbers import CHECKPOINTS, TABLES
-
-__all__ = ["ARCHITECTURES", "evaluate_checkpoints", "tiny_recipe"]
 
 ARCHITECTURES: Mapping[str, str] = types.MappingProxyType(
     dict.fromkeys(("qwen2.5-7b", "qwen2.5-14b"), "Qwen2")

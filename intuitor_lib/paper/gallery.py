@@ -3,8 +3,6 @@
 The page lies in the run store and loads nothing from elsewhere.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import json
@@ -17,8 +15,6 @@ from ..report import Table
 from ..store import RunStore
 from ..store.files import write_text
 from .comparison import claims_table, load_records, questions_table
-
-__all__ = ["build_gallery"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

@@ -4,8 +4,6 @@ Accuracies are shares; AlpacaEval is a length-controlled win rate in percent. A 
 finding, and only the numbers that the paper prints in it. They are kept in `numbers.yaml`.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,19 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-__all__ = [
-    "CHECKPOINTS",
-    "CLAIMS",
-    "FIGURES",
-    "TABLES",
-    "TRAINING",
-    "Claim",
-    "PaperFigure",
-    "PaperTable",
-    "get_table",
-    "paper_ids",
-]
 
 
 @dataclass(frozen=True)

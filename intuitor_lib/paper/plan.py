@@ -1,7 +1,5 @@
 """The plan behind the notebooks, kept in `plan.yaml`: trainings (arms), seeds, suites of tests."""
 
-from __future__ import annotations
-
 import types
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,23 +10,6 @@ from typing import Any
 import yaml
 
 from ..recipe import Recipe, get_recipe
-
-__all__ = [
-    "ARMS",
-    "MAIN",
-    "MAIN_TESTS",
-    "PAPER_MODELS",
-    "PLAN",
-    "PLAN_FILE",
-    "SAME",
-    "SEEDS",
-    "SUITES",
-    "Test",
-    "arm_recipe",
-    "arm_seeds",
-    "planned",
-    "snapshot_steps",
-]
 
 Rows = list[dict[str, Any]]
 

@@ -6,8 +6,6 @@ runs/results/<profile>/...     of this machine
 A result with rows is a Parquet file, whose metadata hold the rest as JSON; any other is JSON.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +17,6 @@ import pyarrow.parquet
 from ..recipe import InputError
 from ..store import RunStore, data_folder
 from ..store.files import write_bytes
-
-__all__ = ["keep", "read_result", "result", "result_files"]
 
 _SUFFIXES = (".parquet", ".json")
 _METADATA = b"intuitor"

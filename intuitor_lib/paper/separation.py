@@ -1,24 +1,13 @@
 """Does self-certainty separate right from wrong? Tables, panels and the verdict on Figure 8."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..report import (
-    Estimate,
-    Table,
-    auc_within_groups,
-    mann_whitney,
-    separation,
-    separation_change,
-)
+from ..report import Estimate, Table, auc_within_groups, mann_whitney, separation, separation_change
 from .numbers import FIGURES
 from .plan import SEEDS, SUITES, Rows, arm_recipe
 from .trials import Trial
 from .verdicts import policy_name
-
-__all__ = ["figure_8", "separation_answer", "signals_table"]
 
 PAIRS = ("base → base", "INTUITOR → INTUITOR", "base → INTUITOR", "GRPO → GRPO")
 """Who answers → who scores, as in Figure 8."""

@@ -30,8 +30,6 @@ from .results import result
 if TYPE_CHECKING:
     from ..evaluation import Benchmark
 
-__all__ = ["Trial", "collect", "confidence", "subject"]
-
 _KEPT = (
     "id",
     "sample",

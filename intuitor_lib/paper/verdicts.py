@@ -1,7 +1,5 @@
 """Answers to the questions of the plan, with verdicts by the rules of `docs/protocol.md`."""
 
-from __future__ import annotations
-
 import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,24 +9,6 @@ from typing import Any
 from ..report import Estimate, Table, combination_over_seeds, mean_over_seeds
 from .plan import PLAN_FILE
 from .trials import Rows, Trial
-
-__all__ = [
-    "QUESTIONS",
-    "VERDICTS",
-    "Question",
-    "answers_table",
-    "ask",
-    "caption",
-    "change",
-    "conclude",
-    "estimate",
-    "later",
-    "policy_name",
-    "restored",
-    "rows_of",
-    "signed",
-    "step_of",
-]
 
 VERDICTS = (
     *("gain", "no gain", "loss"),  # of an arm over the base and the random reward

@@ -1,7 +1,5 @@
 """What notebooks show of trials: levels, curves, completions, snapshots, a single update."""
 
-from __future__ import annotations
-
 import csv
 import statistics
 from collections import Counter
@@ -19,21 +17,6 @@ from .plan import ARMS, SEEDS, SUITES, Rows, arm_recipe
 from .results import result
 from .trials import Trial
 from .verdicts import change, estimate, later
-
-__all__ = [
-    "completions_table",
-    "curves",
-    "describe",
-    "forms_table",
-    "gains_table",
-    "kept_without_labels",
-    "levels",
-    "levels_over_steps",
-    "one_update",
-    "smollm2_table",
-    "token_examples",
-    "update_table",
-]
 
 Trials = Mapping[str, Sequence[Trial]]
 _WAYS = ("greedy", "sampled")

@@ -4,8 +4,6 @@ The reference policy is the same weights with the adapter off. A policy that sta
 adapter keeps a frozen copy of that adapter as its reference.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import warnings
@@ -21,19 +19,6 @@ from torch import Tensor, nn
 from ..certainty.completions import scoring
 from ..recipe import InputError, Recipe
 from .pretrained import damage, in_part, in_short
-
-__all__ = [
-    "START_ADAPTER",
-    "adapter_is_fresh",
-    "add_adapter",
-    "add_start_adapter",
-    "check_adapter",
-    "ignore_renames",
-    "load_adapter",
-    "load_adapter_config",
-    "read_adapter_weights",
-    "reference_policy",
-]
 
 START_ADAPTER = "ref"
 """Name of the frozen copy of the adapter that a policy started from; TRL's name for it, too."""

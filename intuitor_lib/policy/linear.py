@@ -21,8 +21,6 @@ from torch.nn import functional
 from .bitsandbytes_internals import unpacked
 from .peft_internals import LoraLayer, plain_adapter
 
-__all__ = ["UNPACKED_SHARE", "merged_adapters", "speed_up_linears", "unpacked_linears"]
-
 UNPACKED_SHARE = 0.25
 """Unpacked weights may take this share of the memory that is free."""
 

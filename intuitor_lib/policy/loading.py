@@ -1,7 +1,5 @@
 """Load models and their tokenizers: in 4 bits or not, with adapters or without."""
 
-from __future__ import annotations
-
 import functools
 import time
 from typing import Any, NamedTuple
@@ -17,8 +15,6 @@ from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
 from .bitsandbytes_internals import keep_weights_packed
 from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
-
-__all__ = ["Policy", "compute_dtype", "describe_policy", "load_model", "load_policy"]
 
 
 class Policy(NamedTuple):

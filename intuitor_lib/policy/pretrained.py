@@ -20,17 +20,6 @@ from ..report import quiet_transformers
 from .embedded import cache_folder, embedded_model_folder
 from .peft_internals import BaseTunerLayer
 
-__all__ = [
-    "Source",
-    "cached_commit",
-    "damage",
-    "in_part",
-    "in_short",
-    "load_config",
-    "load_tokenizer",
-    "load_weights",
-]
-
 _LFS = b"version https://git-lfs"
 
 

@@ -3,15 +3,11 @@
 The shapes of the recipes' models are stored here, so that estimates need no network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..recipe import QWEN_CODER, SMOLLM2, InputError
 from .pretrained import Source, load_config
-
-__all__ = ["ARCHITECTURES", "Shape", "model_shape"]
 
 
 class Shape(NamedTuple):

@@ -1,7 +1,5 @@
 """Random models of a real architecture, small enough to train anywhere."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,6 @@ import transformers
 from ..recipe import SMOLLM2
 from ..report import quiet_transformers
 from .pretrained import Source, load_tokenizer
-
-__all__ = ["make_tiny_model"]
 
 
 def make_tiny_model(

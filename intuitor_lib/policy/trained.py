@@ -1,7 +1,5 @@
 """Load the trained policy of a finished run, to train further or to evaluate."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +7,6 @@ from ..recipe import Recipe
 from ..store import Run
 from .adapters import read_adapter_weights
 from .loading import Policy, load_model, load_policy
-
-__all__ = ["base_settings", "load_run", "load_run_frozen"]
 
 
 def load_run(run: Run, *, step: int | None = None) -> Policy:

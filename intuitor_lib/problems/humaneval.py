@@ -4,16 +4,12 @@ A row has `task_id`, `prompt` (the source up to the function's docstring), `entr
 `canonical_solution` (its body) and `test`.
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib.resources
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
-
-__all__ = ["humaneval_request", "humaneval_rows", "humaneval_tests"]
 
 
 def humaneval_rows() -> list[dict[str, str]]:
@@ -36,9 +32,4 @@ def humaneval_tests(row: Mapping[str, str]) -> dict[str, Any]:
     prompt, name = row["prompt"], row["entry_point"]
     # The text before the function: imports, and helpers it may call.
     start = re.search(rf"^def {name}\b", prompt, re.MULTILINE).start()  # type: ignore[union-attr]
-    return {
-        "kind": "check",
-        "setup": prompt[:start],
-        "test": row["test"],
-        "entry_point": name,
-    }
+    return {"kind": "check", "setup": prompt[:start], "test": row["test"], "entry_point": name}

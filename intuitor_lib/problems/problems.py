@@ -4,8 +4,6 @@ From any source, prompts are distinct, held-out problems are not among the train
 the same recipe gives the same problems in every process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import functools
@@ -41,8 +39,6 @@ from .tables import (
     read_table,
     shown,
 )
-
-__all__ = ["DEFAULT_GENERATED", "DataError", "Problem", "Problems", "gold_answer", "load_problems"]
 
 DEFAULT_GENERATED = 1024
 """Training problems of a generator if `max_problems` is None (fewer if it has no more)."""

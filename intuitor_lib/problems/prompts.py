@@ -15,18 +15,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "TEMPLATE_DATE",
-    "PromptError",
-    "control_tokens",
-    "conversation",
-    "fit_prompts",
-    "prompt_date",
-    "prompt_token_ids",
-    "require_chat_template",
-    "to_dataset",
-]
-
 TEMPLATE_DATE = datetime.datetime(2025, 5, 26)
 """The time that chat templates write into prompts instead of the present one: the paper's date.
 

@@ -3,8 +3,6 @@
 A row that cannot be read becomes a `Fault` in its place, so that all faults are reported at once.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -15,19 +13,6 @@ from typing import Any, NamedTuple
 
 from ..recipe import InputError
 from ..recipe.files import as_utf8
-
-__all__ = [
-    "TABLE_SUFFIXES",
-    "DataError",
-    "Fault",
-    "RawTable",
-    "is_unicode",
-    "list_faults",
-    "read_hub",
-    "read_table",
-    "shown",
-    "sound_rows",
-]
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 

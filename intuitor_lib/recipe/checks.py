@@ -23,8 +23,6 @@ from .rules import RULES
 if TYPE_CHECKING:
     from .recipe import Recipe
 
-__all__ = ["fits", "model_context", "parse_object", "plain", "type_faults", "value_faults"]
-
 
 def plain(value: Any) -> Any:
     """A value with mappings as dictionaries and tuples as lists, as JSON and YAML have them."""

@@ -1,23 +1,7 @@
 """Names and texts that recipes share, and the errors for bad input."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Mapping
-
-__all__ = [
-    "EMBEDDED_HUMANEVAL",
-    "EMBEDDED_MODELS",
-    "EMBEDDED_PROBLEMS",
-    "EMBEDDED_PRODUCTS",
-    "GENERATOR_PREFIX",
-    "QWEN_CODER",
-    "REWARDS",
-    "SMOLLM2",
-    "SYSTEM_PROMPTS",
-    "InputError",
-    "RecipeError",
-]
 
 SMOLLM2 = "embedded:SmolLM2-135M-Instruct"
 """The embedded model of the profile `smoke`."""

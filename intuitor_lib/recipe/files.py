@@ -1,15 +1,11 @@
 """Files that people bring: texts in any Unicode encoding, and models in local folders."""
 
-from __future__ import annotations
-
 import codecs
 import functools
 import hashlib
 from pathlib import Path
 
 from .constants import InputError
-
-__all__ = ["as_utf8", "folder_digest", "read_text"]
 
 # UTF-32's mark begins with that of UTF-16.
 _MARKS = (

@@ -22,8 +22,6 @@ from .checks import fits, parse_object, plain, type_faults, value_faults
 from .constants import SYSTEM_PROMPTS, RecipeError
 from .files import folder_digest
 
-__all__ = ["Recipe", "require_known"]
-
 
 def _setting(default: Any, source: str, *, label: bool = False, later: bool = False) -> Any:
     """A dataclass field that carries the source of its default.
@@ -87,8 +85,7 @@ class Recipe:
     prompt_template: str = _setting("{prompt}", "ours: the problem as it is")
     system_prompt: str | None = _setting(SYSTEM_PROMPTS["math-3b"], "paper, prompt for 3B")
     answer_extraction: str = _setting(
-        "boxed",
-        "ours: only \\boxed{} answers count, as the prompts ask; see `grading.EXTRACTIONS`",
+        "boxed", "ours: only \\boxed{} answers count, as the prompts ask; see `grading.EXTRACTIONS`"
     )
     over_long_prompts: str = _setting("drop", "ours: counted and dropped, or 'refuse'")
 

@@ -3,8 +3,6 @@
 Both are kept in `recipes.yaml`.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +13,6 @@ import yaml
 
 from .constants import SYSTEM_PROMPTS, RecipeError
 from .recipe import Recipe, require_known
-
-__all__ = ["PROFILES", "RECIPES", "NamedRecipe", "Profile", "get_recipe"]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,10 @@
 """Rules for the values of single settings, each with the remedy that its error message gives."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .constants import REWARDS
-
-__all__ = ["RULES", "Rule"]
 
 
 class Rule(NamedTuple):

@@ -1,7 +1,5 @@
 """Figures that set methods, policies or completions side by side."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +10,6 @@ from matplotlib.figure import Figure
 
 from . import style
 from .intervals import Estimate
-
-__all__ = ["before_after", "compare_methods", "confidence_histograms", "token_text"]
 
 
 def before_after(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:

@@ -3,8 +3,6 @@
 Seeds are a band around their mean; 95 % intervals are bars.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +13,6 @@ from matplotlib.ticker import MaxNLocator
 
 from . import style
 from .intervals import Estimate, Rows, wilson
-
-__all__ = ["estimates_over", "seed_curves", "training_curves"]
 
 _PANELS = {
     "rewards/self_certainty/mean": "self-certainty (nats)",

@@ -3,8 +3,6 @@
 A row has the `id` of its problem and its measurements as columns.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,19 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-
-__all__ = [
-    "Estimate",
-    "combination_over_seeds",
-    "difference_over_problems",
-    "difference_over_seeds",
-    "mcnemar",
-    "mean_over_problems",
-    "mean_over_seeds",
-    "pass_at_k",
-    "proportion",
-    "summarize",
-]
 
 Values = Sequence[float] | np.ndarray
 Rows = Sequence[Mapping[str, Any]]

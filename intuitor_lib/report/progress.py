@@ -4,8 +4,6 @@ A notebook run in batch has no terminal of its own: it writes its progress to th
 `INTUITOR_PROGRESS` names, and the batch runner shows a line for each stage of it (`watch`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -17,8 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm.std import tqdm
-
-__all__ = ["LiveTraining", "in_notebook", "quiet_transformers", "track", "watch"]
 
 VARIABLE = "INTUITOR_PROGRESS"
 _SECONDS_BETWEEN_FIGURES = 5.0

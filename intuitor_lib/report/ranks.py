@@ -1,7 +1,5 @@
 """Does a measurement separate right from wrong completions? Rank tests and AUC."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -9,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from .intervals import PERCENTILES, Estimate, Rows, Values, agreement, mean_over_problems
-
-__all__ = ["auc", "auc_within_groups", "mann_whitney", "separation", "separation_change"]
 
 _RESAMPLES = 1000  # of a bootstrap of ranks
 

@@ -4,8 +4,6 @@ A record has profile, environment and sample sizes beside every number, so that 
 model or a stand-in can be mistaken for one of the paper.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +12,6 @@ from typing import Any
 from ..store import RunStore, environment
 from ..store.files import read_json, write_text
 from .tables import Table
-
-__all__ = ["load_record", "record_path", "save_record"]
 
 
 def record_path(notebook: str, profile: str, runs: str | Path | None = None) -> Path:

@@ -3,8 +3,6 @@
 Line styles and markers differ too, so that figures read in greyscale.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +14,6 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from .intervals import Estimate
-
-__all__ = ["METHODS"]
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "INTUITOR": {"color": "#0072B2", "linestyle": "-", "marker": "o"},

@@ -1,14 +1,10 @@
 """Tables to read in a notebook or a terminal, and completions as HTML."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io
 from collections.abc import Sequence
 from typing import Any
-
-__all__ = ["Table", "token_html"]
 
 
 class Table:

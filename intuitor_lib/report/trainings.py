@@ -1,7 +1,5 @@
 """A table of training metrics, one row per run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +7,6 @@ import numpy as np
 from ..store import Run
 from .intervals import summarize
 from .tables import Table
-
-__all__ = ["training_summary"]
 
 
 def training_summary(runs: Sequence[Run]) -> Table:

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from ..certainty.transformers_internals import DynamicLayer
 
-__all__ = ["GrowingLayer", "cache_bytes", "room_for"]
-
 
 class GrowingLayer(DynamicLayer):
     """Keys and values with room to grow, so that a step copies none of the earlier ones."""

@@ -13,8 +13,6 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-__all__ = ["draw", "make_warpers", "own_random_state"]
-
 _BLOCK = 128  # tokens of the vocabulary that are summed before one of them is chosen
 
 

@@ -1,7 +1,5 @@
 """Generate completions with any model, by `sample_completions` or by transformers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 
@@ -23,8 +21,6 @@ from ..report import track
 from .drawing import own_random_state
 from .halving import halve_until_it_fits
 from .sampling import Completion, reason_against, sample_completions
-
-__all__ = ["generate"]
 
 
 def generate(

@@ -1,15 +1,11 @@
 """Sample with half the batch size where memory runs out."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-__all__ = ["halve_until_it_fits"]
 
 logger = logging.getLogger(__name__)
 

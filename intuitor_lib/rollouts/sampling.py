@@ -19,8 +19,6 @@ from ..policy.linear import merged_adapters, unpacked_linears
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
 
-__all__ = ["Completion", "reason_against", "sample_completions"]
-
 _LOGITS_BYTES = 24  # of memory for each logit of a step: in fp32, copied, and sorted for top-p
 _COMPACT = 7 / 8  # ended rows are dropped when at most this share of the batch is unfinished
 

@@ -6,8 +6,6 @@ step; in 4 bits it quantizes the base twice a step, and sends packed bytes witho
 `send_merged_weights` merges into copies, layer by layer, and does not change the base.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import re
@@ -21,8 +19,6 @@ import torch
 from ..policy.peft_internals import LoraLayer, dequantize_bnb_weight
 from ..recipe import InputError, Recipe
 from .trl_internals import send_instead
-
-__all__ = ["check_rollout", "continuous_batching_settings", "merged_weights", "send_merged_weights"]
 
 _PAGE = 256  # tokens of a block of keys and values, as in transformers
 _CPU_BLOCKS = 64

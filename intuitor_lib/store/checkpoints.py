@@ -5,22 +5,11 @@ position in the data), the run's records up to that step, and checksums. One wit
 cut off while it was written; one that differs from them is damaged. Both are skipped.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from .files import SUMS, faults, files, read_sums, record_checksums, write_text
-
-__all__ = [
-    "RECORDS",
-    "checkpoint_faults",
-    "checkpoint_step",
-    "complete_checkpoint",
-    "newest_checkpoint",
-    "restore_records",
-]
 
 RECORDS = ("metrics.jsonl", "completions.jsonl")
 """Files of a run that grow with every step."""

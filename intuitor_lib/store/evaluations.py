@@ -1,7 +1,5 @@
 """`EvaluationRecord`: one evaluation in the store."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -10,8 +8,6 @@ from typing import Any
 from .files import append_rows, faults, read_json, read_rows
 from .locks import hold
 from .stored import Stored, unreadable
-
-__all__ = ["EvaluationRecord"]
 
 
 @dataclasses.dataclass(frozen=True)

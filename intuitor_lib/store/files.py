@@ -4,8 +4,6 @@ The checksums of a folder are in its `SHA256SUMS`, in the format of coreutils: `
 SHA256SUMS` checks it without this package.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -15,24 +13,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-__all__ = [
-    "SUMS",
-    "append_rows",
-    "apply_umask",
-    "digest",
-    "dump_rows",
-    "faults",
-    "files",
-    "read_json",
-    "read_rows",
-    "read_sums",
-    "record_checksums",
-    "redact",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
 
 SUMS = "SHA256SUMS"
 """Name of the file of checksums."""

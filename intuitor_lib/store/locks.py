@@ -4,8 +4,6 @@ The lock is the operating system's (`flock`), which ends with its process. A fil
 owner and the time of its last heartbeat, for the messages of those who wait.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import fcntl
@@ -21,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_text
-
-__all__ = ["Owner", "hold", "is_lock", "now", "owner"]
 
 _LOCK, _OWNER = ".lock", ".owner.json"
 _BEAT = 10.0  # seconds between heartbeats

@@ -5,8 +5,6 @@ are averaged over them (DDP: NCCL between GPUs, gloo on the CPU). With one proce
 an effect.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import logging
@@ -20,17 +18,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object, get_int_from_env, str_to_bool
 
 from ..recipe import InputError
-
-__all__ = [
-    "all_or_none",
-    "from_all",
-    "from_main",
-    "is_main",
-    "join",
-    "share_batch",
-    "wait",
-    "warn_if_alone",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,6 @@ The names of runs and evaluations end in a hash of the settings that change the 
 fingerprint of the problems, so opening an existing one returns it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -19,8 +17,6 @@ from .evaluations import EvaluationRecord
 from .files import read_json, write_json, write_text
 from .runs import Run, run_digest
 from .stored import unreadable
-
-__all__ = ["RunStore", "data_folder", "project_root"]
 
 
 def project_root(start: Path | None = None) -> Path | None:

@@ -1,7 +1,5 @@
 """`Run`: one training in the store."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -30,8 +28,6 @@ from .files import (
 )
 from .locks import hold, is_lock, now, owner
 from .stored import Stored, unreadable
-
-__all__ = ["Run", "run_digest"]
 
 
 @dataclasses.dataclass(frozen=True)

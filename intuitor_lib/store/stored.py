@@ -1,7 +1,5 @@
 """`Stored`: a folder of the store with its environment, tables and checksums."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -24,8 +22,6 @@ from .files import (
     write_text,
 )
 from .locks import hold
-
-__all__ = ["DamagedError", "Stored", "environment", "unreadable"]
 
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
 

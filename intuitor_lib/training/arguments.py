@@ -1,7 +1,5 @@
 """The arguments of TRL's trainer for a recipe."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -12,8 +10,6 @@ from ..recipe import Recipe
 from ..rollouts.serving import check_rollout, continuous_batching_settings
 from ..store.processes import join, share_batch
 from .monitor import WINDOW
-
-__all__ = ["grpo_config"]
 
 # Settings with the same name and meaning in a recipe and in TRL's arguments.
 _SAME = (
@@ -43,9 +39,7 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     """
     dtype = compute_dtype(recipe.dtype, device)
     batch_size, accumulation = share_batch(
-        recipe.per_device_train_batch_size,
-        recipe.gradient_accumulation_steps,
-        join().num_processes,
+        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
     )
     check_rollout(recipe, device)
     return trl.GRPOConfig(

@@ -4,8 +4,6 @@ The formulas count the tensors that transformers, PEFT, TRL and this library kee
 each phase, for decoders built like Llama (Qwen2, Qwen3, OLMo2). Small parts are left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -18,11 +16,9 @@ from ..policy import compute_dtype
 from ..policy.adapters import load_adapter_config
 from ..policy.linear import UNPACKED_SHARE
 from ..policy.pretrained import Source
-from ..policy.shapes import ARCHITECTURES, Shape, model_shape
+from ..policy.shapes import Shape, model_shape
 from ..recipe import InputError, Recipe
 from ..rollouts.cache import room_for
-
-__all__ = ["ARCHITECTURES", "SKIP", "MemoryEstimate", "estimate_memory", "gib", "model_shape"]
 
 SKIP = "INTUITOR_MEMORY_CHECK"  # environment variable; 0 turns `require_memory` off
 CUDA_RUNTIME = 640 * 2**20  # assumed bytes of the CUDA context, cuBLAS and loaded kernels

@@ -1,7 +1,5 @@
 """Check that a training fits the available memory, and advise which settings to lower."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging
@@ -15,12 +13,11 @@ import psutil
 import torch
 
 from ..policy.pretrained import Source, load_tokenizer
+from ..policy.shapes import ARCHITECTURES, model_shape
 from ..problems import Problem, conversation, prompt_token_ids
 from ..recipe import InputError, Recipe, RecipeError
 from ..store.processes import share_batch
-from .memory import ARCHITECTURES, SKIP, MemoryEstimate, estimate_memory, gib, model_shape
-
-__all__ = ["Advice", "advice", "available_memory", "longest_prompt", "require_memory"]
+from .memory import SKIP, MemoryEstimate, estimate_memory, gib
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,10 @@ A policy that has learned to give the right answer at once is confident, terse a
 Where a recorded accuracy has risen beyond chance, the rules on these properties do not apply.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-__all__ = ["RULES", "WINDOW", "Alarm", "Rule", "alarms", "distinct", "marked", "repetition"]
 
 WINDOW = 3
 """Steps over which both levels are averaged."""

@@ -1,7 +1,5 @@
 """Open the run of a recipe and hold it, by all processes that train it."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +10,6 @@ from ..report import LiveTraining
 from ..store import Run, RunStore
 from ..store.files import read_rows
 from ..store.processes import all_or_none, from_all, from_main, is_main
-
-__all__ = ["held", "open_run"]
 
 
 def open_run(recipe: Recipe, problems: Problems, runs: str | Path | None) -> Run:

@@ -5,8 +5,6 @@ same problem. The preflight measures this on a small sample of the untrained pol
 a random state of its own and does not affect the training.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -19,14 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty.completions import end_tokens
-from ..grading import (
-    describe_doubts,
-    doubtful,
-    echoed,
-    extract_answers,
-    grade_labelled,
-    plurality,
-)
+from ..grading import describe_doubts, doubtful, echoed, extract_answers, grade_labelled, plurality
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..policy.pretrained import Source, cached_commit
@@ -47,8 +38,6 @@ from ..store import RunStore
 from ..store.files import write_text
 from .monitor import distinct, repetition
 from .samples import sample_problems
-
-__all__ = ["Finding", "Preflight", "preflight", "require", "signal"]
 
 logger = logging.getLogger(__name__)
 

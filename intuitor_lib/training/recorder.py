@@ -1,7 +1,5 @@
 """Record a training in its run, show its metrics, and watch them for a collapse."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,8 +12,6 @@ from ..store import Run
 from ..store.files import read_rows
 from ..store.processes import from_all, from_main, is_main
 from .monitor import Alarm, alarms, distinct
-
-__all__ = ["Recorder"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """Completions sampled beside a training, as it samples its own, without affecting it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 
@@ -12,8 +10,6 @@ from ..problems import Problem, conversation, prompt_token_ids
 from ..recipe import Recipe
 from ..rollouts import own_random_state
 from ..rollouts.sampling import Completion, reason_against, sample_completions
-
-__all__ = ["held_out_accuracy", "sample_aside", "sample_problems"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """Where a training is saved and may stop, and an order of problems that a resumed one repeats."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import signal
@@ -17,8 +15,6 @@ import transformers
 from ..rollouts.trl_internals import RepeatSampler
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import from_all, is_main, wait
-
-__all__ = ["EpochSampler", "Interrupted", "SavePoints", "StopRequest"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,7 +1,5 @@
 """TRL's GRPO trainer with self-certainty from the rollouts and each prompt computed once."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable
@@ -34,8 +32,6 @@ from .update import (
     grouped_order,
     reason_against as reason_against_update,
 )
-
-__all__ = ["IntuitorTrainer"]
 
 
 class IntuitorTrainer(trl.GRPOTrainer):

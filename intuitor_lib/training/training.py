@@ -1,7 +1,5 @@
 """Train a recipe: open or resume its run, train the policy, save the result."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging
@@ -44,8 +42,6 @@ from .samples import held_out_accuracy
 from .savepoints import Interrupted, SavePoints, StopRequest
 from .trainer import IntuitorTrainer
 
-__all__ = ["train"]
-
 logger = logging.getLogger(__name__)
 
 _LITTLE_SPACE = 2**20  # bytes; with less, a failure is attributed to the disk
@@ -77,9 +73,7 @@ def train(
     problems = problems or load_problems(recipe)
     warn_if_alone()
     share_batch(
-        recipe.per_device_train_batch_size,
-        recipe.gradient_accumulation_steps,
-        join().num_processes,
+        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
     )
     run = open_run(recipe, problems, runs)
     if from_main(run.finished):
@@ -137,10 +131,7 @@ class _Training:
         with all_or_none(), contextlib.nullcontext() if self.main else quiet_transformers():
             check_rollout(self.recipe, device)
             require_memory(
-                self.recipe,
-                device=device.type,
-                problems=problems.train,
-                processes=self.processes,
+                self.recipe, device=device.type, problems=problems.train, processes=self.processes
             )
             policy = load_policy(self.recipe)
             if self.main and self.recipe.preflight_problems:

@@ -22,8 +22,6 @@ from ..certainty.head import (
     head_settings,
 )
 
-__all__ = ["add_completion_forward", "completion_scores", "grouped_order", "reason_against"]
-
 
 def reason_against(model: Any) -> str | None:
     """Why `add_completion_forward` cannot serve a model; None where it can."""
@@ -71,12 +69,7 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
         )
         tokens = torch.tensor([token for ids in completion_ids for token in ids])
         return head_log_probs(
-            hidden,
-            head,
-            tokens,
-            temperature=temperature,
-            logit_scale=logit_scale,
-            softcap=softcap,
+            hidden, head, tokens, temperature=temperature, logit_scale=logit_scale, softcap=softcap
         )
 
     base.forward = types.MethodType(forward, base)

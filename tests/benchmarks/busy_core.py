@@ -6,8 +6,6 @@ Threads of OpenMP spin by default while they wait for the slowest one, and take 
 core on which that one could run. Each case trains three steps in fp32; five to seven minutes.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -8,8 +8,6 @@ and exits with status 1 where a bound is not met, naming the first one. `--devic
 checks themselves on a machine without a GPU, with models shrunk to two layers.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools

@@ -4,8 +4,6 @@ The answers are pairs of a gold and another spelling of it, or of a value beside
 many are right is known beforehand.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import sys

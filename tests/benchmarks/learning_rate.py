@@ -8,8 +8,6 @@ not. A rate fails at the first seed at which the random reward moves held-out ac
 run store, so that the tool goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys

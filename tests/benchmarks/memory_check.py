@@ -5,8 +5,6 @@ python tests/benchmarks/memory_check.py [--dtype bfloat16] [NAME ...]
 Seven minutes on two cores. Exit status 1 where an estimate is not within 15 % of the measured peak.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

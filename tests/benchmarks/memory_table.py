@@ -3,8 +3,6 @@
 python tests/benchmarks/memory_table.py
 """
 
-from __future__ import annotations
-
 import itertools
 
 from intuitor_lib.recipe import Recipe, get_recipe

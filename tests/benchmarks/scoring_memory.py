@@ -1,7 +1,5 @@
 """What scoring tokens takes: full logits against chunks, each in a process of its own."""
 
-from __future__ import annotations
-
 import multiprocessing
 import platform
 from concurrent.futures import ProcessPoolExecutor

@@ -6,8 +6,6 @@ policy: gradient checkpointing off, the dtype that the device multiplies fastest
 dtype, and the fastest of some micro-batches.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

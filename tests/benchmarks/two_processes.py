@@ -8,8 +8,6 @@ differs between processes and devices; rewards, advantages and gradients are com
 execute this file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

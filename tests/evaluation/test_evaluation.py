@@ -163,8 +163,7 @@ def test_held_out_and_evaluated_completions_end_alike(policy, tiny_recipe, promp
 
 def test_what_cannot_be_scored_can_be_generated(policy, prompt_ids):
     tuned = peft.get_peft_model(
-        policy.model.unload(),
-        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+        policy.model.unload(), peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     )
     settings = {"max_new_tokens": 3, "temperature": 0}
     made = generate(Policy(tuned, policy.tokenizer), prompt_ids, **settings, certainty=False)

@@ -215,10 +215,7 @@ def test_a_tokenizer_without_chat_template_is_refused(tiny_recipe, tiny_model, t
     [
         ({"max_prompt_length": 260}, "exceed the 256 tokens"),
         ({"adapter": "nowhere"}, "adapter='nowhere' could not be loaded.*adapter_config.json"),
-        (
-            {"model": "no-such-org/no-such-model"},
-            "no-such-model.*not be loaded.*local folder",
-        ),
+        ({"model": "no-such-org/no-such-model"}, "no-such-model.*not be loaded.*local folder"),
     ],
 )
 def test_bad_input_names_the_remedy(tiny_recipe, changes, message):

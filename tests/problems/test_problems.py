@@ -454,10 +454,7 @@ def test_broken_json_over_many_lines_is_one_fault(tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "content"),
-    [
-        (".jsonl", '{"q": "x", "q": "y", "a": "1"}\n'),
-        (".json", '[{"q": "x", "a": "1", "q": "y"}]'),
-    ],
+    [(".jsonl", '{"q": "x", "q": "y", "a": "1"}\n'), (".json", '[{"q": "x", "a": "1", "q": "y"}]')],
 )
 def test_a_key_twice_in_an_object_is_told(tmp_path, suffix, content):
     path = tmp_path / f"rows{suffix}"

@@ -67,10 +67,7 @@ def test_template_takes_any_problem_as_it_is(prompt):
 
 
 def test_token_ids_hold_the_template_and_the_generation_prompt(tokenizer):
-    conversations = [
-        conversation("a b", recipe(system_prompt="c")),
-        conversation("b", recipe()),
-    ]
+    conversations = [conversation("a b", recipe(system_prompt="c")), conversation("b", recipe())]
     ids = prompt_token_ids(tokenizer, conversations)
     words = [" ".join(WORDS[i] for i in row) for row in ids]
     assert words == ["<system> c <end> <user> a b <end> <assistant>", "<user> b <end> <assistant>"]

@@ -25,9 +25,7 @@ from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import RECIPES, get_recipe
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
-LABELS = {
-    *("name", "profile", "save_steps", "eval_steps", "preflight_problems", "snapshot_steps"),
-}
+LABELS = {*("name", "profile", "save_steps", "eval_steps", "preflight_problems", "snapshot_steps")}
 NAN, INF = float("nan"), float("inf")
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -516,12 +514,7 @@ def test_recipes_say_what_they_reproduce(name):
 def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
     embedded, own = get_recipe("intuitor", "cpu"), get_recipe("intuitor", "cpu", dataset="x.jsonl")
     assert (embedded.prompt_column, embedded.eval_problems) == ("question", 200)
-    for key in (
-        "prompt_column",
-        "answer_column",
-        "prompt_template",
-        "answer_extraction",
-    ):
+    for key in ("prompt_column", "answer_column", "prompt_template", "answer_extraction"):
         assert getattr(own, key) == getattr(Recipe, key), key
     assert (own.eval_problems, own.eval_steps, own.dataset_kwargs) == (0, None, {})
     assert own.system_prompt is not None

@@ -5,8 +5,6 @@ script written beside the outputs therefore runs it in its own environment. `alp
 the length-controlled win rate.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import shlex
@@ -16,8 +14,6 @@ from typing import Any
 
 from ...problems import DataError
 from ...store.files import write_text
-
-__all__ = ["JUDGE", "judging_command", "read_judgement", "write_outputs"]
 
 JUDGE = "gpt-4.1"
 """The paper's judge; AlpacaEval's own default is gpt-4-1106-preview."""

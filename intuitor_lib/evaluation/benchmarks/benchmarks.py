@@ -4,8 +4,6 @@ The paper's six and HumanEval have their own names. Embedded generators, which n
 have theirs: a stand-in is never reported under the name of the benchmark it stands in for.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib
@@ -23,28 +21,8 @@ from ...problems.humaneval import humaneval_rows
 from ...problems.tables import DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError
 from . import livecodebench, questions
-from .graders import (
-    ChoiceGrader,
-    CodeGrader,
-    Grader,
-    Item,
-    JudgedGrader,
-    MathGrader,
-    ValueGrader,
-)
+from .graders import ChoiceGrader, CodeGrader, Grader, Item, JudgedGrader, MathGrader, ValueGrader
 from .sources import Embedded, HubFiles, HubTable, Row, Source, benchmarks_folder
-
-__all__ = [
-    "BENCHMARKS",
-    "EMBEDDED",
-    "PAPER_COLUMNS",
-    "Benchmark",
-    "check_grading",
-    "fingerprint",
-    "get_benchmark",
-    "load_items",
-    "with_extraction",
-]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ Each also writes a right and a wrong completion for an item, from its reference 
 grading can be checked on every item (`intuitor check`).
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import textwrap
@@ -16,17 +14,6 @@ from typing import Any, NamedTuple
 from ...grading import extract_choice, extract_code, extract_field, same_value
 from ...grading.answers import extract_answers, grade_answers, most_frequent, plurality
 from ...grading.unit_tests import in_threads, run_tests
-
-__all__ = [
-    "ChoiceGrader",
-    "CodeGrader",
-    "Grader",
-    "Item",
-    "JudgedGrader",
-    "MathGrader",
-    "ValueGrader",
-    "Verdict",
-]
 
 
 @dataclass(frozen=True)
@@ -97,11 +84,7 @@ class MathGrader(Grader):
         verdicts = grade_answers(answers, references, self.extraction)
         without_box = _WITHOUT_BOX[self.extraction]
         return [
-            Verdict(
-                correct,
-                answer,
-                "boxed" if boxed else without_box if answer else "no answer",
-            )
+            Verdict(correct, answer, "boxed" if boxed else without_box if answer else "no answer")
             for correct, answer, boxed in zip(
                 verdicts, answers, extract_answers(texts), strict=True
             )

@@ -1,7 +1,5 @@
 """The problems that a recipe holds out, as a benchmark."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ...problems import DataError, conversation, load_problems
@@ -9,8 +7,6 @@ from ...recipe import Recipe
 from .benchmarks import Benchmark
 from .graders import Item, MathGrader
 from .sources import Embedded
-
-__all__ = ["HELD_OUT", "held_out_benchmark"]
 
 HELD_OUT = "held_out"
 """Name of the benchmark of the problems that the recipe `intuitor` holds out."""

@@ -6,8 +6,6 @@ its tests are read when it is graded. The private tests are base64 of zlib of a 
 the unpickler used here refuses every class.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import io
@@ -19,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from ...problems import DataError
-
-__all__ = ["FILES", "read_problems", "unit_tests_of", "unpack_tests"]
 
 FILES = tuple(f"test{i}.jsonl" for i in ("", *range(2, 7)))
 """The files that together make up release_v6."""

@@ -4,8 +4,6 @@
 ValueError, which `benchmarks.load_items` collects.
 """
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,6 @@ from ...recipe.constants import GENERATOR_PREFIX
 from . import livecodebench
 from .graders import Item
 from .sources import Row
-
-__all__ = [
-    "alpaca_item",
-    "alpaca_rows",
-    "chain_sum_item",
-    "cruxeval_item",
-    "generated_rows",
-    "gsm8k_item",
-    "gsm_symbolic_item",
-    "humaneval_item",
-    "livecodebench_item",
-    "math500_item",
-    "mmlu_pro_item",
-]
 
 
 def _text(row: Row, column: str) -> str:

@@ -1,7 +1,5 @@
 """Sources of a benchmark's rows: the hub, a local folder, the package itself."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +8,6 @@ from typing import Any, Protocol
 
 from ...problems.tables import TABLE_SUFFIXES, DataError, read_hub, read_table, sound_rows
 from ...recipe import InputError
-
-__all__ = ["Embedded", "HubFiles", "HubTable", "Row", "Source", "benchmarks_folder"]
 
 FOLDER_VARIABLE = "INTUITOR_BENCHMARKS"
 Row = Mapping[str, Any]

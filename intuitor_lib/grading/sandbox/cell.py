@@ -3,8 +3,6 @@
 Part of `jail`, which runs as a script without the package.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource
@@ -15,8 +13,6 @@ if __package__:
     from . import syscalls as sc
 else:  # a part of the script
     import syscalls as sc  # type: ignore[no-redef]
-
-__all__ = ["BOX", "INSIDE_ID", "LINUX", "PROGRAM", "SIGKILL", "be_first", "fail", "write"]
 
 BOX = "/box"  # the program's folder: its working directory, home and temporary files
 PROGRAM = "/program.py"

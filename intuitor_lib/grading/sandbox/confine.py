@@ -7,8 +7,6 @@ Nothing of a program survives its run. The kernel stays exposed: a fault there, 
 launcher, could let a program out, so programs meant to attack belong in a virtual machine.
 """
 
-from __future__ import annotations
-
 import contextlib
 import marshal
 import os
@@ -24,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from .layout import layout
-
-__all__ = ["STATUSES", "Completed", "Protections", "SandboxError", "protections", "run_python"]
 
 STATUSES = ("ok", "error", "timeout", "memory", "output", "killed")
 UNPROTECTED = "INTUITOR_UNPROTECTED_CODE"

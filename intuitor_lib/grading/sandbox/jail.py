@@ -10,8 +10,6 @@ verdict; when the first process ends, the kernel ends all others in its namespac
 load fast are imported, since this starts once for every program.
 """
 
-from __future__ import annotations
-
 import contextlib
 import marshal
 import os
@@ -28,8 +26,6 @@ else:  # as a script; appended, so that no neighbour hides a module of the stand
     sys.path.append(os.path.dirname(__file__))
     import cell  # type: ignore[no-redef]
     import syscalls as sc  # type: ignore[no-redef]
-
-__all__: list[str] = []
 
 START_SECONDS = 30.0  # for namespaces and an interpreter on a cold or busy machine
 POLL_SECONDS = 0.02

@@ -1,7 +1,5 @@
 """The file system of a program in the sandbox: the parts of the machine that Python needs."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -9,8 +7,6 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-__all__ = ["layout"]
 
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store")
 _LIBRARIES = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store")

@@ -3,15 +3,11 @@
 Used by `jail`, which runs without the package and imports only what loads fast.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os
 import sys
 from typing import Any
-
-__all__ = ["call", "clear_bounding_set", "clear_capabilities", "filter_calls", "mount", "protect"]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 READ_ONLY = MS_RDONLY | MS_NOSUID | MS_NODEV

@@ -3,8 +3,6 @@
 They have TRL's signature and return one float per completion, None where it cannot be judged.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence
@@ -15,15 +13,6 @@ from typing import Any, TypeVar
 from ...grading import clusters, extract_answers, extract_code, grade_labelled
 from ...grading.unit_tests import in_threads, run_tests
 from ...store.processes import from_all, join
-
-__all__ = [
-    "AccuracyReward",
-    "PluralityReward",
-    "RandomReward",
-    "UnitTestReward",
-    "completion_text",
-    "gathered_groups",
-]
 
 Conversation = Sequence[dict[str, str]]
 Texts = Sequence[str | Conversation]

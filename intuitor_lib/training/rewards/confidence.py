@@ -5,8 +5,6 @@ They have TRL's signature and return one float per completion, None for an empty
 the chat template and the completions scored by a forward pass, at temperature 1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math
@@ -21,13 +19,6 @@ from ...certainty import score_completions, token_entropy, token_self_certainty
 from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
 from ...problems import prompt_token_ids
 from .answers import Texts, gathered_groups
-
-__all__ = [
-    "SAMPLED_SELF_CERTAINTY",
-    "LateSelfCertaintyReward",
-    "NegativeEntropyReward",
-    "SelfCertaintyReward",
-]
 
 SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
 """The column in which `IntuitorTrainer` passes the self-certainty read while sampling."""

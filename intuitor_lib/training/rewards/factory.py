@@ -1,7 +1,5 @@
 """The reward functions of a recipe and their weights."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 
@@ -10,8 +8,6 @@ from ...policy import Policy
 from ...recipe import InputError, Recipe
 from .answers import AccuracyReward, PluralityReward, RandomReward, UnitTestReward
 from .confidence import LateSelfCertaintyReward, NegativeEntropyReward, SelfCertaintyReward
-
-__all__ = ["reward_functions"]
 
 logger = logging.getLogger(__name__)
 
