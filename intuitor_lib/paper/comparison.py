@@ -9,7 +9,7 @@ from typing import Any
 from ..recipe import PROFILES
 from ..report import Table, save_record
 from ..store import RunStore, data_folder
-from .numbers import CLAIMS, TABLES, get_table, paper_ids
+from .numbers import CLAIMS, TABLES, get_table
 from .plan import PAPER_MODELS, SUITES
 from .trials import Trial
 from .verdicts import (
@@ -295,36 +295,3 @@ def _caption(answers: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(entry["verdict"] for entry in answers)
     said = "; ".join(f"{name}: {count[name]}" for name in VERDICTS if count[name])
     return f"{said}. {caption(answers)}" if answers else "No answer is on record yet."
-
-
-def missing(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """List the paper's tables and figures without a record, and faults of the records."""
-    entries: dict[str, list[Mapping[str, Any]]] = {}
-    faults = []
-    for record in records:
-        for id, entry in record["values"].get("paper", {}).items():
-            entries.setdefault(id, []).append({**entry, "record": record})
-        for score in record["values"].get("scores", ()):
-            needed = ("profile", "n", "seeds", "low", "high", "model")
-            lacking = [key for key in needed if key not in score]
-            if lacking:
-                faults.append(f"{record['notebook']}: a score lacks {', '.join(lacking)}")
-            elif not score["low"] < score["high"]:
-                faults.append(f"{record['notebook']}: an interval of width 0 in {score}")
-    for id in paper_ids():
-        if id not in entries:
-            faults.append(f"{id}: no record")
-            continue
-        cells = {(c["row"], c["column"]): c for e in entries[id] for c in e.get("cells", [])}
-        for row, column, _ in TABLES[id].cells() if id in TABLES else ():
-            cell = cells.get((row, column))
-            if not (cell and (cell.get("ours") or cell.get("not tested"))):
-                faults.append(f"{id}: cell {row!r}, {column!r} is not accounted for")
-        answered = any(
-            e.get("not tested") or values.get("scores") or values.get("answers")
-            for e in entries[id]
-            for values in (e["record"]["values"],)
-        )
-        if id not in TABLES and not answered:
-            faults.append(f"{id}: neither a score nor a reason")
-    return faults

@@ -110,8 +110,3 @@ def get_table(id: str) -> PaperTable:
     if id not in TABLES:
         raise KeyError(f"no table {id!r}: choose from {', '.join(TABLES)}")
     return TABLES[id]
-
-
-def paper_ids() -> list[str]:
-    """Ids of every table with results and every figure, which all need a record of ours."""
-    return [*TABLES, *FIGURES]

@@ -7,14 +7,13 @@ A result with rows is a Parquet file, whose metadata hold the rest as JSON; any 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from ..recipe import InputError
 from ..store import RunStore, data_folder
 from ..store.files import write_bytes
 
@@ -92,36 +91,3 @@ def _write(folder: Path, name: str, key: Any, value: Any) -> Path:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def keep(
-    profile: str, notebooks: Sequence[str] = (), *, runs: str | Path | None = None
-) -> list[Path]:
-    """Copy results and notebook records of the run store into the project's data folder.
-
-    Args:
-        profile: the profile to keep.
-        notebooks: numbers or names of notebooks, to keep only their records and no results.
-        runs: the run store.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: the working folder is in no project, or there is nothing to keep.
-    """
-    data, root = data_folder(), RunStore(runs).root
-    if data is None:
-        raise InputError("no project here: keep results from within a clone of it")
-    sources = [] if notebooks else result_files(root / "results" / profile)
-    sources += [
-        source
-        for source in sorted((root / "records").glob(f"*-{profile}.json"))
-        if not notebooks or source.stem.startswith(tuple(notebooks))
-    ]
-    if not sources:
-        raise InputError(f"{root} holds no results under {profile}: execute the notebooks first")
-    copies = [data / source.relative_to(root) for source in sources]
-    for source, copy in zip(sources, copies, strict=True):
-        write_bytes(copy, source.read_bytes())
-    return copies
