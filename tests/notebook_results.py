@@ -18,7 +18,7 @@ from typing import Any
 from intuitor_lib.paper.comparison import load_records
 from intuitor_lib.paper.numbers import FIGURES, TABLES
 from intuitor_lib.paper.plan import PLAN, planned
-from intuitor_lib.paper.results import read_result, result_files
+from intuitor_lib.paper.results import read_result
 from intuitor_lib.recipe import PROFILES, InputError
 from intuitor_lib.store import RunStore, data_folder
 from intuitor_lib.store.files import write_bytes
@@ -59,7 +59,7 @@ def _trainings(store: RunStore, profile: str) -> Iterator[str]:
 
 def _numbers(store: RunStore, profile: str) -> Iterator[str]:
     folder = store.root / "results" / profile
-    files = result_files(folder)
+    files = sorted(folder.rglob("*.parquet"))
     if not files:
         yield f"no results in {folder}"
     for file in files:
@@ -126,7 +126,7 @@ def keep(
     data, root = data_folder(), RunStore(runs).root
     if data is None:
         raise InputError("no project here: keep results from within a clone of it")
-    sources = [] if notebooks else result_files(root / "results" / profile)
+    sources = [] if notebooks else sorted((root / "results" / profile).rglob("*.parquet"))
     sources += [
         source
         for source in sorted((root / "records").glob(f"*-{profile}.json"))

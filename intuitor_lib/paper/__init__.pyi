@@ -38,7 +38,7 @@ from .separation import (
     separation_answer as separation_answer,
     signals_table as signals_table,
 )
-from .trials import Trial as Trial, collect as collect, confidence as confidence, subject as subject
+from .trials import Trial as Trial, collect as collect, confidence as confidence
 from .verdicts import (
     QUESTIONS as QUESTIONS,
     answers_table as answers_table,
