@@ -51,7 +51,6 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
 
     verb = new("evaluations", _evaluations, "the scores of every stored evaluation")
     verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
-    verb.add_argument("--paper", action="store_true", help="as the columns of the paper's Table 1")
     add_shared(verb, "--csv", "--runs")
 
     verb = new("compare", _compare, "compare two policies on the same items")
@@ -130,7 +129,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluations(options: argparse.Namespace) -> int:
-    from ..evaluation.scoreboard import evaluation_table, find_evaluations, paper_table
+    from ..evaluation.scoreboard import evaluation_table, find_evaluations
 
     store = RunStore(options.runs)
     records = list(store.evaluations())
@@ -139,7 +138,7 @@ def _evaluations(options: argparse.Namespace) -> int:
     if not records:
         print(f"no evaluations in {store.root}", file=sys.stderr)
         return 0
-    print_table((paper_table if options.paper else evaluation_table)(records), options.csv)
+    print_table(evaluation_table(records), options.csv)
     return 0
 
 

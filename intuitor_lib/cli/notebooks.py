@@ -252,9 +252,9 @@ def execute(
             INTUITOR_RUNS=str(store),
             # A kernel specification of the user's must not lead to another environment.
             JUPYTER_PREFER_ENV_PATH="1",
-            **{VARIABLE: f"{scratch}/progress.jsonl"},
+            **{VARIABLE: f"{scratch}/progress.txt"},
         ),
-        watch(Path(scratch) / "progress.jsonl") if show else contextlib.nullcontext(),
+        watch(Path(scratch) / "progress.txt") if show else contextlib.nullcontext(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

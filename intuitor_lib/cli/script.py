@@ -95,11 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
     add_shared(verb, "--runs")
 
-    verb = new("results", _results, "check the notebooks' results, or keep them in data/")
-    verb.add_argument("action", choices=["check", "keep"])
-    verb.add_argument("notebooks", nargs="*", help="keep only the records of these, for example 08")
-    add_shared(verb, "--profile", "--runs")
-
     run_verbs.add_verbs(new)
     evaluate_verbs.add_verbs(new)
     verb = new("fetch", _fetch, "fetch and convert an embedded model, once")
@@ -176,21 +171,6 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(Table(["notebook", "status", "time", "where"], rows, caption))
     print(f"all of them on one page: {build_gallery(options.profile, options.runs)}")
     return int(failed > 0)
-
-
-def _results(options: argparse.Namespace) -> int:
-    from ..paper.checks import audit
-    from ..paper.results import keep
-
-    require_profile(options.profile)
-    if options.action == "keep":
-        kept = keep(options.profile, options.notebooks, runs=options.runs)
-        size = sum(path.stat().st_size for path in kept) / 2**20
-        print(f"{len(kept)} files, {size:.1f} MiB")
-        return 0
-    faults = audit(options.profile, options.runs)
-    print("\n".join(faults) or f"all results under {options.profile} are as planned")
-    return int(bool(faults))
 
 
 def _quickstart(options: argparse.Namespace) -> int:

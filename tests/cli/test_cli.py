@@ -101,8 +101,8 @@ def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path
     "arguments", [["09", "--profile", "smoke"], ["--profile", "smoke", "09"], ["09"]]
 )
 def test_options_may_stand_between_names(arguments):
-    options = _parser().parse_args(["results", "keep", *arguments])
-    assert (options.action, options.notebooks) == ("keep", ["09"])
+    options = _parser().parse_args(["reproduce", "08", *arguments])
+    assert options.notebooks == ["08", "09"]
     assert options.profile == ("smoke" if "smoke" in arguments else "cpu")
 
 
@@ -142,7 +142,6 @@ def test_recipes_prints_sources(capsys):
         ["runs"],
         ["benchmarks"],
         ["evaluations"],
-        ["results", "check"],
         ["train", "\N{GREEK SMALL LETTER BETA}"],
         ["reproduce", "\N{RIGHTWARDS ARROW}"],
     ],
