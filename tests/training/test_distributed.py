@@ -160,7 +160,7 @@ def on_two(tiny_model, sums_file, tmp_path_factory):
         prompt_column="problem",
         answer_column="answer",
         system_prompt=None,
-        last_number=True,
+        answer_extraction="last_number",
         max_steps=4,
         num_generations=2,
         per_device_train_batch_size=2,

@@ -1,7 +1,7 @@
 """Graders: from a completion to a verdict, one class per kind of benchmark.
 
 Each also writes a right and a wrong completion for an item, from its reference answer, so that
-grading can be checked on every item (`intuitor check`).
+grading can be checked on every item (`check_grading`).
 """
 
 import ast
