@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 from .equivalence import equivalent, readable, stated_answers
 from .extraction import (
@@ -10,7 +9,7 @@ from .extraction import (
     boxed_answer,
     has_final_answer,
     is_prose,
-    last_number as last_number_of,
+    last_number_of,
     lone_number,
     marked_answer,
     numbers_of,
@@ -30,9 +29,7 @@ EXTRACTIONS = ("boxed", "alone", "last_number", "harness")
 """
 
 
-def extract_answer(
-    text: str, extraction: str = "boxed", *, last_number: bool = False
-) -> str | None:
+def extract_answer(text: str, extraction: str = "boxed") -> str | None:
     r"""Return the final answer of a completion, or None if it gives none.
 
     A box is ``\boxed{...}`` or ``\fbox{...}``: of several the last, of nested ones the inner one,
@@ -43,23 +40,16 @@ def extract_answer(
     Args:
         text: the completion.
         extraction: one of `EXTRACTIONS`.
-        last_number: True is ``extraction="last_number"``.
 
     Raises:
         ValueError: an unknown `extraction`.
         RuntimeError: "harness" needs math-verify, which cannot be started.
     """
-    return extract_answers([text], "last_number" if last_number else extraction)[0]
+    return extract_answers([text], extraction)[0]
 
 
-def extract_answers(
-    texts: Sequence[str],
-    extraction: str = "boxed",
-    *,
-    timeout_s: float = 0.8,
-    workers: int | None = None,
-) -> list[str | None]:
-    """`extract_answer` of each text; `timeout_s` and `workers` as in `grade`, for "harness"."""
+def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str | None]:
+    """`extract_answer` of each text."""
     if extraction not in EXTRACTIONS:
         raise ValueError(f"extraction is {extraction!r}; choose from {', '.join(EXTRACTIONS)}")
     answers, heads = [], []
@@ -84,7 +74,7 @@ def extract_answers(
         heads.append(head)
     if extraction == "harness":
         missing = [i for i, answer in enumerate(answers) if answer is None]
-        stated = stated_answers([heads[i] for i in missing], timeout_s=timeout_s, workers=workers)
+        stated = stated_answers([heads[i] for i in missing])
         for i, answer in zip(missing, stated, strict=True):
             answers[i] = answer
     return answers
@@ -93,42 +83,26 @@ def extract_answers(
 # --- Grading --------------------------------------------------------------------------------
 
 
-def is_correct(
-    text: str,
-    reference: str,
-    *,
-    extraction: str = "boxed",
-    last_number: bool = False,
-    timeout_s: float = 0.8,
-) -> bool:
+def is_correct(text: str, reference: str, *, extraction: str = "boxed") -> bool:
     r"""Whether the answer of the completion `text` is equivalent to the reference answer.
 
-    math-verify decides (``\frac12`` equals 0.5, ``x=5`` equals 5; units do not count), except that
-
-    - two plain numbers are compared exactly, unless one is a fraction, the other a decimal, the
-      reference no integer and their difference at most one millionth of their size;
-    - a word of four letters or more, or several words, are compared as words, not as products of
-      letters;
-    - numbers in different bases (``12_8``, ``12_9``) differ;
-    - ``2(3)`` is a product and ``5 7`` a list, not sums.
+    math-verify decides (``\frac12`` equals 0.5, ``x=5`` equals 5; units do not count), but for the
+    rules of docs/evaluation.md: numbers are compared exactly, words as words.
 
     A completion is wrong without an answer, with an answer of over 2,000 characters that is not
-    identical to the reference, and where comparing takes over `timeout_s` CPU seconds (ten times
-    that of wall time) or 2 GiB.
+    identical to the reference, and where comparing takes over 0.8 CPU seconds, 8 seconds of wall
+    time or 2 GiB.
 
     Args:
         text: the completion.
         reference: the reference answer, or a solution that boxes it.
         extraction: where the answer is read, see `EXTRACTIONS`.
-        last_number: True is ``extraction="last_number"``.
-        timeout_s: CPU seconds for math-verify, above 0 and up to 3600.
 
     Raises:
-        ValueError: an empty `reference`, or `timeout_s` out of range; no `text` makes it raise.
+        ValueError: an empty `reference`, or an unknown `extraction`; no `text` makes it raise.
         RuntimeError: math-verify cannot be started.
     """
-    extraction = "last_number" if last_number else extraction
-    return grade([text], [reference], extraction=extraction, timeout_s=timeout_s, workers=1)[0]
+    return grade([text], [reference], extraction=extraction)[0]
 
 
 def grade(
@@ -137,16 +111,15 @@ def grade(
     *,
     extraction: str = "boxed",
     last_number: bool = False,
-    timeout_s: float = 0.8,
-    workers: int | None = None,
 ) -> list[bool]:
     """Grade each completion against the reference answer of the same index, as `is_correct` does.
 
-    `workers` limits the processes used at once (at most one per core; by default one for every 64
-    pairs that need math-verify). They stay for the next call and end with this process.
+    `last_number=True` is ``extraction="last_number"``. math-verify runs in processes, one for every
+    64 pairs that need it and at most one per core. They stay for the next call and end with this
+    process.
 
     Raises:
-        ValueError: as `is_correct`; sequences of unequal length; fewer than one worker.
+        ValueError: as `is_correct`; sequences of unequal length.
         RuntimeError: math-verify cannot be started.
     """
     if len(texts) != len(references):
@@ -154,25 +127,20 @@ def grade(
             f"{len(texts)} texts and {len(references)} reference answers; pass one for each text"
         )
     extraction = "last_number" if last_number else extraction
-    limits: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers}
-    answers = extract_answers(texts, extraction, **limits)
-    return grade_answers(answers, references, extraction, **limits)
+    return grade_answers(extract_answers(texts, extraction), references, extraction)
 
 
 def grade_answers(
-    answers: Sequence[str | None],
-    references: Sequence[str],
-    extraction: str = "boxed",
-    **limits: Any,
+    answers: Sequence[str | None], references: Sequence[str], extraction: str = "boxed"
 ) -> list[bool]:
-    """`grade` for answers that `extract_answers` has read; `limits` are its last two settings."""
+    """`grade` for answers that `extract_answers` has read."""
     expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
     if extraction == "harness":  # the harness reads references that are sentences likewise
         prose = [i for i, answer in enumerate(expected) if is_prose(answer)]
-        stated = extract_answers([expected[i] for i in prose], extraction, **limits)
+        stated = extract_answers([expected[i] for i in prose], extraction)
         for i, answer in zip(prose, stated, strict=True):
             expected[i] = answer or expected[i]
-    return equivalent([*zip(answers, expected, strict=True)], **limits)
+    return equivalent([*zip(answers, expected, strict=True)])
 
 
 def grade_labelled(
@@ -211,39 +179,33 @@ def _reference_answer(reference: str, row: int) -> str:
 # --- Voting ---------------------------------------------------------------------------------
 
 
-def clusters(
-    answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
-) -> list[int | None]:
+def clusters(answers: Sequence[str | None]) -> list[int | None]:
     """The cluster of each answer: the index of the first answer that it is equivalent to.
 
     `answers` are extracted ones. None is the cluster of those that cannot vote: None, answers of
     over 2,000 characters and those that math-verify cannot read within its limits. Each answer is
     compared with the first of every cluster before it, as the reference, by the rules of
-    `is_correct`. Raises for its settings as `grade` does, and for no answer.
+    `is_correct`. No answer makes it raise.
     """
     distinct = [answer for answer in dict.fromkeys(answers) if answer is not None]
-    can_vote = readable(distinct, timeout_s=timeout_s, workers=workers)
+    can_vote = readable(distinct)
     rest = [answer for answer, voter in zip(distinct, can_vote, strict=True) if voter]
     cluster: dict[str | None, int] = {}
     while rest:
         first = rest[0]
-        pairs = [(answer, first) for answer in rest]
-        same = equivalent(pairs, timeout_s=timeout_s, workers=workers)
+        same = equivalent([(answer, first) for answer in rest])
         joined = [answer for answer, joins in zip(rest, same, strict=True) if joins]
         cluster.update(dict.fromkeys(joined, answers.index(first)))
         rest = [answer for answer in rest if answer not in cluster]
     return [cluster.get(answer) for answer in answers]
 
 
-def plurality(
-    answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
-) -> list[bool]:
+def plurality(answers: Sequence[str | None]) -> list[bool]:
     """Whether each answer is in the plurality, the largest of the `clusters`.
 
-    Of equally large clusters the first wins; if nothing votes, all are False. Raises as `clusters`
-    does.
+    Of equally large clusters the first wins; if nothing votes, all are False.
     """
-    return most_frequent(clusters(answers, timeout_s=timeout_s, workers=workers))
+    return most_frequent(clusters(answers))
 
 
 def most_frequent(votes: Sequence[Hashable | None]) -> list[bool]:

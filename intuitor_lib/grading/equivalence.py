@@ -10,104 +10,76 @@ import contextlib
 import json
 import math
 import os
+import queue
 import signal
 import subprocess
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
 
 from .rules import MAX_ANSWER_CHARS, decide, is_plain
 
+CPU_SECONDS = 0.8  # for one answer
+WALL_FACTOR = 10  # wall seconds allowed per CPU second
 START_SECONDS = 120.0  # importing sympy from a cold network disk can take most of a minute
-WALL_FACTOR = 10  # wall seconds allowed per CPU second of timeout_s
 MEMORY_BYTES = 2 << 30
-PAIRS_PER_WORKER = 64  # starting a worker costs about as much as grading this many pairs
+ANSWERS_PER_WORKER = 64  # starting a worker costs about as much as grading this many
 
-# An answer and its reference; without a reference, whether the answer can be read. Or _STATED and
-# a text.
-Pair = tuple[str | None, str | None]
-_STATED = "\0stated"  # no answer: they are normalized, which leaves no control characters
+Texts = tuple[str | None, ...]  # what is asked about
 
 
-def equivalent(
-    pairs: Sequence[tuple[str | None, str]], *, timeout_s: float = 0.8, workers: int | None = None
-) -> list[bool]:
+def equivalent(pairs: Sequence[tuple[str | None, str]]) -> list[bool]:
     """Whether the answer of each pair ``(answer, reference)`` is equivalent to its reference.
 
-    The rules are those of `answers.is_correct`, `workers` that of `answers.grade`. The answer None
-    is equivalent to nothing, nor is one that takes math-verify over `timeout_s` CPU seconds, ten
-    times that of wall time or 2 GiB.
+    The rules are those of `answers.is_correct`. The answer None is equivalent to nothing.
 
     Raises:
-        ValueError: `timeout_s` out of range, or fewer than one worker; no answer makes it raise.
-        RuntimeError: math-verify cannot be started.
+        RuntimeError: math-verify cannot be started; no answer makes it raise.
     """
-    return _verdicts(pairs, decide, timeout_s, workers)
+    return _verdicts("same", pairs, decide)
 
 
-def readable(
-    answers: Sequence[str | None], *, timeout_s: float = 0.8, workers: int | None = None
-) -> list[bool]:
+def readable(answers: Sequence[str | None]) -> list[bool]:
     """Whether each answer is a number, words or LaTeX that math-verify reads within its limits.
 
     False for None, an empty answer and one of over 2,000 characters. Raises as `equivalent` does.
     """
 
-    def at_once(answer: str | None, _: None) -> bool | None:
+    def at_once(answer: str | None) -> bool | None:
         if answer is None or not answer.strip() or len(answer) > MAX_ANSWER_CHARS:
             return False
         return True if is_plain(answer) else None
 
-    return _verdicts([(answer, None) for answer in answers], at_once, timeout_s, workers)
+    return _verdicts("readable", [(answer,) for answer in answers], at_once)
 
 
-def stated_answers(
-    texts: Sequence[str], *, timeout_s: float = 0.8, workers: int | None = None
-) -> list[str | None]:
+def stated_answers(texts: Sequence[str]) -> list[str | None]:
     """What math-verify takes for the answer in each text: stated, mathematics or an expression.
 
     None where it finds none or takes too long. Raises as `equivalent` does.
     """
-    _check_limits(timeout_s, workers)
-    replies = _ask_each([(_STATED, text) for text in texts], timeout_s, workers)
+    replies = _ask_each("stated", [(text,) for text in texts])
     return [reply if isinstance(reply, str) else None for reply in replies]
 
 
 def _verdicts(
-    pairs: Sequence[Any],
-    at_once: Callable[[Any, Any], bool | None],
-    timeout_s: float,
-    workers: int | None,
+    question: str, given: Sequence[Texts], at_once: Callable[..., bool | None]
 ) -> list[bool]:
-    """Decide each pair by `at_once`, and by math-verify where that returns None."""
-    _check_limits(timeout_s, workers)
+    """Decide each by `at_once`, and by math-verify where that returns None."""
     # Equal pairs, common within a group, are decided once.
-    verdicts: dict[Pair, bool | None] = {pair: at_once(*pair) for pair in dict.fromkeys(pairs)}
-    pending = [pair for pair, verdict in verdicts.items() if verdict is None]
-    replies = _ask_each(pending, timeout_s, workers)
-    verdicts.update((pair, reply is True) for pair, reply in zip(pending, replies, strict=True))
-    return [bool(verdicts[pair]) for pair in pairs]
+    verdicts = {texts: at_once(*texts) for texts in dict.fromkeys(given)}
+    pending = [texts for texts, verdict in verdicts.items() if verdict is None]
+    replies = _ask_each(question, pending)
+    verdicts.update((texts, reply is True) for texts, reply in zip(pending, replies, strict=True))
+    return [bool(verdicts[texts]) for texts in given]
 
 
-def _check_limits(timeout_s: float, workers: int | None) -> None:
-    if not 0 < timeout_s <= 3600:
-        raise ValueError(f"timeout_s is {timeout_s!r}; pass seconds above 0 and up to 3600")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers!r}; pass at least 1, or None for the default")
-
-
-def _ask_each(requests: Sequence[Pair], timeout_s: float, workers: int | None) -> list[object]:
-    most = min(workers or math.ceil(len(requests) / PAIRS_PER_WORKER), os.cpu_count() or 1)
-    executor = ThreadPoolExecutor(max(most, 1))
-    try:
-        return list(executor.map(lambda request: _POOL.ask(request, timeout_s), requests))
-    finally:
-        executor.shutdown(cancel_futures=True)  # an interrupt does not wait for the whole batch
+def _ask_each(question: str, given: Sequence[Texts]) -> list[object]:
+    threads = min(math.ceil(len(given) / ANSWERS_PER_WORKER), os.cpu_count() or 1)
+    with ThreadPoolExecutor(max(threads, 1)) as executor:
+        return list(executor.map(lambda texts: _POOL.ask(question, texts), given))
 
 
 # --- Worker processes -----------------------------------------------------------------------
@@ -119,7 +91,7 @@ _BOOT = (
 
 
 class _Worker:
-    """A process that grades one pair at a time; requests and replies are JSON."""
+    """A process that answers one question at a time; questions and replies are JSON."""
 
     def __init__(self) -> None:
         # A plain command, not `multiprocessing`: that would run the caller's script once more.
@@ -149,13 +121,13 @@ class _Worker:
             self.close()
             raise
 
-    def ask(self, request: Pair, timeout_s: float) -> object:
+    def ask(self, question: str, texts: Texts) -> object:
         """The worker's reply, or None if it died or did not reply in time."""
         try:
-            self.pipe.send_bytes(json.dumps([*request, timeout_s]).encode())
+            self.pipe.send_bytes(json.dumps([question, texts, CPU_SECONDS]).encode())
         except OSError:
             return None
-        return self._reply(WALL_FACTOR * timeout_s)
+        return self._reply(WALL_FACTOR * CPU_SECONDS)
 
     def _reply(self, seconds: float) -> object:
         try:
@@ -177,37 +149,32 @@ class _Pool:
 
     def forget(self) -> None:
         """In a forked child: leave the workers and their replies to the parent."""
-        self._slots = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self._idle: deque[_Worker] = deque()  # appending and popping are atomic
+        # Of those that are idle, the last used one comes first; None stands for one not started.
+        self.idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(os.cpu_count() or 1):
+            self.idle.put(None)
 
-    def ask(self, request: Pair, timeout_s: float) -> object:
-        """A worker's reply: True or False, for `_STATED` a text or False; None in vain."""
-        with self._slots:
-            worker = self._take() or _Worker()
-            reply = None
-            try:
-                reply = worker.ask(request, timeout_s)
-            finally:
-                # After an interrupt or a timeout, a late reply would be taken for the next one's.
-                if reply is None:
-                    worker.close()
-                else:
-                    self._idle.append(worker)
+    def ask(self, question: str, texts: Texts) -> object:
+        """A worker's reply: True or False, for "stated" a text or False; None in vain."""
+        worker, reply = self.idle.get(), None
+        try:
+            if worker is not None and worker.process.poll() is not None:
+                worker.close()
+                worker = None
+            worker = worker or _Worker()
+            reply = worker.ask(question, texts)
+        finally:
+            # After an interrupt or a timeout, a late reply would be taken for the next one's.
+            if reply is None and worker is not None:
+                worker.close()
+            self.idle.put(None if reply is None else worker)
         return reply
 
     def close(self) -> None:
-        while worker := self._take():
-            worker.close()
-
-    def _take(self) -> _Worker | None:
-        """An idle worker that is alive, or None."""
-        with contextlib.suppress(IndexError):
+        with contextlib.suppress(queue.Empty):
             while True:
-                worker = self._idle.pop()
-                if worker.process.poll() is None:
-                    return worker
-                worker.close()
-        return None
+                if worker := self.idle.get_nowait():
+                    worker.close()
 
 
 _POOL = _Pool()
@@ -216,7 +183,7 @@ os.register_at_fork(after_in_child=_POOL.forget)
 
 
 def _serve(descriptor: int) -> None:
-    """In a worker: grade pairs from the pipe until it closes with the parent."""
+    """In a worker: answer questions from the pipe until it closes with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     pipe = Connection(descriptor)
@@ -230,20 +197,20 @@ def _serve(descriptor: int) -> None:
         ready: object = mathematics.same("(x+1)^2", "x^2+2x+1")  # a slow first call
         with contextlib.suppress(ValueError, OSError):  # macOS refuses this limit
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        answers: dict[str, Callable[..., object]] = {
+            "same": lambda answer, reference: bool(decide(answer, reference, mathematics.same)),
+            "readable": mathematics.readable,
+            "stated": lambda text: mathematics.stated(text) or False,
+        }
     except Exception as error:
         ready = f"{type(error).__name__}: {error}"
     pipe.send_bytes(json.dumps(ready).encode())
     with contextlib.suppress(EOFError, OSError):
         while True:
-            first, second, timeout_s = json.loads(pipe.recv_bytes())
+            question, texts, seconds = json.loads(pipe.recv_bytes())
             # The kernel ends the process once its CPU time is spent, also in C code or after the
             # parent has ended. Wall time would depend on the load of the machine.
-            signal.setitimer(signal.ITIMER_PROF, timeout_s)
-            if first == _STATED:
-                reply = mathematics.stated(second) or False
-            elif second is None:
-                reply = mathematics.readable(first)
-            else:
-                reply = bool(decide(first, second, mathematics.same))
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            reply = answers[question](*texts)
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.send_bytes(json.dumps(reply).encode())

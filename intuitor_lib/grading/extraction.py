@@ -7,7 +7,7 @@ from .notation import in_ascii
 from .numerals import NUMERAL
 from .rules import decide
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACES = re.compile(r"\\.|\{+|\}+", re.DOTALL)
 # A box without braces, as in `\boxed 5`: a number, a command with its arguments, or a letter.
 # Anything else is prose about the box ("write it in \boxed format").
@@ -33,7 +33,7 @@ def boxed_answer(text: str) -> str | None:
     """
     answers: list[str] = []  # the last first
     limit = len(text)
-    for box in reversed(list(_BOX.finditer(text))):
+    for box in reversed(list(BOX.finditer(text))):
         start = box.end()
         if text.startswith("{", start):
             close = _closing_brace(text, start, limit)
@@ -99,9 +99,11 @@ _MATHEMATICS = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\[A-Za-z]+\s?(?:\
 
 
 def is_prose(reference: str) -> bool:
-    """Whether a reference is sentences around mathematics rather than an answer."""
-    words = re.findall(r"[A-Za-z]{3,}", _MATHEMATICS.sub(" ", reference))
-    return len(words) > 3 and bool(re.search(r"[0-9$\\]", reference))
+    """Whether a reference is sentences rather than an answer: it has over three words beside
+    numbers or mathematics, over ten otherwise, those in `\\text{}` not counted.
+    """
+    words = re.findall(r"[A-Za-z]{2,}", _MATHEMATICS.sub(" ", reference))
+    return len(words) > (3 if re.search(r"[0-9$\\]", reference) else 10)
 
 
 def before_next_question(text: str) -> str:
@@ -142,7 +144,7 @@ def has_final_answer(text: str) -> bool:
     return bool(last) and last[0].start() > text.rfind("\\boxed")
 
 
-def last_number(text: str) -> str | None:
+def last_number_of(text: str) -> str | None:
     """The last number of a text, as ``-3``, ``1,234``, ``1 1/2``, ``10:30``, or None."""
     text = text if text.isascii() else in_ascii(text)
     last = deque(NUMERAL.finditer(text), maxlen=1)

@@ -11,7 +11,7 @@ from typing import Any
 import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from .extraction import last_number, whole_numeral
+from .extraction import last_number_of, whole_numeral
 from .notation import as_latex, normalized
 from .rules import is_plain
 
@@ -37,7 +37,7 @@ def stated(text: str) -> str | None:
     configs = [latex, ExprExtractionConfig()]
     *read, answer = parse(text, configs, parsing_timeout=None) or [None]
     if not isinstance(answer, str):
-        return last_number(text)
+        return last_number_of(text)
     # The text is that of the first try, also where a later one was read.
     if read and isinstance(read[0], sympy.Number) and not (is_plain(answer) or _is_read(answer)):
         answer = str(read[0])

@@ -8,9 +8,13 @@ so that math-verify reads it.
 import re
 import unicodedata
 from functools import lru_cache
+from pathlib import Path
+
+import yaml
 
 from .numerals import spelled_for_latex
 
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _CONTENT = r"([^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*)"
 _BRACED = re.compile(rf"\{{{_CONTENT}\}}")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!\s*|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))")
@@ -41,22 +45,11 @@ def without_text(answer: str) -> str:
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _SUBSCRIPT = re.compile("[₀-₎ₐₑₒₓₔₕₖₗₘₙₚₛₜ]+")
 _RADICAL = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
-_SYMBOLS = str.maketrans(
-    {
-        **dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}‐‑‒﹣－", "-"),  # noqa: RUF001
-        **dict.fromkeys("·⋅∙•", r"\cdot "),
-        **dict.fromkeys("×✕⨯", r"\times "),  # noqa: RUF001
-        **dict.fromkeys("∕⁄", "/"),  # noqa: RUF001
-        **dict.fromkeys("“”„‟", '"'),
-        "÷": r"\div ", "∗": "*", "∶": ":", "±": r"\pm ", "∓": r"\mp ", "√": r"\sqrt",  # noqa: RUF001
-        "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
-        "∞": r"\infty ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",  # noqa: RUF001
-        "⊂": r"\subset ", "⊆": r"\subseteq ", "→": r"\to ", "°": r"^\circ ", "∠": r"\angle ",
-        "′": "'", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "∑": r"\sum ", "∫": r"\int ",  # noqa: RUF001
-        "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|",  # noqa: RUF001
-        "\N{ZERO WIDTH SPACE}": "", "\N{WORD JOINER}": "", "\N{ZERO WIDTH NO-BREAK SPACE}": "",
-    }
-)  # fmt: skip
+_SYMBOLS = {
+    ord(character): latex
+    for characters, latex in _TABLES["symbols"].items()
+    for character in characters
+}
 
 
 def in_ascii(text: str) -> str:
@@ -205,27 +198,13 @@ _LETTER_UNIT = re.compile(
     r"(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?"
     r"(?:/[a-z]{1,4}(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?)?$"
 )
-_ABBREVIATED_TEXT = (
-    "mm cm dm km nm in ft yd mi mg kg lb lbs oz ml mL cl dl hr hrs min mins sec secs ms mph "
-    "kph kmh rpm eV Hz kHz MHz GHz Pa kPa kJ cal kcal kW kWh mol rad deg sq cu USD EUR GBP pts "
-    "cent cents dollar dollars euro euros pound pounds yen degree degrees unit units inch "
-    "inches feet foot meter meters metre metres of a per"
-)
-_ABBREVIATED = frozenset(_ABBREVIATED_TEXT.split())
-# Behind a number they are no units: they change its value or say which one it is.
-_NO_UNITS_TEXT = (
-    "pi exp sqrt sin cos tan cot sec csc log mod base and or plus minus over half "
-    "halves third thirds quarter quarters squared cubed factorial choose remainder hundred "
-    "thousand million billion trillion dozen percent am pm noon midnight east west north "
-    "south left right infinity profit loss gain more less than from to out not if where when "
-    "for january february march april may june july august september october november december "
-    "alpha beta gamma delta theta lambda mu sigma phi psi omega rho tau"
-)
-_NO_UNITS = frozenset(_NO_UNITS_TEXT.split())
+_UNITS = frozenset(_TABLES["units"].split())
+_NO_UNITS = frozenset(_TABLES["not units"].split())
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NAMED_POWER = re.compile(
     rf"([0-9]){_SPACING}(\\text\s?\{{\s?)?({'|'.join(_POWERS)})(?![A-Za-z])", re.IGNORECASE
 )
+_WORDS_IN_ORDER = frozenset(_TABLES["words in order"].split())
 _PERCENT = re.compile(rf"(?<=[0-9]){_SPACING}(?:\\text\s?\{{\s?)?per\s?cent(?![A-Za-z])\s?\}}?")
 
 
@@ -233,12 +212,6 @@ def is_product(letters: str) -> bool:
     """Whether letters are a product of variables, which is written in alphabetical order."""
     in_order = letters == "".join(sorted(letters)) and letters.islower()
     return in_order and not set(letters) & set("eilo") and letters not in _WORDS_IN_ORDER
-
-
-_WORDS_IN_ORDER_TEXT = (
-    "act add ads am amp an ant any apt art as at bus but buy buzz by cry cut dry ft km my"
-)
-_WORDS_IN_ORDER = frozenset(_WORDS_IN_ORDER_TEXT.split())
 
 
 def _without_unit(answer: str) -> str:
@@ -263,7 +236,7 @@ def _is_unit(word: re.Match[str], divided: bool) -> bool:
     if len(name) == 1:  # m/s
         return divided or word["before"].strip() == "/"
     spelled_out = len(name) > 2 and not word["before"].isalnum() and not is_product(name)
-    return name in _ABBREVIATED or (spelled_out and name.lower() not in _NO_UNITS)
+    return name in _UNITS or (spelled_out and name.lower() not in _NO_UNITS)
 
 
 def _named_power(found: re.Match[str]) -> str:
@@ -277,10 +250,7 @@ def without_letter_unit(answer: str) -> str:
 
 # --- Plain notation -------------------------------------------------------------------------
 
-_GREEK = (
-    "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|sigma|phi|psi|omega|rho|tau|Gamma|Delta|Theta"
-    "|Lambda|Sigma|Phi|Psi|Omega"
-)
+_GREEK = "|".join(_TABLES["greek"].split())
 _FUNCTIONS = "(?:arc)?(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|exp|log|ln|gcd|pi"
 _NAME = re.compile(rf"(?<![A-Za-z\\])(?:{_FUNCTIONS}|{_GREEK})(?![A-Za-z])")
 # math-verify cannot read \frac\pi4 and \sqrt\pi.

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 
 from .answers import extract_answer
 from .equivalence import readable
+from .extraction import BOX, is_prose
 
-_BOX = re.compile(r"(?=\\(?:boxed|fbox)(?![A-Za-z]))")
-_TEXT = re.compile(r"\\(?:text|mbox|mathrm)[a-z]*\s*\{[^{}]*\}")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_FROM_BOX = re.compile(rf"(?={BOX.pattern})")
 _ABSENT = {"nan", "null", "n/a", "<na>"}  # how tables write that there is none
-MOST_WORDS, MOST_BESIDE_NUMBERS = 10, 3
 MOST_READ = 300  # answers that are given to math-verify, each some milliseconds
 
 
@@ -29,11 +27,12 @@ def doubtful(references: Mapping[str, str]) -> dict[str, str]:
     named: dict[str, list[str]] = {}
     for name, reference in references.items():
         answer = extract_answer(reference)
+        boxes = {*map(extract_answer, _FROM_BOX.split(reference)[1:])} - {None}
         if reference.strip().casefold() in _ABSENT:
             found[name] = "a missing value"
-        elif answer in (boxes := _boxes(reference)) and len(boxes) > 1:
+        elif answer in boxes and len(boxes) > 1:
             found[name] = "the last of several boxes"
-        elif answer is None and _is_prose(reference):
+        elif answer is None and is_prose(reference):
             found[name] = "prose without a box"
         else:
             named.setdefault(answer or reference.strip(), []).append(name)
@@ -43,17 +42,6 @@ def doubtful(references: Mapping[str, str]) -> dict[str, str]:
         if not can_be_read:
             found |= dict.fromkeys(named[answer], "not readable")
     return {name: found[name] for name in references if name in found}
-
-
-def _boxes(reference: str) -> set[str]:
-    parts = _BOX.split(reference)[1:]
-    return {answer for answer in map(extract_answer, parts) if answer is not None}
-
-
-def _is_prose(reference: str) -> bool:
-    text = _TEXT.sub("", reference)
-    numbers = any(character.isdigit() for character in text)
-    return len(_WORD.findall(text)) > (MOST_BESIDE_NUMBERS if numbers else MOST_WORDS)
 
 
 def describe_doubts(references: Mapping[str, str], found: Mapping[str, str]) -> str:

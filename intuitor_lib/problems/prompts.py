@@ -42,11 +42,7 @@ def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that the tokenizer can format conversations, and set its clock to `TEMPLATE_DATE`.
-
-    Raises:
-        InputError: it has no chat template.
-    """
+    """Check that the tokenizer has a chat template, and set its clock to `TEMPLATE_DATE`."""
     template: Any = getattr(tokenizer, "chat_template", None)
     if not template:
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -144,11 +140,7 @@ def prompt_token_ids(
 
 
 def _require_messages(conversations: Sequence[list[dict[str, str]]], texts: Sequence[str]) -> None:
-    """Check that each prompt holds the text of each message, whatever the white space.
-
-    Raises:
-        PromptError: one does not, or two conversations have the same prompt.
-    """
+    """Check that each prompt holds its messages, whatever the white space, and is one of a kind."""
     remedy = (
         "write one that takes message['content'] as text into chat_template.jinja of the model's "
         "folder, or choose another model"

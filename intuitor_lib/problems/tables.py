@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,11 +55,7 @@ def list_faults(faults: Sequence[str]) -> str:
 
 
 def sound_rows(table: RawTable, name: str) -> list[tuple[int, dict[str, Any]]]:
-    """The rows with their numbers.
-
-    Raises:
-        DataError: some have faults; lists them under the name.
-    """
+    """The rows with their numbers, or a DataError that lists the faults under the name."""
     bad = [f"{table.unit} {n}: {row}" for n, row in table.records if isinstance(row, Fault)]
     if bad:
         raise DataError(f"{name}: {len(bad)} faults{list_faults(bad)}")
@@ -241,17 +237,10 @@ def _read_parquet(content: bytes, name: str, columns: Sequence[str]) -> RawTable
     try:
         with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as file:
             names = list(file.schema_arrow.names)
-            batches = file.read(_wanted(names, columns))
-    except pyarrow.ArrowException as error:
+            table = file.read(_wanted(names, columns))
+        return RawTable(names, _as_written_rows(table.to_pylist(), table.schema), "row")
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name} is not a readable parquet file: {error}") from error
-    records: list[tuple[int, Any]] = []
-    for i in range(batches.num_rows):
-        try:
-            row = batches.slice(i, 1).to_pylist()[0]
-            records.append((i + 1, _shortened(row, batches.schema)))
-        except UnicodeDecodeError as error:
-            records.append((i + 1, Fault(f"invalid UTF-8: {error.reason}")))
-    return RawTable(names, records, "row")
 
 
 def read_hub(
@@ -263,11 +252,7 @@ def read_hub(
     columns: Sequence[str] = (),
     instead: str,
 ) -> RawTable:
-    """The rows of a Hugging Face data set; `instead` is the remedy where there is no hub.
-
-    Raises:
-        DataError: it cannot be loaded.
-    """
+    """The rows of a Hugging Face data set; `instead` is the remedy where there is no hub."""
     import datasets
 
     # Network libraries under `datasets` raise errors of unrelated classes.
@@ -280,8 +265,7 @@ def read_hub(
             f"Check these; without the hub, {instead}"
         ) from error
     rows = table.select_columns(_wanted(table.column_names, columns))
-    schema = rows.features.arrow_schema
-    records: list[tuple[int, Any]] = [(n, _shortened(row, schema)) for n, row in enumerate(rows, 1)]
+    records = _as_written_rows(rows, rows.features.arrow_schema)
     return RawTable(list(table.column_names), records, "row")
 
 
@@ -291,9 +275,12 @@ def _wanted(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     return [name for name in names if not columns or name in tops]
 
 
-def _shortened(row: dict[str, Any], schema: Any) -> dict[str, Any]:
-    """A row with numbers of less than 64 bits as they were written: 0.1, not 0.10000000149."""
-    return {field.name: _as_written(row[field.name], field.type) for field in schema}
+def _as_written_rows(rows: Iterable[dict[str, Any]], schema: Any) -> list[tuple[int, Any]]:
+    """Numbered rows, with numbers of less than 64 bits as written: 0.1, not 0.10000000149."""
+    return [
+        (n, {field.name: _as_written(row[field.name], field.type) for field in schema})
+        for n, row in enumerate(rows, 1)
+    ]
 
 
 def _as_written(value: Any, kind: Any) -> Any:

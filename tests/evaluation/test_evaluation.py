@@ -254,7 +254,7 @@ def test_each_completion_is_kept_with_its_verdict(tiny_model, tmp_path):
         assert row["tokens"] == len(ids)
         assert row["clipped"] == (policy.tokenizer.eos_token_id not in ids)
         assert row["self_certainty"] == pytest.approx(certainty, abs=1e-4)
-        assert row["answer"] == extract_answer(text, last_number=True)
+        assert row["answer"] == extract_answer(text, "last_number")
         assert row["correct"] == (row["answer"] == str(i))
         assert row["reason"] in ("boxed", "last number", "no answer")
         assert "trained_on" not in row

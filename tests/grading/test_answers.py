@@ -123,7 +123,7 @@ class TestExtraction:
         ],
     )
     def test_last_number(self, text, answer):
-        assert extract_answer(text, last_number=True) == answer
+        assert extract_answer(text, "last_number") == answer
 
     def test_agrees_with_a_search_that_reads_every_character(self):
         def search(text):
@@ -155,7 +155,7 @@ class TestExtraction:
             found += search(text) is not None
         assert 500 < found < 2500
 
-    @pytest.mark.parametrize("last_number", [False, True])
+    @pytest.mark.parametrize("extraction", ["boxed", "last_number"])
     @pytest.mark.parametrize(
         "text",
         [
@@ -173,9 +173,9 @@ class TestExtraction:
         ],
         ids=lambda text: f"{text[:12]}..." if isinstance(text, str) else None,
     )
-    def test_time_is_linear(self, text, last_number):
+    def test_time_is_linear(self, text, extraction):
         start = time.monotonic()
-        extract_answer(text, last_number=last_number)
+        extract_answer(text, extraction)
         assert time.monotonic() - start < 5  # a quadratic search takes minutes
 
     def test_no_string_raises(self):
@@ -197,7 +197,7 @@ class TestExtraction:
         ]
         for _ in range(2000):
             text = "".join(draw.choices(alphabet, k=20))
-            answer = extract_answer(text, last_number=draw.random() < 0.5)
+            answer = extract_answer(text, draw.choice(["boxed", "last_number"]))
             assert answer is None or answer
 
 
@@ -295,18 +295,18 @@ class TestGrading:
 
     def test_no_answer_is_wrong(self):
         assert not is_correct("the answer is 5", "5")
-        assert is_correct("the answer is 5", "5", last_number=True)
+        assert is_correct("the answer is 5", "5", extraction="last_number")
         assert not is_correct("\\boxed{5", "5")
 
     def test_last_number_is_not_read_from_the_gold(self):
-        assert not is_correct("the answer is 5", "5 or 7", last_number=True)
+        assert not is_correct("the answer is 5", "5 or 7", extraction="last_number")
 
     def test_batch_agrees_with_single_gradings_in_order(self):
         wanted = ["x+1", "5", "2x", r"\sqrt{8}", "(1,2)", "listen", "x+8"] * 3
         given = [boxed(x) for x in ["1+x", "5.0", "3x", r"2\sqrt2", "(2,1)", "silent", "7+x"] * 3]
         given[-1] = "nothing"
         verdicts = [True, True, False, True, False, False, False] * 3
-        assert grade(given, wanted, workers=2) == verdicts
+        assert grade(given, wanted) == verdicts
         assert [is_correct(*pair) for pair in zip(given, wanted, strict=True)] == verdicts
         assert grade([], []) == []
 
@@ -333,11 +333,6 @@ class TestGrading:
     def test_rejects_bad_settings(self):
         with pytest.raises(ValueError, match="2 texts and 1 reference answers"):
             grade(["a", "b"], ["1"])
-        for seconds in (0, -1, float("inf"), float("nan")):
-            with pytest.raises(ValueError, match=r"timeout_s is .*above 0"):
-                is_correct("a", "1", timeout_s=seconds)
-        with pytest.raises(ValueError, match="workers is 0"):
-            grade(["a"], ["1"], workers=0)
 
 
 class TestVoting:
@@ -356,7 +351,7 @@ class TestVoting:
         ],
     )
     def test_clusters(self, answers, ids):
-        assert clusters(answers, timeout_s=0.5) == ids
+        assert clusters(answers) == ids
 
     @pytest.mark.parametrize(
         ("answers", "elected"),
@@ -382,17 +377,13 @@ class TestVoting:
         asked = []
         monkeypatch.setattr(
             "intuitor_lib.grading.answers.equivalent",
-            lambda pairs, **_: asked.extend(pairs) or [a[0] == b[0] for a, b in pairs],
+            lambda pairs: asked.extend(pairs) or [a[0] == b[0] for a, b in pairs],
         )
         assert clusters(["1", "2", "1.0", "2.0", "1.00"]) == [0, 1, 0, 1, 0]
         assert set(asked) == {*((a, "1") for a in ("1", "2", "1.0", "2.0", "1.00"))} | {
             ("2", "2"),
             ("2.0", "2"),
         }
-
-    def test_rejects_bad_settings(self):
-        with pytest.raises(ValueError, match="workers is 0"):
-            plurality(["5"], workers=0)
 
 
 class TestHostileAnswers:
@@ -427,7 +418,7 @@ class TestHostileAnswers:
     )
     def test_is_wrong_in_time(self, answer):
         start = time.monotonic()
-        assert not is_correct(boxed(answer), "x+7", timeout_s=0.3)
+        assert not is_correct(boxed(answer), "x+7")
         assert time.monotonic() - start < 30
 
     @pytest.mark.parametrize(
@@ -442,13 +433,13 @@ class TestHostileAnswers:
     def test_is_not_run_as_code(self, code, tmp_path):
         marker = tmp_path / "marker"
         assert not is_correct(boxed(code.format(marker)), "x+7")
-        assert not is_correct(code.format(marker) + " 5", "x+7", last_number=True)
+        assert not is_correct(code.format(marker) + " 5", "x+7", extraction="last_number")
         assert not marker.exists()
 
     def test_one_of_many_costs_only_its_own_grade(self):
         texts = [boxed(answer) for answer in ("1+x", "x+1", "2+x", "x+4")]
         golds = ["x+1", f"{BOMB}+x", "x+2", "x+3"]
-        assert grade(texts, golds, timeout_s=0.5) == [True, False, True, False]
+        assert grade(texts, golds) == [True, False, True, False]
 
 
 def negated(gold):
@@ -525,7 +516,7 @@ class TestRealGolds:
             for gold in golds
         ]
         mathematics = [pair for pair in zip(spelled, golds, strict=True) if "\\" in pair[1]][:50]
-        assert all(equivalence._POOL.ask(pair, 5.0) for pair in mathematics)
+        assert all(equivalence._POOL.ask("same", pair) for pair in mathematics)
 
     @pytest.mark.parametrize("change", WRONG)
     @pytest.mark.parametrize("rows", ["math500"], indirect=True)

@@ -5,6 +5,7 @@ import pytest
 from intuitor_lib.grading import (
     EXTRACTIONS,
     echoed,
+    equivalence,
     extract_answer,
     extract_answers,
     grade,
@@ -116,6 +117,12 @@ def test_the_last_number_is_whole(text, answer):
     assert extract_answer(text, "last_number") == answer
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Grading waits for a busy machine."""
+    monkeypatch.setattr(equivalence, "CPU_SECONDS", 5)
+
+
 @pytest.mark.parametrize(
     ("text", "reference", "right"),
     [
@@ -151,14 +158,14 @@ def test_the_last_number_is_whole(text, answer):
         ("so $7$", "Adding all of them, we have $7$ apples", True),
     ],
 )  # fmt: skip
-def test_harness(text, reference, right):
-    assert is_correct(text, reference, extraction="harness", timeout_s=5) is right
+def test_harness(patient, text, reference, right):
+    assert is_correct(text, reference, extraction="harness") is right
 
 
-def test_harness_reads_long_texts_and_survives_hostile_ones():
+def test_harness_reads_long_texts_and_survives_hostile_ones(patient):
     long = "Then $x = 3$ and we go on.\n" * 1500 + "The answer is $x^2$."
     hostile = ["$" * 20_000, r"\boxed{" * 5000, r"\frac{" * 5000, "answer" * 4000, "1 " * 20_000]
-    answers = extract_answers([long, *hostile], "harness", timeout_s=2)
+    answers = extract_answers([long, *hostile], "harness")
     assert answers[0] == "x^2"
 
 
@@ -168,7 +175,6 @@ def test_a_box_needs_no_worker_for_the_harness(monkeypatch):
 
 
 def test_the_former_name_of_a_choice():
-    assert extract_answer("it is 5", last_number=True) == extract_answer("it is 5", "last_number")
     assert grade(["it is 5"], ["5"], last_number=True) == [True]
 
 

@@ -309,8 +309,9 @@ PAIRS = {
     ("reference", "answer", "right"),
     [pytest.param(*pair, id=f"{kind}-{pair}") for kind, pairs in PAIRS.items() for pair in pairs],
 )
-def test_verdict(reference, answer, right):
-    assert is_correct(rf"So it is $\boxed{{{answer}}}$.", reference, timeout_s=5) is right
+def test_verdict(monkeypatch, reference, answer, right):
+    monkeypatch.setattr(equivalence, "CPU_SECONDS", 5)  # on a busy machine
+    assert is_correct(rf"So it is $\boxed{{{answer}}}$.", reference) is right
 
 
 @pytest.mark.parametrize(

@@ -623,14 +623,14 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     assert "not a readable parquet file" in message_of(from_file(path))
 
 
-def test_parquet_rows_that_are_no_text_are_reported(tmp_path):
+def test_a_parquet_file_with_cells_that_are_no_text_is_refused(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
     text = pyarrow.array([b"good", b"\xff", b"fine"]).cast(pyarrow.string(), safe=False)
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"q": text, "a": [1.5, 2.0, float("nan")]}), path)
-    assert "row 2: invalid UTF-8" in message_of(from_file(path))
+    assert "rows.parquet is not a readable parquet file: 'utf-8'" in message_of(from_file(path))
 
 
 @pytest.mark.parametrize(

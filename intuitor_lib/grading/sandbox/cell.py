@@ -23,17 +23,16 @@ INSIDE_ID = 1000  # user id inside, for programs of an ordinary user
 LINUX = sys.platform == "linux"
 
 
-def be_first(request: dict[str, Any], status: int, code: bytes = b"") -> NoReturn:
+def be_first(request: dict[str, Any], status: int, code: bytes) -> NoReturn:
     """Start the program, write to `status` how it ends, and end."""
     if LINUX:
         sc.call("prctl", sc.PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
-    if request["mode"] != "bubblewrap":  # bubblewrap has done this
-        os.setsid()
+    os.setsid()
     if request["mode"] == "none":
         _new_file(request["argv"][-1], code)
         os.mkdir(request["environment"]["HOME"], mode=0o700)
         os.chdir(request["environment"]["HOME"])
-    if request["mode"] == "namespaces":
+    else:
         _build_root(request, code)
     if LINUX:
         sc.call("prctl", sc.PR_SET_DUMPABLE, 0, 0, 0, 0)  # not even its own user may trace it
@@ -146,8 +145,7 @@ def _drop_privileges(request: dict[str, Any]) -> None:
     sc.call("prctl", sc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if request["mode"] == "none":
         return
-    if request["mode"] == "namespaces":
-        sc.clear_bounding_set()
+    sc.clear_bounding_set()
     own_id = request["own_id"]
     if own_id:
         os.setgroups([])

@@ -2,22 +2,21 @@
 
 Each program gets a process with an empty environment and an empty folder, without network, other
 processes or files beyond Python itself, and with limits on time, memory, output, processes and
-files. On Linux this is done with namespaces, made by bubblewrap or by `jail`, whichever works.
-Nothing of a program survives its run. The kernel stays exposed: a fault there, or in Python's own
-launcher, could let a program out, so programs meant to attack belong in a virtual machine.
+files. On Linux this is done with namespaces, made by `jail`. Nothing of a program survives its run.
+The kernel stays exposed: a fault there, or in Python's own launcher, could let a program out, so
+programs meant to attack belong in a virtual machine.
 """
 
 import contextlib
 import marshal
 import os
-import selectors
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,18 @@ from .layout import layout
 
 STATUSES = ("ok", "error", "timeout", "memory", "output", "killed")
 UNPROTECTED = "INTUITOR_UNPROTECTED_CODE"
-MODES = ("bubblewrap", "namespaces")
 FILES_MB = 64  # limit of a program's folder, apart from its memory
 START_SECONDS = 60.0  # more than the supervisor itself allows for the start
 END_SECONDS = 30.0  # to end every process on a busy machine
 
 KEPT_APART = ("own files", "no network", "own processes", "no privileges")
-WATCHED = (
-    *("no environment", "a limit on time", "a limit on output"),
-    *("a limit on memory in all", "a limit on processes"),
-)
 FILE_COUNT = "a limit on the number of files"
 FILTER = "a filter of system calls"
+PROTECTIONS = (
+    *KEPT_APART,
+    *("no environment", "a limit on time", "a limit on output"),
+    *("a limit on memory in all", "a limit on processes", FILE_COUNT, FILTER),
+)
 
 
 class SandboxError(RuntimeError):
@@ -55,20 +54,18 @@ class Completed:
 
 @dataclass(frozen=True)
 class Protections:
-    """The mode ("bubblewrap", "namespaces" or "none") and which protections are on or missing."""
+    """The mode ("namespaces" or "none") and which of PROTECTIONS are missing."""
 
     mode: str
-    on: tuple[str, ...]
     missing: tuple[str, ...]
-    reasons: tuple[str, ...] = ()  # why a mode cannot be used here
+    reason: str = ""  # why namespaces cannot be used here
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """One line for the user."""
+        on = ", ".join(name for name in PROTECTIONS if name not in self.missing)
         means = "WITHOUT protection" if self.mode == "none" else f"with {self.mode}"
         absent = f"; not on: {', '.join(self.missing)}" if self.missing else ""
-        return f"programs run {means}: {', '.join(self.on)}{absent}"
-
-    __str__ = describe
+        return f"programs run {means}: {on}{absent}"
 
 
 def run_python(
@@ -79,20 +76,19 @@ def run_python(
     memory_mb: int = 1024,
     output_bytes: int = 1 << 20,
     processes: int = 8,
-    unprotected: bool | None = None,
 ) -> Completed:
     """Run `code` as a program and return how it ended; may be called from several threads.
 
     Status "ok" is exit code 0 and "error" any other, also after an uncaught exception; "timeout" is
     over `timeout_s` wall or CPU seconds; "memory" an uncaught MemoryError, or all its processes
-    together over `memory_mb` MiB; "output" over `output_bytes` bytes of stdout and stderr
-    together, of which the first are returned; "killed" any other signal, or more processes and
+    together over `memory_mb` MiB; "output" over `output_bytes` bytes of stdout and stderr together,
+    of which as many are returned, stdout first; "killed" any other signal, or more processes and
     threads than `processes`. Output is decoded as UTF-8, with replacement of invalid bytes.
 
     Raises:
-        SandboxError: neither bubblewrap nor namespaces work and `unprotected` (by default the
-            environment variable INTUITOR_UNPROTECTED_CODE=1) does not allow to run without them,
-            or Python cannot be started.
+        SandboxError: namespaces do not work and the environment variable
+            INTUITOR_UNPROTECTED_CODE=1 does not allow to run without them, or Python cannot be
+            started.
         ValueError: a limit that is not positive, or `code` or `stdin` that is no text.
     """
     limits: dict[str, Any] = {
@@ -108,33 +104,17 @@ def run_python(
         raise ValueError(
             f"code is {type(code).__name__} and stdin {type(stdin).__name__}; pass both as str"
         )
-    try:
-        program = code.encode()
-    except UnicodeEncodeError as error:
-        return _unreadable(f"source code cannot contain a surrogate ({error.reason})")
-    if b"\0" in program:
-        return _unreadable("source code cannot contain null bytes")
-
     found = protections()
-    allowed = os.environ.get(UNPROTECTED) == "1" if unprotected is None else unprotected
-    if found.mode == "none" and not allowed:
-        raise SandboxError(_refusal(found))
+    if found.mode == "none" and os.environ.get(UNPROTECTED) != "1":
+        raise SandboxError(
+            "programs that a model wrote cannot be kept apart from this machine: "
+            f"{found.reason}. Enable user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+            "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), "
+            f"run on Linux, or set {UNPROTECTED}=1 inside a container that may be thrown away"
+        )
+    program = code.encode(errors="surrogatepass")  # Python refuses such a program
     completed, _ = _run(found.mode, program, stdin.encode(errors="replace"), limits)
     return completed
-
-
-def _unreadable(reason: str) -> Completed:
-    return Completed("error", "", f"SyntaxError: {reason}\n", 0.0)
-
-
-def _refusal(found: Protections) -> str:
-    reasons = "; ".join(found.reasons) or "no protection was found"
-    return (
-        f"programs that a model wrote cannot be kept apart from this machine: {reasons}. Install "
-        "bubblewrap (apt-get install bubblewrap), enable user namespaces (sysctl "
-        "kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0), run on Linux, or "
-        f"set {UNPROTECTED}=1 inside a container that may be thrown away"
-    )
 
 
 # --- Protections of this machine --------------------------------------------------------------
@@ -147,39 +127,27 @@ def protections() -> Protections:
     """The protections of this machine, found once per process by running a trial program."""
     with _LOCK:
         if not _FOUND:
-            _FOUND.append(_probe())
+            try:
+                _FOUND.append(_probe())
+            except SandboxError as error:
+                missing = (*KEPT_APART, FILE_COUNT, FILTER)
+                _FOUND.append(Protections("none", missing, str(error)))
         return _FOUND[0]
 
 
 def _probe() -> Protections:
-    reasons: list[str] = []
-    # Only namespaces made by root can give each program its own user.
-    for mode in MODES[::-1] if os.geteuid() == 0 else MODES:
-        try:
-            return _probe_mode(mode)
-        except SandboxError as error:
-            reasons.append(str(error))
-    return Protections("none", WATCHED, (*KEPT_APART, FILE_COUNT), tuple(reasons))
-
-
-def _probe_mode(mode: str) -> Protections:
-    """The protections of a mode. Raises SandboxError if it does not work here."""
+    """The protections by namespaces. Raises SandboxError if they do not work here."""
     if not sys.platform.startswith("linux"):
-        raise SandboxError(f"{mode}: only on Linux, and this is {sys.platform}")
-    if mode == "bubblewrap" and shutil.which("bwrap") is None:
-        raise SandboxError("bubblewrap: no bwrap is installed")
+        raise SandboxError(f"namespaces: only on Linux, and this is {sys.platform}")
     limits = {"timeout_s": 20.0, "memory_mb": 1024, "output_bytes": 4096, "processes": 2}
     # Starting is not enough: if the machine's own files are visible, nothing is isolated.
     code = b"import os; print(os.path.exists('/proc/self') or os.listdir('.') or 'apart')"
-    completed, missing = _run(mode, code, b"", limits)
+    completed, missing = _run("namespaces", code, b"", limits)
     if (completed.status, completed.stdout) != ("ok", "apart\n"):
         reason = (completed.stderr or completed.stdout).strip() or completed.status
-        raise SandboxError(f"{mode}: a trial program ended wrongly: {reason[-500:]}")
-    if mode == "bubblewrap":
-        missing += [FILE_COUNT]
+        raise SandboxError(f"namespaces: a trial program ended wrongly: {reason[-500:]}")
     missing += [f"hiding {path}" for path in layout()["visible"]]
-    on = [name for name in (*KEPT_APART, *WATCHED, FILE_COUNT, FILTER) if name not in missing]
-    return Protections(mode, tuple(on), tuple(missing))
+    return Protections("namespaces", tuple(missing))
 
 
 # --- One run ----------------------------------------------------------------------------------
@@ -202,7 +170,6 @@ def _request(mode: str, folder: str, limits: dict[str, Any]) -> dict[str, Any]:
         "parent": os.getpid(),
         "own_id": 0,
         "files_mb": FILES_MB,
-        "bubblewrap": shutil.which("bwrap"),
         "executable": os.path.realpath(sys.executable),
         # With -I Python would ignore PYTHONHASHSEED, and sets would differ from run to run.
         "argv": [sys.executable, "-s", "-P", "-B", program],
@@ -221,26 +188,52 @@ def _run(
                 folder = stack.enter_context(
                     tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
                 )
-            request = stack.enter_context(tempfile.TemporaryFile())
-            marshal.dump((_request(mode, folder, limits), code, stdin), request)
+            request, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+            marshal.dump((_request(mode, folder, limits), code), request)
             request.seek(0)
-            run = stack.enter_context(
-                contextlib.closing(_Run(request.fileno(), limits["output_bytes"]))
+            given = stack.enter_context(tempfile.NamedTemporaryFile(buffering=0))
+            given.write(stdin)
+            unchangeable = stack.enter_context(open(given.name, "rb"))
+            report, their_report, their_lease, lease = *os.pipe(), *os.pipe()
+            for descriptor in (report, their_report, their_lease, lease):
+                stack.callback(os.close, descriptor)
+            theirs = (request.fileno(), their_report, their_lease)
+            launcher = str(Path(__file__).with_name("jail.py"))
+            supervisor = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", launcher, *map(str, theirs)],
+                stdin=unchangeable,
+                stdout=out,
+                stderr=err,
+                pass_fds=theirs,
+                env={},
+                cwd="/",
+                start_new_session=True,  # out of reach of the Ctrl-C meant for a notebook
             )
         except OSError as error:
             raise SandboxError(
                 f"no process for a program could be started with {sys.executable!r}: {error}"
             ) from error
-        report = run.read(limits["timeout_s"])
-        stdout, stderr = (part.decode(errors="replace") for part in run.output())
-    if "failed" in report:
-        raise SandboxError(f"{mode}: {report['failed']}")
-    status = report["status"]
-    if run.full:
+        _wait(supervisor, report, lease, limits["timeout_s"] + START_SECONDS)
+        room = limits["output_bytes"]
+        full = sum(os.fstat(file.fileno()).st_size for file in (out, err)) > room
+        out.seek(0)
+        err.seek(0)
+        written = out.read(room)
+        stdout, stderr = (
+            part.decode(errors="replace") for part in (written, err.read(room - len(written)))
+        )
+        if not connection.wait([report], 0):
+            reason = stderr.strip()[-500:] or "no reason"
+            raise SandboxError(f"{mode}: the supervisor ended without a report: {reason}")
+        ending = marshal.loads(os.read(report, 65536))
+    if "failed" in ending:
+        raise SandboxError(f"{mode}: {ending['failed']}")
+    status = ending["status"]
+    if full:
         status = "output"
     elif status == "error" and _ends_in_memory_error(stderr):
         status = "memory"
-    return Completed(status, stdout, stderr, report["seconds"]), report["missing"]
+    return Completed(status, stdout, stderr, ending["seconds"]), ending["missing"]
 
 
 def _ends_in_memory_error(stderr: str) -> bool:
@@ -248,101 +241,24 @@ def _ends_in_memory_error(stderr: str) -> bool:
     return last.partition(":")[0].endswith("MemoryError")
 
 
-class _Run:
-    """A supervisor (`jail`) and this process's ends of its pipes."""
+def _wait(supervisor: subprocess.Popen[bytes], report: int, lease: int, seconds: float) -> None:
+    """Wait for the supervisor's report, which comes once all processes have ended.
 
-    def __init__(self, request: int, output_bytes: int) -> None:
-        self.room = output_bytes
-        self.full = False  # the program wrote more than that
-        self.report, report = os.pipe()
-        lease, self.lease = os.pipe()
+    Where it comes too late or this process is interrupted, end the program and the supervisor.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        # An end of file may never come: a fork of this process may hold the pipe's other end.
+        while supervisor.poll() is None and time.monotonic() < deadline:
+            if connection.wait([report], 0.5):
+                break
+    finally:
         try:
-            launcher = Path(__file__).with_name("jail.py")
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", str(launcher), "run", str(report), str(lease)],
-                stdin=request,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(report, lease),
-                env={},
-                cwd="/",
-                start_new_session=True,  # out of reach of the Ctrl-C meant for a notebook
-                bufsize=0,
-            )
-        except BaseException:
-            self._close_pipes()
-            raise
-        finally:
-            os.close(report)
-            os.close(lease)
-        out, err = self.process.stdout, self.process.stderr
-        self.streams = [stream.fileno() for stream in (out, err) if stream is not None]
-        self.parts = {descriptor: bytearray() for descriptor in (*self.streams, self.report)}
-
-    def read(self, timeout_s: float) -> dict[str, Any]:
-        """Read the program's output until the supervisor's report comes; return the report."""
-        deadline = time.monotonic() + timeout_s + START_SECONDS
-        stopped = False
-        # The report comes once all processes have ended. An end of file may never come, because a
-        # fork of this process may hold a copy of the pipe's other end.
-        with selectors.DefaultSelector() as selector:
-            for descriptor in self.parts:
-                os.set_blocking(descriptor, False)
-                selector.register(descriptor, selectors.EVENT_READ)
-            while not self.parts[self.report]:
-                for key, _ in selector.select(0.5):
-                    if not self._take(key.fd):
-                        selector.unregister(key.fd)
-                late = time.monotonic() > deadline
-                if (late or self.full) and not stopped:
-                    self._stop()
-                    stopped, deadline = True, time.monotonic() + END_SECONDS
-                elif late or (self.process.poll() is not None and not self._take(self.report)):
-                    break
-            for descriptor in self.streams:
-                while self._take(descriptor):
-                    pass
-        if self.parts[self.report]:
-            return marshal.loads(bytes(self.parts[self.report]))
-        errors = bytes(self.parts[self.streams[1]]).decode(errors="replace").strip()[-500:]
-        return {"failed": f"the supervisor ended without a report: {errors or 'no reason'}"}
-
-    def output(self) -> list[bytes]:
-        return [bytes(self.parts[descriptor]) for descriptor in self.streams]
-
-    def _take(self, descriptor: int) -> bool:
-        """Keep the content of a pipe up to the limit; return whether there was any."""
-        try:
-            block = os.read(descriptor, 65536)
-        except BlockingIOError:
-            return False
-        kept = block
-        if descriptor in self.streams:
-            kept = block[: self.room]
-            self.full = self.full or len(block) > self.room
-            self.room -= len(kept)
-        self.parts[descriptor] += kept
-        return bool(block)
-
-    def _stop(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self.lease, b"stop")
-
-    def close(self) -> None:
-        """End the program and the supervisor if they still run, and wait for them."""
-        try:
-            if self.process.poll() is None:
-                self._stop()
+            if supervisor.poll() is None:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(lease, b"stop")
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(END_SECONDS)
+                    supervisor.wait(END_SECONDS)
         finally:
-            self.process.kill()  # in a namespace, the program ends with it
-            self.process.wait()
-            for stream in (self.process.stdout, self.process.stderr):
-                if stream is not None:
-                    stream.close()
-            self._close_pipes()
-
-    def _close_pipes(self) -> None:
-        os.close(self.report)
-        os.close(self.lease)
+            supervisor.kill()  # in a namespace, the program ends with it
+            supervisor.wait()

@@ -34,15 +34,15 @@ FIRST_ID = 2_000_000  # programs that root starts: ids that no account or contai
 # --- The supervisor ---------------------------------------------------------------------------
 
 
-def _supervise(report: int, lease: int) -> NoReturn:
-    """Run the request on standard input; once all processes ended, write the result to `report`."""
-    with os.fdopen(os.dup(0), "rb") as file:
-        request, code, text = marshal.load(file)
+def _supervise(request_file: int, report: int, lease: int) -> NoReturn:
+    """Run a request; once all processes ended, write the result to `report`."""
+    with os.fdopen(request_file, "rb") as file:
+        request, code = marshal.load(file)
     try:
         if cell.LINUX:
             sc.call("prctl", sc.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become its children
             _die_with_parent(request)
-        answer = _watch(request, code, text, lease)
+        answer = _watch(request, code, lease)
     except Exception as error:
         answer = {"failed": f"{type(error).__name__}: {error}"}
     _end_all(request.get("child", 0))
@@ -58,9 +58,9 @@ def _die_with_parent(request: dict[str, Any]) -> None:
         raise RuntimeError("its parent has ended")
 
 
-def _watch(request: dict[str, Any], code: bytes, text: bytes, lease: int) -> dict[str, Any]:
+def _watch(request: dict[str, Any], code: bytes, lease: int) -> dict[str, Any]:
     status, theirs = os.pipe()
-    child = _start(request, code, text, status, theirs)
+    child = _start(request, code, status, theirs)
     os.close(theirs)
     poller = select.poll()
     poller.register(status, select.POLLIN)
@@ -96,6 +96,8 @@ def _watch(request: dict[str, Any], code: bytes, text: bytes, lease: int) -> dic
             if started is None:
                 raise RuntimeError(f"the program did not start within {START_SECONDS:.0f} s")
             outcome = "timeout"
+        if outcome is None and os.fstat(1).st_size + os.fstat(2).st_size > request["output_bytes"]:
+            outcome = "output"
         if outcome is None and started is not None and cell.LINUX:
             outcome = _excess(child, request)
         if outcome is not None:
@@ -104,9 +106,8 @@ def _watch(request: dict[str, Any], code: bytes, text: bytes, lease: int) -> dic
             return {"status": outcome, "seconds": seconds, "missing": missing}
 
 
-def _start(request: dict[str, Any], code: bytes, text: bytes, status: int, theirs: int) -> int:
-    """Fork the first process, or bubblewrap to become it, and return its id."""
-    os.dup2(_file(text), 0)
+def _start(request: dict[str, Any], code: bytes, status: int, theirs: int) -> int:
+    """Fork the first process and return its id."""
     if request["mode"] == "namespaces":
         request["own_id"] = os.geteuid() == 0 and _is_mapped(FIRST_ID + os.getpid())
         if request["own_id"]:
@@ -128,48 +129,16 @@ def _start(request: dict[str, Any], code: bytes, text: bytes, status: int, their
             # If memory runs out, the kernel kills the program rather than the evaluation.
             with contextlib.suppress(OSError):
                 cell.write("/proc/self/oom_score_adj", "1000")
-        if request["mode"] == "bubblewrap":
-            _become_bubblewrap(request, code, theirs)
         cell.be_first(request, theirs, code)
     except BaseException as error:
         cell.fail(theirs, error)
 
 
-def _become_bubblewrap(request: dict[str, Any], code: bytes, theirs: int) -> NoReturn:
-    program, copy = _file(code), _file(marshal.dumps(request))
-    for descriptor in (program, copy, theirs):
-        os.set_inheritable(descriptor, True)
-    words = "--unshare-all --unshare-user --die-with-parent --new-session --as-pid-1 --clearenv"
-    words += f" --uid {cell.INSIDE_ID} --gid {cell.INSIDE_ID} --cap-drop ALL --hostname sandbox"
-    argv = [request["bubblewrap"], *words.split()]
-    for path in request["binds"]:
-        argv += ["--ro-bind", path, path]
-    for path, target in request["links"].items():
-        argv += ["--symlink", target, path]
-    for path in request["hidden"]:
-        argv += ["--perms", "0000", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
-    for path in request["devices"]:
-        argv += ["--dev-bind", path, path]
-    for name in request["shortcuts"]:
-        argv += ["--symlink", cell.BOX, name]
-    argv += ["--size", str(request["files_mb"] << 20), "--tmpfs", cell.BOX]
-    argv += ["--perms", "0444", "--ro-bind-data", str(program), cell.PROGRAM]
-    for module in (__file__, cell.__file__, sc.__file__):
-        argv += ["--ro-bind", module, f"/launcher/{os.path.basename(module)}"]
-    argv += ["--remount-ro", "/", "--chdir", cell.BOX, "--"]
-    argv += [request["executable"], "-I", "-S", "-B"]
-    argv += ["/launcher/jail.py", "first", str(theirs), str(copy)]
-    os.execve(argv[0], argv, {})
-
-
 def _excess(child: int, request: dict[str, Any]) -> str | None:
     """ "memory" or "killed" if the program and its children exceed a limit together."""
-    ours = {child}
-    if request["mode"] == "bubblewrap":
-        ours.update(_children(child))  # the first process is bubblewrap's child
     count = pages = 0
     for pid in _descendants(os.getpid()):
-        if pid in ours:
+        if pid == child:
             continue
         count += 1
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -213,26 +182,6 @@ def _end_all(child: int) -> None:
             time.sleep(0.0005)
 
 
-def _file(content: bytes) -> int:
-    """A descriptor of an unnamed, unchangeable file in memory with this content."""
-    if not cell.LINUX:
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            file.write(content)
-            file.seek(0)
-            return os.dup(file.fileno())
-    import fcntl
-
-    descriptor = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor
-
-
 def _read(path: str) -> bytes:
     with open(path, "rb", buffering=0) as file:
         return file.read()
@@ -245,14 +194,7 @@ def _is_mapped(number: int) -> bool:
 
 
 if __name__ == "__main__":
-    role, first, second = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    os.set_inheritable(first, False)
-    os.set_inheritable(second, False)
-    if role == "first":
-        try:
-            with os.fdopen(second, "rb") as copied:
-                asked = marshal.load(copied)
-            cell.be_first(asked, first)
-        except BaseException as problem:
-            cell.fail(first, problem)
-    _supervise(first, second)
+    descriptors = [int(argument) for argument in sys.argv[1:]]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    _supervise(*descriptors)
