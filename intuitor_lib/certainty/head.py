@@ -43,7 +43,7 @@ def backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
 
 
 def head_settings(model: nn.Module) -> tuple[float, float | None]:
-    """`(logit_scale, softcap)` of a causal language model, for `chunked_self_certainty`.
+    """`(logit_scale, softcap)` of a causal language model, for `head_logits`.
 
     Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
     logits, Granite and MiniCPM3 divide them, Gemma and others cap them.
@@ -80,7 +80,10 @@ def head_fault(model: nn.Module) -> str | None:
 def head_logits(
     rows: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None
 ) -> Tensor:
-    """Logits (n, V) in fp32 or float64 of hidden states (n, H)."""
+    """Logits (n, V) in fp32 or float64 of hidden states (n, H), in the dtype of the head's product.
+
+    They are `softcap * tanh(z / softcap)` with `z = logit_scale * (rows @ weight.T + bias)`.
+    """
     logits = functional.linear(rows, weight, bias).to(accumulator(weight.dtype))
     if logit_scale != 1.0:
         logits = logits * logit_scale
