@@ -92,7 +92,7 @@ def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
     """
     modules: list[Any] = [*model.modules()]
     packed = [m for m in modules if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    room = _free_gpu_bytes(next(model.parameters()).device) - reserve
+    room = free_gpu_bytes(next(model.parameters()).device) - reserve
     if not packed or _unpacked_bytes(packed) > room:
         yield False
         return
@@ -119,7 +119,8 @@ def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
                 vars(layer).pop(name, None)
 
 
-def _free_gpu_bytes(device: torch.device) -> int:
+def free_gpu_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that this process can still use; -1 on a CPU."""
     if device.type != "cuda":
         return -1
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

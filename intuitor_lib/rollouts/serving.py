@@ -1,4 +1,4 @@
-"""Rollouts by vLLM or continuous batching: requirements, settings, and weights sent to vLLM.
+"""Rollouts by vLLM: what they need, and the weights that vLLM is sent.
 
 TRL sends vLLM a LoRA policy by merging the adapter into the base weights and unmerging it after
 (`VLLMGeneration.sync_weights`). In bf16 this leaves rounding errors in the frozen base at every
@@ -6,9 +6,7 @@ step; in 4 bits it quantizes the base twice a step, and sends packed bytes witho
 `send_merged_weights` merges into copies, layer by layer, and does not change the base.
 """
 
-import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,17 +18,13 @@ from ..policy.peft_internals import LoraLayer, dequantize_bnb_weight
 from ..recipe import InputError, Recipe
 from .trl_internals import send_instead
 
-_PAGE = 256  # tokens of a block of keys and values, as in transformers
-_CPU_BLOCKS = 64
-_VLLM = ("0.22.0", "0.31.0")  # as TRL 1.16 requires: trl.import_utils.is_vllm_available
-
 
 def check_rollout(recipe: Recipe, device: torch.device) -> None:
     """Refuse a rollout that cannot work on this machine, before anything is loaded.
 
     Raises:
-        InputError: vLLM without a GPU, without the package in a version that TRL supports, or
-            within the trainer's process on a 4-bit policy.
+        InputError: vLLM without a GPU, without the package, or within the trainer's process on a
+            4-bit policy.
     """
     if recipe.rollout != "vllm":
         return
@@ -39,17 +33,10 @@ def check_rollout(recipe: Recipe, device: torch.device) -> None:
         raise InputError(
             f"rollout='vllm' on the device {device}: it needs an NVIDIA GPU; use one, {instead}"
         )
-    least, most = _VLLM
     if importlib.util.find_spec("vllm") is None:
-        raise InputError(
-            "rollout='vllm' and vllm cannot be imported: "
-            f"pip install 'vllm>={least},<={most}', {instead}"
-        )
-    version = importlib.metadata.version("vllm")
-    if not _release(least) <= _release(version) <= _release(most):
-        raise InputError(
-            f"rollout='vllm' with vllm {version}, which this version of TRL does not support: "
-            f"pip install 'vllm>={least},<={most}', {instead}"
+        raise InputError(  # TRL warns of a version that it does not support
+            "rollout='vllm' and vllm cannot be imported: pip install 'vllm>=0.22.0,<=0.31.0', "
+            + instead
         )
     if recipe.vllm_mode == "colocate" and recipe.quantization != "none":
         raise InputError(
@@ -58,26 +45,6 @@ def check_rollout(recipe: Recipe, device: torch.device) -> None:
             "quantization='none', or vllm_mode='server' with a server of the same model in bf16, "
             f"{instead}"
         )
-
-
-def _release(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
-
-
-def continuous_batching_settings(recipe: Recipe, device: torch.device) -> dict[str, Any] | None:
-    """Settings of transformers' continuous batching; None for its own.
-
-    By default it takes a share of the memory for keys and values, on a CPU half of the machine's.
-    On a CPU these settings take as much as the completions need, up to a bound.
-    """
-    if recipe.rollout != "continuous_batching" or device.type != "cpu":
-        return None
-    longest = recipe.max_prompt_length + recipe.max_completion_length
-    blocks = -(-longest // _PAGE) + 1
-    return {
-        "page_size": _PAGE,
-        "num_blocks": max(2 * blocks, min(blocks * recipe.completions_per_step, _CPU_BLOCKS)),
-    }
 
 
 def send_merged_weights(generation: Any, model: Any) -> None:

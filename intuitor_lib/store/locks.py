@@ -13,7 +13,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,12 @@ def is_lock(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def hold(
-    folder: Path, doing: str, while_waiting: Callable[[], object] | None = None
-) -> Iterator[None]:
+def hold(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder; wait, with a message, while another process does.
 
     Args:
         folder: an existing folder.
         doing: the owner's activity, for the message: "training x".
-        while_waiting: called about once a second of waiting.
 
     Raises:
         OSError: the folder cannot be written, or its file system has no locks.
@@ -98,7 +95,7 @@ def hold(
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        _wait(lock, folder, doing, while_waiting)
+        _wait(lock, folder, doing)
     except NotImplementedError as error:
         raise OSError(
             f"the file system of {folder} has no locks (flock), so two processes could write one "
@@ -111,14 +108,12 @@ def hold(
         lock.release()
 
 
-def _wait(lock: Any, folder: Path, doing: str, while_waiting: Callable[[], object] | None) -> None:
+def _wait(lock: Any, folder: Path, doing: str) -> None:
     import filelock
 
     print(f"{owner(folder) or 'another process'} is {doing}; waiting for it", file=sys.stderr)
     warned = False
     while not lock.is_locked:
-        if while_waiting is not None:
-            while_waiting()
         holder = owner(folder)
         if holder is not None and holder.silent_for > _SILENT and not warned:
             warned = True

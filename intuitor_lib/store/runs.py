@@ -276,14 +276,9 @@ class Run(Stored):
         except (OSError, ValueError):
             return True
 
-    def lock(
-        self, while_waiting: Callable[[], object] | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Hold the run; waits, with a message, while another process trains it.
-
-        `while_waiting` is called about once a second of waiting.
-        """
-        return hold(self.path, f"training {self.id}", while_waiting)
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the run; waits, with a message, while another process trains it."""
+        return hold(self.path, f"training {self.id}")
 
 
 def _checksum(status: Mapping[str, Any]) -> str:

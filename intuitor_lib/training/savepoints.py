@@ -14,7 +14,6 @@ import transformers
 
 from ..rollouts.trl_internals import RepeatSampler
 from ..store.checkpoints import complete_checkpoint
-from ..store.processes import from_all, is_main, wait
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -102,7 +101,7 @@ class SavePoints(transformers.TrainerCallback):
         self._saved = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        stopping = any(from_all([self._stop.asked]))
+        stopping = self._stop.asked
         last = state.global_step >= state.max_steps
         if state.global_step % self._num_iterations and not last:
             return
@@ -113,8 +112,5 @@ class SavePoints(transformers.TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        wait()  # until each process has written its part
-        if is_main():
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            complete_checkpoint(folder, self._run)
+        complete_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._run)
         self._saved = state.global_step

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,16 @@ from .update import (
 )
 
 
+def require_one_process() -> None:
+    """Refuse the processes of `torchrun` or `accelerate launch`, which would share every update."""
+    number = os.environ.get("WORLD_SIZE", "1")
+    if number != "1":
+        raise InputError(
+            f"WORLD_SIZE={number} processes were started: a recipe is trained by one process on "
+            "one GPU or CPU. Start it without torchrun and accelerate launch"
+        )
+
+
 class IntuitorTrainer(trl.GRPOTrainer):
     """`trl.GRPOTrainer` for the policies of `load_policy`. The changes:
 
@@ -56,7 +67,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
     allows it; "grouped" requires it.
 
     Raises:
-        InputError: "grouped" is set and the model does not allow it.
+        InputError: "grouped" is set and the model does not allow it, or a launcher started several
+            processes.
     """
 
     _buffered_inputs: Any  # TRL's micro-batches of an update
@@ -72,6 +84,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
         on_completions: Callable[[list[dict[str, Any]]], None] | None = None,
         **kwargs: Any,
     ) -> None:
+        require_one_process()
         self._on_completions = on_completions
         quantized = getattr(model, "is_loaded_in_4bit", False)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -111,8 +124,6 @@ class IntuitorTrainer(trl.GRPOTrainer):
 
     def _choose(self, name: str, choice: str, reason: str | None) -> bool:
         """Whether to compute prompts once, for a setting and a reason against it."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
         if self.use_vllm or self.use_transformers_continuous_batching:
             choice = "generate" if name == "rollout" else choice
         if choice == "grouped" and reason:
@@ -249,14 +260,12 @@ class IntuitorTrainer(trl.GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._rewards = rewards
         if self._on_completions is not None:
-            first = self.accelerator.process_index * len(prompts)
-            own = rewards[first : first + len(prompts)].tolist()
-            columns = (inputs, prompts, completions, completion_ids_list, own)
+            columns = (inputs, prompts, completions, completion_ids_list, rewards.tolist())
             rows = [self._row(*row) for row in zip(*columns, strict=True)]
             if self._sampled_certainty is not None:
                 # Of the first group alone: that of a large training would fill disks.
-                own_ids = completion_ids_list[: self.num_generations]
-                for row, ids, values in zip(rows, own_ids, self._sampled_certainty, strict=False):
+                first_ids = completion_ids_list[: self.num_generations]
+                for row, ids, values in zip(rows, first_ids, self._sampled_certainty, strict=False):
                     row["token_ids"] = list(ids)
                     row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
             self._on_completions(rows)

@@ -15,32 +15,23 @@ from transformers.utils.notebook import NotebookProgressCallback
 from ..certainty.transformers_internals import load_checkpoint
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
+from ..policy.loading import compute_device
 from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
 from ..recipe import InputError, Recipe
-from ..report import LiveTraining, quiet_transformers
+from ..report import LiveTraining
 from ..rollouts.serving import check_rollout, send_merged_weights
-from ..store import Run
+from ..store import Run, RunStore
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
-from ..store.processes import (
-    all_or_none,
-    from_main,
-    is_main,
-    join,
-    share_batch,
-    wait,
-    warn_if_alone,
-)
 from .arguments import grpo_config
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
-from .opening import held, open_run
 from .readiness import preflight, require
 from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
 from .savepoints import Interrupted, SavePoints, StopRequest
-from .trainer import IntuitorTrainer
+from .trainer import IntuitorTrainer, require_one_process
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +44,7 @@ def train(
     """Train a recipe, or return the run of the store that already holds it.
 
     An interrupted run resumes from its last whole checkpoint and ends, on a CPU, as if it had not
-    been interrupted. If another process is training the run, this one shows its steps and waits.
-    Called on every process that `torchrun` or `accelerate launch` started, it trains the recipe on
-    all of them: the main process writes the run, and each process returns it.
+    been interrupted. If another process is training the run, this one waits for it.
 
     Args:
         recipe: the recipe to train.
@@ -63,36 +52,30 @@ def train(
         problems: the result of `load_problems(recipe)`, if it is loaded already.
 
     Raises:
-        InputError: malformed problems, prompts that do not fit, a policy that cannot be loaded, an
-            update that the processes cannot share, too little memory, or a fault found by
-            `preflight`; before anything is loaded on a device where possible.
+        InputError: malformed problems, prompts that do not fit, a policy that cannot be loaded,
+            several processes of a launcher, too little memory, or a fault found by `preflight`;
+            before anything is loaded on a device where possible.
         Interrupted: stopped by a signal, with everything saved.
         OSError: the disk is full or read-only; saved files are whole.
-        RuntimeError: another process failed.
     """
+    require_one_process()
     problems = problems or load_problems(recipe)
-    warn_if_alone()
-    share_batch(
-        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
-    )
-    run = open_run(recipe, problems, runs)
-    if from_main(run.finished):
-        if is_main():
-            run.tidy()
+    run = RunStore(runs).open(recipe, problems.describe())
+    if run.finished:
+        run.tidy()
         return run
-    with held(run):
-        if not from_main(run.finished):
+    with run.lock():
+        if not run.finished:
             _Training(recipe, problems, run).train()
     return run
 
 
 class _Training:
-    """One training of a run, by all processes."""
+    """One training of a run."""
 
     def __init__(self, recipe: Recipe, problems: Problems, run: Run) -> None:
         self.recipe, self.problems, self.run = recipe, problems, run
-        self.main, self.processes = is_main(), join().num_processes
-        self.display = LiveTraining(f"train {run.id}", recipe.max_steps, shown=self.main)
+        self.display = LiveTraining(f"train {run.id}", recipe.max_steps)
 
     def train(self) -> None:
         """Train the run from its newest checkpoint, or from the start, to the end."""
@@ -100,62 +83,49 @@ class _Training:
             checkpoint = self._resume()
             policy = self._load()
             self._describe(policy)
-            if self.main:
-                restore_records(self.run.path, checkpoint)
+            restore_records(self.run.path, checkpoint)
             collapsed = self._update(policy, checkpoint)
-            with all_or_none():
-                if self.main:
-                    _save(policy, self.run)
-                    self.run.finish(**collapsed)
+            _save(policy, self.run)
+            self.run.finish(**collapsed)
         except BaseException as error:
             self._fail(error)
             raise
         run = self.run
         self.display.close(f"`{run.id}`: trained {run.steps} steps in {run.seconds:.0f} s")
-        wait()
 
     def _resume(self) -> Path | None:
         """Mark the run as running; the checkpoint to resume from."""
-        found = None
-        if self.main:
-            self.run.clean()
-            self.run.set_status("running")
-            found = newest_checkpoint(self.run.path, self.display.note)
-        checkpoint = from_main(found)
-        self.recipe = _with_common_dtype(self.recipe, self.run, resumed=checkpoint is not None)
+        self.run.clean()
+        self.run.set_status("running")
+        checkpoint = newest_checkpoint(self.run.path, self.display.note)
+        self.recipe = _with_dtype(self.recipe, self.run, resumed=checkpoint is not None)
         return checkpoint
 
     def _load(self) -> Policy:
         """The policy, after checks of sampling and memory; followed by the preflight."""
-        device, problems = join().device, self.problems
-        with all_or_none(), contextlib.nullcontext() if self.main else quiet_transformers():
-            check_rollout(self.recipe, device)
-            require_memory(
-                self.recipe, device=device.type, problems=problems.train, processes=self.processes
-            )
-            policy = load_policy(self.recipe)
-            if self.main and self.recipe.preflight_problems:
-                found = preflight(self.recipe, problems, policy, runs=self.run.path.parent)
-                require(found, self.recipe.name)
+        recipe, problems, device = self.recipe, self.problems, compute_device()
+        check_rollout(recipe, device)
+        require_memory(recipe, device=device.type, problems=problems.train)
+        policy = load_policy(recipe)
+        if recipe.preflight_problems:
+            require(preflight(recipe, problems, policy, runs=self.run.path.parent), recipe.name)
         return policy
 
     def _describe(self, policy: Policy) -> None:
         """Show and record the device, the precision and the parameters of the policy."""
         facts = describe_policy(policy.model)
         # Weights that are all trained are fp32, and computed in this dtype by autocast.
-        facts |= {"compute_dtype": self.recipe.dtype, "processes": self.processes}
+        facts["compute_dtype"] = self.recipe.dtype
         facts["prompt_date"] = prompt_date(policy.tokenizer)
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
         self.display.note(
             f"{Path(model).name if Path(model).is_dir() else model} on {facts['device']} "
-            f"({facts['device_name']})"
-            f"{f' in {self.processes} processes' if self.processes > 1 else ''}: weights "
-            f"{facts['quantization']}, computing in {facts['compute_dtype']}, training "
-            f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"
+            f"({facts['device_name']}): weights {facts['quantization']}, computing in "
+            f"{facts['compute_dtype']}, training {facts['trainable_parameters']:,} of "
+            f"{facts['parameters']:,} parameters"
         )
-        if self.main:
-            self.run.set_environment(facts)
+        self.run.set_environment(facts)
 
     def _fail(self, error: BaseException) -> None:
         """Record and show the failure.
@@ -165,11 +135,9 @@ class _Training:
         """
         run = self.run
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        full = _disk_fault(error, run) if self.main else None
-        if self.main:
-            with contextlib.suppress(OSError):  # a full disk is reported below
-                text = redact(f"{type(error).__name__}: {error}")[:2000]
-                run.set_status(state, error=text)
+        full = _disk_fault(error, run)
+        with contextlib.suppress(OSError):  # a full disk is reported below
+            run.set_status(state, error=redact(f"{type(error).__name__}: {error}")[:2000])
         steps = len(read_rows(run.path / "metrics.jsonl"))
         self.display.close(f"`{run.id}` {state} after {steps} of {self.recipe.max_steps} steps")
         if full is not None:
@@ -194,7 +162,7 @@ class _Training:
         )
         with ignore_renames():
             trainer = self._make_trainer(policy, stop)
-            over = from_main(self._collapsed())
+            over = self._collapsed()
             if checkpoint is not None and (over or checkpoint_step(checkpoint) >= recipe.max_steps):
                 load_checkpoint(trainer, checkpoint)  # killed after its last step
                 done = checkpoint_step(checkpoint)
@@ -203,8 +171,7 @@ class _Training:
                 with stop.listening(promise):
                     trainer.train(resume_from_checkpoint=resumed)
                 done = trainer.state.global_step
-            wait()
-            found = from_main(self._collapsed())
+            found = self._collapsed()
             if not found and done < recipe.max_steps:
                 raise Interrupted(
                     f"stopped after step {done} of {recipe.max_steps}, and saved: train the same "
@@ -218,7 +185,7 @@ class _Training:
 
     def _collapsed(self) -> list[str]:
         """The alarms that end the training; none under on_collapse="warn"."""
-        if self.recipe.on_collapse == "warn" or not self.main:
+        if self.recipe.on_collapse == "warn":
             return []
         rows = read_rows(self.run.path / "metrics.jsonl")
         return [str(alarm) for alarm in alarms(rows, problems=self.recipe.problems_per_step)]
@@ -228,11 +195,8 @@ class _Training:
 
         The window is of rollouts, which are `num_iterations` steps apart.
         """
-        best = None
-        if self.main:
-            before = done - WINDOW * self.recipe.num_iterations
-            best = newest_checkpoint(self.run.path, logger.warning, before=before)
-        best = from_main(best)
+        before = done - WINDOW * self.recipe.num_iterations
+        best = newest_checkpoint(self.run.path, logger.warning, before=before)
         if best is None:
             raise InputError(
                 f"run {self.run.id} collapsed by step {done} ({', '.join(found)}), before its "
@@ -273,10 +237,6 @@ class _Training:
         )
         if recipe.rollout == "vllm":
             send_merged_weights(trainer.vllm_generation, policy.model)
-        elif recipe.rollout == "continuous_batching":
-            # With these TRL would cast the model, LoRA weights included, before every rollout.
-            # Autocast is set up by now and stays.
-            trainer.args.bf16 = trainer.args.fp16 = False
         for printer in (PrinterCallback, ProgressCallback, NotebookProgressCallback):
             trainer.remove_callback(printer)
         return trainer
@@ -289,7 +249,7 @@ class _Training:
         """
         recipe, problems = self.recipe, self.problems.train
         kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
-        if dropped and self.main:
+        if dropped:
             logger.warning(
                 "%d of %d prompts are longer than max_prompt_length=%d tokens and left out",
                 len(dropped),
@@ -333,25 +293,23 @@ def _disk_fault(error: BaseException, run: Run) -> OSError | None:
     )
 
 
-def _with_common_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
-    """The recipe with the same dtype for all processes and every resumption.
+def _with_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
+    """The recipe with the dtype that "auto" stands for, the same at every resumption.
 
-    "auto" measures speed, so it might choose otherwise a moment later, on another day or in
-    another process.
+    "auto" measures speed, so it might choose otherwise a moment later or on another day.
     """
-    state = join()
-    before = {}
-    if resumed and is_main():
-        with contextlib.suppress(OSError, ValueError):  # damaged: measured again
-            before = run.environment
     if recipe.dtype != "auto":
         return recipe
-    same_device = before.get("device", "").partition(":")[0] == state.device.type
+    device, before = compute_device(), {}
+    if resumed:
+        with contextlib.suppress(OSError, ValueError):  # damaged: measured again
+            before = run.environment
+    same_device = before.get("device", "").partition(":")[0] == device.type
     dtype = before.get("compute_dtype") if same_device else None
-    dtype = dtype or str(compute_dtype(recipe.dtype, state.device)).removeprefix("torch.")
+    dtype = dtype or str(compute_dtype(recipe.dtype, device)).removeprefix("torch.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the recipe has warned before
-        return recipe.replace(dtype=from_main(dtype))
+        return recipe.replace(dtype=dtype)
 
 
 def _save(policy: Policy, run: Run, name: str | None = None) -> None:

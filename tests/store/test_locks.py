@@ -34,19 +34,26 @@ def held(tmp_path):
     process.stdout.close()
 
 
-def test_who_holds_it_is_told(held, capsys):
+def at_the_look(monkeypatch, number, act):
+    """Call `act` when one who waits looks for the owner for the `number`th time."""
+    looks, original = [], locks.owner
+
+    def look(folder):
+        looks.append(1)
+        if len(looks) == number:
+            act()
+        return original(folder)
+
+    monkeypatch.setattr(locks, "owner", look)
+
+
+def test_who_holds_it_is_told(held, capsys, monkeypatch):
     folder, process = held
     holder = owner(folder)
     assert (holder.pid, holder.host) == (process.pid, platform.node())
-    waits = []
-
-    def waiting():
-        waits.append(1)
-        process.kill()
-
-    with hold(folder, "working", waiting):
+    at_the_look(monkeypatch, 2, process.kill)
+    with hold(folder, "working"):
         assert owner(folder).pid == os.getpid()
-    assert waits
     assert f"process {process.pid} (since " in capsys.readouterr().err
     assert owner(folder) is None
 
@@ -88,15 +95,9 @@ def test_an_owner_without_a_sign_of_life_is_told_once(held, capsys, monkeypatch)
     process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(locks, "_SILENT", 0.05)
     monkeypatch.setattr(locks, "_POLL", 0.05)
-    waits = []
-
-    def waiting():
-        waits.append(1)
-        time.sleep(0.05)
-        if len(waits) == 4:
-            process.kill()
-
-    with hold(folder, "working", waiting):
+    at_the_look(monkeypatch, 5, process.kill)
+    time.sleep(0.05)
+    with hold(folder, "working"):
         pass
     assert capsys.readouterr().err.count("no heartbeat") == 1
 
