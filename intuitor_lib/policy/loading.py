@@ -134,11 +134,7 @@ def _load(
 
 
 def _stored_quantization(name: str, config: Any, quantization: str) -> dict[str, Any] | None:
-    """The settings of a model that is stored in NF4; None for one that is not.
-
-    Raises:
-        InputError: it is stored in another form than `quantization` asks for.
-    """
+    """The settings of a model that is stored in NF4; None for one that is not."""
     stored = getattr(config, "quantization_config", None)
     if not stored:
         return None

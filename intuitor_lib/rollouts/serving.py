@@ -20,12 +20,7 @@ from .trl_internals import send_instead
 
 
 def check_rollout(recipe: Recipe, device: torch.device) -> None:
-    """Refuse a rollout that cannot work on this machine, before anything is loaded.
-
-    Raises:
-        InputError: vLLM without a GPU, without the package, or within the trainer's process on a
-            4-bit policy.
-    """
+    """Refuse a rollout that cannot work on this machine, before anything is loaded."""
     if recipe.rollout != "vllm":
         return
     instead = "or take rollout='auto', which needs no server and no GPU"
@@ -59,9 +54,6 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     4-bit layers are dequantized to the dtype they compute in. The sum is computed in fp32 and
     rounded once to that dtype, which may hide a small adapter from vLLM; the policy itself adds
     the adapter to the layer's output instead. The model is not changed.
-
-    Raises:
-        ValueError: the adapter is not plain LoRA.
     """
     layers = dict(model.named_modules())
     for name, parameter in model.named_parameters():

@@ -127,9 +127,6 @@ def require_memory(
 
     Returns:
         The estimate; None without one, or with `INTUITOR_MEMORY_CHECK=0`.
-
-    Raises:
-        InputError: the training does not fit; with the settings to lower.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get(SKIP) == "0":

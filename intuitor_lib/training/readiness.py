@@ -351,11 +351,7 @@ def _disk(policy: Policy, root: Path) -> Finding:
 
 
 def require(found: Preflight, name: str) -> None:
-    """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults.
-
-    Raises:
-        InputError: lists every fault.
-    """
+    """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults."""
     for finding in found.warnings:
         logger.warning("preflight, %s: %s", finding.name, finding.text)
     if found.faults:

@@ -128,11 +128,7 @@ class _Training:
         self.run.set_environment(facts)
 
     def _fail(self, error: BaseException) -> None:
-        """Record and show the failure.
-
-        Raises:
-            OSError: the disk caused it.
-        """
+        """Record and show the failure."""
         run = self.run
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         full = _disk_fault(error, run)
@@ -149,10 +145,6 @@ class _Training:
         Returns:
             Details for the run's status after a collapse: the alarms, and the step of the weights
             if an earlier checkpoint was restored.
-
-        Raises:
-            InputError: the run collapsed and has no checkpoint to restore.
-            Interrupted: stopped by a signal, with everything saved.
         """
         recipe = self.recipe
         stop = StopRequest()
@@ -242,11 +234,7 @@ class _Training:
         return trainer
 
     def _fitting_problems(self, policy: Policy) -> list[Problem]:
-        """The training problems whose prompts fit.
-
-        Raises:
-            InputError: there are too few of them for an update.
-        """
+        """The training problems whose prompts fit."""
         recipe, problems = self.recipe, self.problems.train
         kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
         if dropped:
