@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from .head import CHUNK_LOGITS, accumulator, head_logits
+from .head import CHUNK_LOGITS, Head, accumulator
 
 
 def self_certainty(logits: Tensor) -> Tensor:
@@ -61,21 +61,13 @@ def token_log_probs(logits: Tensor, token_ids: Tensor) -> Tensor:
     return picked - torch.logsumexp(shifted, -1)
 
 
-def chunked_self_certainty(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    chunk_size: int = CHUNK_LOGITS,
-) -> Tensor:
+def chunked_self_certainty(hidden: Tensor, head: Head, *, chunk_size: int = CHUNK_LOGITS) -> Tensor:
     """`self_certainty` (N,) of hidden states (N, H) under an LM head, without all logits (N, V).
 
     At most `chunk_size` logits exist at a time, but at least those of one token (under `no_grad`;
-    autograd keeps every chunk). `weight` (V, H), `bias` (V,), `logit_scale` and `softcap` are those
-    of `head_logits`.
+    autograd keeps every chunk).
     """
+    weight, bias = head.weight, head.bias
     rows = hidden.to(weight.device, weight.dtype)
     vocabulary, dtype = weight.shape[0], accumulator(weight.dtype)
     # By slices, so that no fp32 copy of a whole bf16 head is made.
@@ -83,14 +75,14 @@ def chunked_self_certainty(
     mean_row = torch.stack(slices).sum(0) / vocabulary
     mean_bias = 0.0 if bias is None else bias.to(dtype).mean()
     values = []
-    for block in rows.split(max(1, chunk_size // vocabulary)):
-        logits = head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
-        if softcap is not None:
+    for block in rows.split(head.rows(chunk_size)):
+        logits = head.logits(block)  # [n, V]
+        if head.softcap is not None:
             values.append(self_certainty(logits))
             continue
         # The head is linear, so the mean logit is the logit of its mean row. As a sum and not as a
         # matrix product, which autocast or TF32 would round to fewer digits.
-        mean = logit_scale * ((block.to(dtype) * mean_row).sum(-1) + mean_bias)
+        mean = head.scale * ((block.to(dtype) * mean_row).sum(-1) + mean_bias)
         values.append(torch.logsumexp(logits, -1) - mean - math.log(vocabulary))
     return torch.cat(values)
 

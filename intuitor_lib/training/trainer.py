@@ -187,7 +187,6 @@ class IntuitorTrainer(trl.GRPOTrainer):
                     top_k=self.top_k,
                     top_p=self.top_p,
                     eos_token_id=sorted(end_tokens(policy, self._tokenizer)),
-                    pad_token_id=self._tokenizer.pad_token_id,
                     batch_size=size,
                     self_certainty=self._wants_self_certainty,
                 ),

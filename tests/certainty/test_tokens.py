@@ -6,6 +6,7 @@ import pytest
 import torch
 from models import LargestTensor, kl_from_uniform
 
+from intuitor_lib.certainty.head import Head
 from intuitor_lib.certainty.tokens import (
     chunked_self_certainty,
     entropy,
@@ -63,7 +64,7 @@ def test_a_vocabulary_of_151936_words():
     )
     hidden, weight = torch.randn(2, 4), torch.randn(151_936, 4)
     torch.testing.assert_close(
-        chunked_self_certainty(hidden, weight).double(),
+        chunked_self_certainty(hidden, Head(weight)).double(),
         kl_from_uniform(hidden.double() @ weight.double().T),
         atol=1e-5,
         rtol=1e-6,
@@ -150,9 +151,8 @@ def test_chunks_equal_the_full_logits(chunk_size, with_bias, logit_scale, softca
     logits = logit_scale * logits
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
-    got = chunked_self_certainty(
-        hidden, weight, bias, logit_scale=logit_scale, softcap=softcap, chunk_size=chunk_size
-    )
+    head = Head(weight, bias, logit_scale, softcap)
+    got = chunked_self_certainty(hidden, head, chunk_size=chunk_size)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), kl_from_uniform(logits), atol=2e-5, rtol=1e-5)
 
@@ -167,7 +167,7 @@ def test_chunks_in_other_types(dtype, tolerance, softcap):
     logits = hidden.double() @ weight.double().T
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
-    got = chunked_self_certainty(hidden, weight, softcap=softcap)
+    got = chunked_self_certainty(hidden, Head(weight, softcap=softcap))
     assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(got.double(), kl_from_uniform(logits), atol=tolerance, rtol=0)
 
@@ -182,7 +182,7 @@ def test_the_mean_logit_is_not_rounded_to_the_type_of_the_head(autocast):
     if not autocast:
         weight, hidden = weight.bfloat16(), hidden.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        got = chunked_self_certainty(hidden, weight)
+        got = chunked_self_certainty(hidden, Head(weight))
     assert got.item() == pytest.approx(expected, abs=2e-6)
 
 
@@ -190,9 +190,7 @@ def test_the_mean_logit_is_not_rounded_to_the_type_of_the_head(autocast):
 def test_the_chunk_bounds_the_logits_in_memory(softcap):
     hidden, weight, bias = torch.randn(64, 2), torch.randn(4096, 2), torch.randn(4096)
     with LargestTensor() as largest:
-        chunked_self_certainty(
-            hidden, weight, bias, logit_scale=0.5, softcap=softcap, chunk_size=3 * 4096 + 5
-        )
+        chunked_self_certainty(hidden, Head(weight, bias, 0.5, softcap), chunk_size=3 * 4096 + 5)
     assert largest.numel == 3 * 4096  # and not 64 x 4096
     with LargestTensor() as largest:
         self_certainty(hidden @ weight.T)
@@ -206,7 +204,7 @@ def test_chunks_are_differentiable():
     for softcap in (None, 2.0):
         assert torch.autograd.gradcheck(
             lambda h, w, cap=softcap: chunked_self_certainty(
-                h, w, logit_scale=0.7, softcap=cap, chunk_size=5
+                h, Head(w, None, 0.7, cap), chunk_size=5
             ),
             (hidden, weight),
         )
