@@ -1,22 +1,12 @@
 """What the library uses of bitsandbytes beyond its public interface, and nothing else does.
 
-`INTERNALS` names it. `tests/test_internals.py` fails where a body is another than the one read.
+`tests/test_internals.py` names it, and fails where a body is another than the one read.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import bitsandbytes.functional
 from torch import Tensor, nn
-
-__all__ = ["INTERNALS", "keep_weights_packed", "unpacked"]
-
-INTERNALS: Mapping[str, str] = {
-    "bitsandbytes.nn.Linear4bit.__init__": "`support_avx512bf16_for_cpu` is set",
-    "bitsandbytes.nn.Linear4bit.forward": "`policy.linear` computes it with unpacked weights",
-    "bitsandbytes.functional.dequantize_4bit": "unpacks weights",
-}
-"""Dotted names, and what each is used for."""
 
 
 def keep_weights_packed(model: nn.Module) -> None:

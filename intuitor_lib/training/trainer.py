@@ -138,22 +138,10 @@ class IntuitorTrainer(trl.GRPOTrainer):
         return f"its arguments set {', '.join(asked)}" if asked else None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        theirs = super()._get_train_sampler(dataset)
         parts = self.num_iterations * self.args.steps_per_generation
         per_rollout = max(1, parts // self.args.gradient_accumulation_steps)
-        names = (
-            "data_source",
-            "mini_repeat_count",
-            "batch_size",
-            "repeat_count",
-            "shuffle",
-            "seed",
-        )
-        sampler = EpochSampler(
-            *(getattr(theirs, name) for name in names),
-            epoch=lambda: self.state.global_step // max(1, sampler.updates(per_rollout)),
-        )
-        return sampler
+        theirs = super()._get_train_sampler(dataset)
+        return EpochSampler(theirs, per_rollout, lambda: self.state.global_step)
 
     def _generate_single_turn(
         self,

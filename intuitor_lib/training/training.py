@@ -303,15 +303,12 @@ def _with_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
 def _save(policy: Policy, run: Run, name: str | None = None) -> None:
     """Save the policy's weights under `name`; by default as the run's result."""
     model, tokenizer = policy
+    is_adapter = isinstance(model, peft.PeftModel)
+    settings = {"selected_adapters": ["default"], "save_embedding_layers": False}
 
-    def save_adapter(folder: Path) -> None:
-        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder, **settings if is_adapter else {})
+        if not is_adapter:
+            tokenizer.save_pretrained(folder)
 
-    def save_model(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    if isinstance(model, peft.PeftModel):
-        run.save_folder(name or "adapter", save_adapter)
-    else:
-        run.save_folder(name or "model", save_model)
+    run.save_folder(name or ("adapter" if is_adapter else "model"), save)
