@@ -70,18 +70,12 @@ def completion_states(
     share_prompts: bool,
     device: torch.device,
 ) -> Tensor:
-    """Last hidden states that predict the tokens of the completions.
+    """Last hidden states (T, H) that predict the T tokens of the completions, one after another.
 
-    Args:
-        backbone: the transformer under the LM head.
-        prompt_ids: N unpadded, non-empty lists of token ids; equal ones are computed once.
-        completion_ids: N unpadded lists, empty ones among them.
-        share_prompts: `can_share_prompts`; else every sequence is computed whole.
-        device: where the backbone takes token ids.
-
-    Returns:
-        (T, H) for the T tokens of the first completion, then of the second, and so on. The state
-        before a token predicts it: the prompt's last state predicts the first token.
+    The state before a token predicts it: the prompt's last state predicts the first token. Prompts
+    and completions are N unpadded lists of token ids each; completions may be empty. With
+    `share_prompts` (`can_share_prompts`) equal prompts are computed once. `device` is where the
+    backbone takes token ids.
     """
     run = _Batches(backbone, device, completion_ids)
     if share_prompts and sharing_pays(prompt_ids):

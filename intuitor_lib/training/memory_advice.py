@@ -114,19 +114,12 @@ def require_memory(
     problems: Sequence[Problem] | None = None,
     available: int | None = None,
 ) -> MemoryEstimate | None:
-    """Check that a training fits, before it loads anything.
+    """The estimate of a training that fits; refuses one that does not, before it loads anything.
 
     The process's current memory is not counted. If the longest prompt that the recipe allows does
-    not fit, the longest of `problems` counts. A recipe that cannot be estimated passes.
-
-    Args:
-        recipe: the training.
-        device: "cuda" or "cpu"; by default, where this machine would train.
-        problems: the training problems.
-        available: bytes; by default, `available_memory`.
-
-    Returns:
-        The estimate; None without one, or with `INTUITOR_MEMORY_CHECK=0`.
+    not fit, the longest of `problems` counts. A recipe that cannot be estimated passes with None,
+    and so does every one with `INTUITOR_MEMORY_CHECK=0`. `available` is in bytes, by default
+    `available_memory`.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get(SKIP) == "0":
