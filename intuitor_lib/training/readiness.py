@@ -27,7 +27,6 @@ from ..problems import (
     control_tokens,
     conversation,
     fit_prompts,
-    prompt_date,
     prompt_token_ids,
 )
 from ..problems.prompts import PromptError
@@ -35,7 +34,7 @@ from ..recipe import InputError, Recipe
 from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
-from ..store.files import write_text
+from ..store.files import read_json, write_json
 from .monitor import distinct, repetition
 from .samples import sample_problems
 
@@ -104,7 +103,7 @@ def preflight(
     store = RunStore(runs)
     file = store.root / "preflights" / f"{_key(recipe, problems, policy)}.json"
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file)
         findings = [Finding(**finding) for finding in kept["findings"]]
         numbers = kept["numbers"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -119,7 +118,7 @@ def preflight(
         }
         # A fault is mended in the model's folder, so it is checked again.
         if not any(finding.verdict == "fault" for finding in findings):
-            write_text(file, json.dumps(content, indent=2) + "\n")
+            write_json(file, content)
     return Preflight((*findings, _disk(policy, store.root)), numbers)
 
 
@@ -193,15 +192,11 @@ def _measure(
 
 
 def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Finding]:
-    """Problems with control tokens, prompts with a date, answers that nothing can match."""
+    """Problems with control tokens, answers that nothing can match, or that the question holds."""
     both = [*problems.train, *problems.held_out]
     held = control_tokens(tokenizer, {problem.id: problem.prompt for problem in both})
     if held:
         yield Finding("control tokens", "warning", held)
-    date = prompt_date(tokenizer)
-    if date:
-        text = f"the chat template writes the date: {date} in every prompt, on every day"
-        yield Finding("prompt date", "ok", text)
     answers = {problem.id: problem.answer for problem in both if problem.answer is not None}
     found = doubtful(answers)
     if found:
