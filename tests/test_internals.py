@@ -56,7 +56,6 @@ USED = {
         "peft.tuners.lora.layer.Linear.get_delta_weight": "merged for vLLM",
         "peft.tuners.lora.bnb.Linear4bit.get_delta_weight": "merged for vLLM",
         "peft.tuners.tuners_utils.BaseTunerLayer.set_adapter": "changes what is trainable",
-        "peft.utils.integrations.dequantize_bnb_weight": "unpacks weights for vLLM",
     },
     "transformers": {
         "transformers.cache_utils.DynamicLayer": "`rollouts.cache.GrowingLayer` extends it",

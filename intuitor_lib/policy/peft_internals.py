@@ -7,7 +7,6 @@ from typing import Any
 
 from peft.tuners.lora import LoraLayer as LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer as BaseTunerLayer
-from peft.utils.integrations import dequantize_bnb_weight as dequantize_bnb_weight
 from torch import Tensor, nn
 
 

@@ -14,9 +14,9 @@ import bitsandbytes
 import peft
 import torch
 
-from ..policy.peft_internals import LoraLayer, dequantize_bnb_weight
+from ..policy.bitsandbytes_internals import unpacked
+from ..policy.peft_internals import LoraLayer
 from ..recipe import InputError, Recipe
-from .trl_internals import send_instead
 
 
 def check_rollout(recipe: Recipe, device: torch.device) -> None:
@@ -45,7 +45,7 @@ def check_rollout(recipe: Recipe, device: torch.device) -> None:
 def send_merged_weights(generation: Any, model: Any) -> None:
     """Make TRL's `VLLMGeneration` send `merged_weights(model)` instead of merging in place."""
     if isinstance(model, peft.PeftModel):
-        send_instead(generation, lambda: merged_weights(model))
+        generation._iter_named_params = lambda: merged_weights(model)
 
 
 def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -66,7 +66,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         dtype = weight.dtype
         if isinstance(parameter, bitsandbytes.nn.Params4bit):
             dtype = layers[owner].compute_dtype
-            weight = dequantize_bnb_weight(parameter, state=parameter.quant_state)
+            weight = unpacked(layers[owner])
         layer = layers.get(owner.removesuffix(".base_layer"))
         if kind == "weight" and isinstance(layer, LoraLayer):
             weight = weight.float()

@@ -5,10 +5,6 @@ TRL's `rollout_func` would be a public way for rollouts. It is experimental, get
 where `_generate_single_turn` gets token ids, and must render them again.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-from torch import Tensor
 from trl.extras.profiling import profiling_context as profiling_context
 from trl.models import unwrap_model_for_generation as unwrap_model_for_generation
 from trl.trainer.utils import (
@@ -16,8 +12,3 @@ from trl.trainer.utils import (
     nanstd as nanstd,
     split_tensor_dict as split_tensor_dict,
 )
-
-
-def send_instead(generation: Any, weights: Callable[[], Iterator[tuple[str, Tensor]]]) -> None:
-    """Make TRL's `VLLMGeneration` send `weights()` instead of the model's parameters."""
-    generation._iter_named_params = weights
