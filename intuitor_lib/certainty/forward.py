@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .head import causal_model
-from .transformers_internals import DynamicCache, DynamicLayer, takes_default_cache
 
 # Rows of one batch waste at most this share of it on padding, unless the batch is small anyway.
 _PADDING = 0.2
@@ -32,7 +32,8 @@ def keeps_all_positions(model: Any) -> bool:
     base = causal_model(model)
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False
-    if base.config.is_encoder_decoder or not takes_default_cache(base):
+    takes_cache = getattr(base, "_supports_default_dynamic_cache", lambda: True)()
+    if base.config.is_encoder_decoder or not takes_cache:
         return False
     backbone = getattr(base, "base_model", base)
     takes = inspect.signature(backbone.forward).parameters

@@ -15,11 +15,9 @@ from typing import Any
 import bitsandbytes
 import psutil
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
-
-from .bitsandbytes_internals import unpacked
-from .peft_internals import LoraLayer, plain_adapter
 
 UNPACKED_SHARE = 0.25
 """Unpacked weights may take this share of the memory that is free."""
@@ -117,6 +115,23 @@ def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
         for layer in changed:
             for name in ("forward", "_unpacked", "_packed", "_cast_adapter"):
                 vars(layer).pop(name, None)
+
+
+def unpacked(layer: Any) -> Tensor:
+    """The weight (out, in) of a 4-bit layer in the dtype it was quantized from."""
+    return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+
+
+def plain_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
+    """LoRA's A (r, in), B (out, r) and scaling; None unless one plain adapter is active."""
+    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    name = layer.active_adapters[0]
+    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias.get(name):
+        return None
+    if layer.training and not isinstance(layer.lora_dropout[name], nn.Identity):
+        return None
+    return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
 
 
 def free_gpu_bytes(device: torch.device) -> int:

@@ -14,11 +14,11 @@ import huggingface_hub
 import safetensors
 import torch
 import transformers
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ..recipe import EMBEDDED_MODELS, SMOLLM2, InputError, Recipe
 from ..report import quiet_transformers
 from .embedded import cache_folder, embedded_model_folder
-from .peft_internals import BaseTunerLayer
 
 _LFS = b"version https://git-lfs"
 

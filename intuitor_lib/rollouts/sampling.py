@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from ..certainty.completions import end_tokens, scoring
 from ..certainty.forward import distinct_prompts, keeps_all_positions, padded
 from ..certainty.head import backbone_and_head, head_fault
-from ..certainty.transformers_internals import DynamicCache
 from ..policy.linear import merged_adapters, unpacked_linears
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers

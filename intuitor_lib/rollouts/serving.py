@@ -13,9 +13,9 @@ from typing import Any
 import bitsandbytes
 import peft
 import torch
+from peft.tuners.lora import LoraLayer
 
-from ..policy.bitsandbytes_internals import unpacked
-from ..policy.peft_internals import LoraLayer
+from ..policy.linear import unpacked
 from ..recipe import InputError, Recipe
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import peft
 import torch
 import trl
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import add_fused_lm_head, nanstd, split_tensor_dict
 
 from ..certainty.completions import end_tokens
 from ..policy.adapters import adapter_is_fresh, add_start_adapter
@@ -16,13 +19,6 @@ from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..rollouts.halving import halve_until_it_fits
 from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
-from ..rollouts.trl_internals import (
-    add_fused_lm_head,
-    nanstd,
-    profiling_context,
-    split_tensor_dict,
-    unwrap_model_for_generation,
-)
 from .monitor import repetition
 from .rewards.answers import completion_text
 from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward
@@ -151,6 +147,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
+        # TRL's public `rollout_func` is experimental, and gets conversations instead of token ids.
         self._sampled_certainty = None
         if not self._grouped_rollouts or images is not None or multimodal_fields:
             return super()._generate_single_turn(

@@ -12,7 +12,6 @@ import peft
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
-from ..certainty.transformers_internals import load_checkpoint
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
 from ..policy.loading import compute_device
@@ -156,7 +155,7 @@ class _Training:
             trainer = self._make_trainer(policy, stop)
             over = self._collapsed()
             if checkpoint is not None and (over or checkpoint_step(checkpoint) >= recipe.max_steps):
-                load_checkpoint(trainer, checkpoint)  # killed after its last step
+                trainer._load_from_checkpoint(str(checkpoint))  # killed after its last step
                 done = checkpoint_step(checkpoint)
             else:
                 resumed = None if checkpoint is None else str(checkpoint)
@@ -172,7 +171,7 @@ class _Training:
             if not found or recipe.on_collapse == "stop":
                 return {"collapse": found} if found else {}
             best = self._checkpoint_before(done, found)
-            load_checkpoint(trainer, best)
+            trainer._load_from_checkpoint(str(best))
             return {"collapse": found, "restored": checkpoint_step(best)}
 
     def _collapsed(self) -> list[str]:
