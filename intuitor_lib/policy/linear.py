@@ -79,14 +79,8 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
 def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
     """Keep the 4-bit weights of a model on a GPU unpacked during the block, if there is room.
 
-    Adapters are cast once, to autocast's dtype. The weights must not change meanwhile.
-
-    Args:
-        model: the model; nothing is done on a CPU, or where no layer has 4 bits.
-        reserve: bytes of the GPU's free memory that must stay free.
-
-    Yields:
-        Whether the weights are unpacked.
+    Adapters are cast once, to autocast's dtype. The weights must not change meanwhile. `reserve`
+    bytes of the GPU's free memory stay free. Yields whether the weights are unpacked.
     """
     modules: list[Any] = [*model.modules()]
     packed = [m for m in modules if isinstance(m, bitsandbytes.nn.Linear4bit)]

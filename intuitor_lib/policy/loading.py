@@ -4,6 +4,7 @@ import functools
 import time
 from typing import Any, NamedTuple
 
+import accelerate
 import torch
 import transformers
 
@@ -218,7 +219,7 @@ def describe_policy(model: Any) -> dict[str, Any]:
 
 def compute_device() -> torch.device:
     """A CUDA GPU, else the CPU: Apple's GPU has no float64, which sampling needs."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return accelerate.PartialState(cpu=torch.backends.mps.is_available()).device
 
 
 def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:
