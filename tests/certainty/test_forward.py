@@ -118,8 +118,8 @@ def test_every_row_is_in_one_batch_and_padding_is_bounded():
 
 
 def test_padding_goes_to_the_right():
-    ids, real = padded([[5], [6, 7, 8], [9, 3]], 3)
-    assert ids.tolist() == [[5, 3, 3], [6, 7, 8], [9, 3, 3]]
+    ids, real = padded([[5], [6, 7, 8], [9, 0]])
+    assert ids.tolist() == [[5, 0, 0], [6, 7, 8], [9, 0, 0]]
     assert real.tolist() == [[True, False, False], [True] * 3, [True, True, False]]
 
 
