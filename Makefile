@@ -47,7 +47,7 @@ reproduce: $(INSTALLED) ## execute every notebook; finished runs are reused, bro
 	$(PY) -m intuitor_lib reproduce --profile $(PROFILE) $(ARGS)
 
 audit: $(INSTALLED) ## check what `make reproduce` left: trainings as planned, numbers in range
-	$(PY) -m intuitor_lib results check --profile $(PROFILE)
+	$(PY) tests/notebook_results.py check --profile $(PROFILE)
 
 seconds: $(INSTALLED) ## hold the seconds of `make reproduce PROFILE=smoke` to their caps
 	$(PY) tests/notebook_seconds.py

@@ -78,7 +78,7 @@ def tiny_recipe(tiny_model: Path, sums_file: Path):
         prompt_column="problem",
         answer_column="answer",
         system_prompt=None,
-        last_number=True,
+        answer_extraction="last_number",
         dtype="float32",
         max_steps=2,
         num_generations=2,

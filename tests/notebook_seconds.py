@@ -7,8 +7,9 @@ all of them. Whoever adds a notebook adds its seconds. Exit status 1: a notebook
 `CAP` times its seconds, or has none here.
 """
 
-import json
 import sys
+
+import nbformat
 
 from intuitor_lib import RunStore
 
@@ -35,8 +36,9 @@ def main() -> int:
     folder = RunStore().root / "notebooks" / "smoke"
     failed = 0
     for name in sorted({*SECONDS, *(path.stem for path in folder.glob("*.ipynb"))}):
-        file = folder / f".{name}" / "done.json"
-        taken = json.loads(file.read_text())["seconds"] if file.is_file() else float("inf")
+        file, taken = folder / f"{name}.ipynb", float("inf")
+        if file.is_file():
+            taken = nbformat.read(file, as_version=4).metadata["papermill"]["duration"] or taken
         cap = max(60.0, CAP * SECONDS[name]) if name in SECONDS else 0.0
         failed += taken > cap
         verdict = "" if taken <= cap else "  over its cap"

@@ -232,7 +232,7 @@ def tiny_recipe(folder: Path, **changes):
             "system_prompt": None,
             "prompt_column": "problem",
             "answer_column": "answer",
-            "last_number": True,
+            "answer_extraction": "last_number",
             "dtype": "float32",
             "max_steps": 8,
             "num_generations": 2,

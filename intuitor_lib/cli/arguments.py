@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,29 @@ from ..store.files import write_text
 if TYPE_CHECKING:
     from ..report import Table
 
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Parse KEY=VALUE; a value that is not JSON is a string."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), value
+
+
+ASSIGNMENTS: dict[str, Any] = {"type": assignment, "action": "append", "default": []}
+
 _SHARED: dict[str, dict[str, Any]] = {
     "--runs": {"metavar": "DIR", "help": "run store; default $INTUITOR_RUNS or runs/"},
-    "--profile": {"default": "cpu", "help": f"{', '.join(PROFILES)}; default cpu"},
+    "--profile": {"choices": [*PROFILES], "default": "cpu", "help": "default cpu"},
     "--csv": {"metavar": "FILE", "help": "write the table there too"},
     "--benchmarks": {
         "metavar": "DIR",
         "help": f"folder of benchmark files; default ${FOLDER_VARIABLE}",
     },
-    "--set": {
-        "action": "append",
-        "default": [],
-        "metavar": "KEY=VALUE",
-        "help": "change a setting",
-    },
+    "--set": {**ASSIGNMENTS, "metavar": "KEY=VALUE", "help": "change a setting"},
 }
 
 
@@ -65,23 +73,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--profile")
 
 
-def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse KEY=VALUE texts; a value that is not JSON is a string."""
-    values = {}
-    for text in texts:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise InputError(f"{text!r} is not of the form KEY=VALUE")
-        try:
-            values[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            values[key.strip()] = value
-    return values
-
-
 def read_recipe(options: argparse.Namespace) -> Recipe:
     """Make the recipe that the arguments of `add_recipe` describe."""
-    changes = assignments(options.set)
+    changes = dict(options.set)
     if "profile" in changes:
         raise InputError("--set profile=...: use --profile, which applies the profile's settings")
     if options.seed is not None:
@@ -102,12 +96,6 @@ def read_recipe(options: argparse.Namespace) -> Recipe:
         raise RecipeError(f"recipe file {str(path)!r} cannot be read: {error}") from error
     recipe = Recipe.from_json(text) if path.suffix == ".json" else Recipe.from_yaml(text)
     return recipe.replace(**changes)
-
-
-def require_profile(name: str) -> None:
-    """Refuse an unknown profile."""
-    if name not in PROFILES:
-        raise InputError(f"unknown profile {name!r}: choose from {', '.join(PROFILES)}")
 
 
 def print_table(table: Table, csv: str | None) -> None:

@@ -1,14 +1,19 @@
-"""Commands that evaluate, and that show, compare and check evaluations."""
+"""Commands that evaluate, and that show and compare evaluations."""
 
 import argparse
 import sys
 from collections.abc import Callable
 
-from ..evaluation.benchmarks import benchmarks_folder
 from ..grading import EXTRACTIONS
-from ..recipe import SMOLLM2, SYSTEM_PROMPTS, InputError
+from ..recipe import SMOLLM2, SYSTEM_PROMPTS
 from ..store import RunStore
 from .arguments import add_shared, print_table
+
+# Options of `intuitor evaluate` that `evaluation.evaluate` takes as they are.
+_SETTINGS = (
+    "n seed temperature num_samples max_new_tokens batch_size certainty adapter revision "
+    "quantization dtype trust_remote_code extraction benchmarks runs"
+)
 
 
 def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
@@ -35,33 +40,28 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("--n", type=int, help="number of items, drawn by the seed; default all")
     verb.add_argument("--seed", type=int, default=0, help="of items and sampling; default 0")
     verb.add_argument("--temperature", type=float, default=0.0, help="default 0, greedy")
-    verb.add_argument("--samples", type=int, default=1, help="completions per item, for pass@k")
+    verb.add_argument("--samples", dest="num_samples", type=int, default=1, help="for pass@k")
     verb.add_argument("--max-new-tokens", type=int, help="instead of the benchmark's")
     verb.add_argument(
         "--system-prompt",
         metavar="TEXT",
         help=f"instead of the benchmark's: 'none', {', '.join(SYSTEM_PROMPTS)}, or a text",
     )
-    verb.add_argument(
-        "--extraction", metavar="PLACE", help=f"of the answer: {', '.join(EXTRACTIONS)}"
-    )
+    verb.add_argument("--extraction", choices=EXTRACTIONS, help="where the answer is read")
     verb.add_argument("--batch-size", type=int, help="completions at a time; default 32")
-    verb.add_argument("--no-certainty", action="store_true", help="leave self-certainty out")
+    verb.add_argument(
+        "--no-certainty", dest="certainty", action="store_false", help="leave self-certainty out"
+    )
     add_shared(verb, "--benchmarks", "--csv", "--runs")
 
     verb = new("evaluations", _evaluations, "the scores of every stored evaluation")
     verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
-    verb.add_argument("--paper", action="store_true", help="as the columns of the paper's Table 1")
     add_shared(verb, "--csv", "--runs")
 
     verb = new("compare", _compare, "compare two policies on the same items")
     verb.add_argument("before", help="a run's id, a policy's name or an evaluation's id")
     verb.add_argument("after", help="the same")
     add_shared(verb, "--csv", "--runs")
-
-    verb = new("check", _check, "check grading: reference answers score 1, corrupted ones 0")
-    verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default all at hand")
-    add_shared(verb, "--benchmarks")
 
 
 def _benchmarks(options: argparse.Namespace) -> int:
@@ -90,34 +90,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     policy = options.model
     if options.base:
-        try:
-            policy = RunStore(options.runs)[options.model].recipe
-        except KeyError as error:
-            raise InputError(f"--base needs a run: {error.args[0]}") from error
+        policy = RunStore(options.runs)[options.model].recipe
+    settings = {name: getattr(options, name) for name in _SETTINGS.split()}
     prompt = options.system_prompt
     prompt = BENCHMARKS_OWN if prompt is None else SYSTEM_PROMPTS.get(prompt, prompt)
+    settings["system_prompt"] = None if prompt == "none" else prompt
     records = []
     for name in dict.fromkeys(names):
-        record = evaluate(
-            policy,
-            name,
-            n=options.n,
-            seed=options.seed,
-            temperature=options.temperature,
-            num_samples=options.samples,
-            max_new_tokens=options.max_new_tokens,
-            system_prompt=None if prompt == "none" else prompt,
-            batch_size=options.batch_size,
-            certainty=not options.no_certainty,
-            adapter=options.adapter,
-            revision=options.revision,
-            quantization=options.quantization,
-            dtype=options.dtype,
-            trust_remote_code=options.trust_remote_code,
-            extraction=options.extraction,
-            benchmarks=options.benchmarks,
-            runs=options.runs,
-        )
+        record = evaluate(policy, name, **settings)
         records.append(record)
         judge = judging_command(record.path)
         if judge is not None:
@@ -130,7 +110,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluations(options: argparse.Namespace) -> int:
-    from ..evaluation.scoreboard import evaluation_table, find_evaluations, paper_table
+    from ..evaluation.scoreboard import evaluation_table, find_evaluations
 
     store = RunStore(options.runs)
     records = list(store.evaluations())
@@ -139,7 +119,7 @@ def _evaluations(options: argparse.Namespace) -> int:
     if not records:
         print(f"no evaluations in {store.root}", file=sys.stderr)
         return 0
-    print_table((paper_table if options.paper else evaluation_table)(records), options.csv)
+    print_table(evaluation_table(records), options.csv)
     return 0
 
 
@@ -150,43 +130,3 @@ def _compare(options: argparse.Namespace) -> int:
     sides = [find_evaluations(store, name) for name in (options.before, options.after)]
     print_table(comparison_table(*sides), options.csv)
     return 0
-
-
-def _check(options: argparse.Namespace) -> int:
-    from ..evaluation.benchmarks.benchmarks import (
-        BENCHMARKS,
-        check_grading,
-        get_benchmark,
-        load_items,
-    )
-    from ..grading.sandbox.confine import protections
-    from ..report.tables import Table
-
-    rows, wrong = [], False
-    benchmarks = [get_benchmark(name) for name in options.names or BENCHMARKS]
-    if any(benchmark.grader.runs_code for benchmark in benchmarks):
-        print(protections(), file=sys.stderr)
-    folder = benchmarks_folder(options.benchmarks)
-    for benchmark in benchmarks:
-        if not options.names and not benchmark.source.at_hand(folder):
-            rows.append([benchmark.name, "-", "-", "-", "only on the hub: name it to fetch it"])
-            continue
-        items = load_items(benchmark, folder=folder)
-        found = check_grading(benchmark, items)
-        wrong |= bool(found["odd"])
-        for line in found["odd"]:
-            print(f"{benchmark.name} {line}", file=sys.stderr)
-        without = "graded by an outside judge, or no reference answers" if not found["n"] else ""
-        rows.append(
-            [
-                benchmark.name,
-                f"{found['n']} of {len(items)}",
-                f"{found['right']}/{found['n']}",
-                f"{found['wrong']}/{found['n']}",
-                without or f"{found['seconds']:.1f} s",
-            ]
-        )
-    caption = "Completions made from reference answers; no corrupted one should be graded right."
-    header = ["benchmark", "items with a reference", "reference right", "corrupted right", ""]
-    print(Table(header, rows, caption))
-    return int(wrong)

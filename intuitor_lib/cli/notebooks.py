@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ..recipe import InputError
 from ..recipe.files import read_text
@@ -23,8 +24,6 @@ from ..report.progress import VARIABLE, watch
 from ..store import RunStore, project_root
 from ..store.files import redact, write_text
 from ..store.locks import hold
-
-_DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -34,87 +33,57 @@ class Execution:
     `kept` is one that had been executed before and was not again.
     """
 
-    name: str
-    profile: str
     notebook: Path
-    html: Path | None
     seconds: float
     error: str = ""
     kept: bool = False
 
+    @property
+    def html(self) -> Path:
+        """The rendered copy."""
+        return self.notebook.with_suffix(".html")
+
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
-    """The project's notebooks, or those named by stem, number or path.
-
-    Raises:
-        InputError: a name that fits no notebook, or no project around the working folder.
-    """
+    """The project's notebooks, or those named by stem, number or path."""
     root = project_root()
     known = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if root else []
-    if not names:
-        if not known:
-            raise InputError(f"no notebooks found around {Path.cwd()}: run this in the project")
-        return known
+    if not names and not known:
+        raise InputError(f"no notebooks found around {Path.cwd()}: run this in the project")
     found = []
     for name in names:
-        matches = [path for path in known if name in (path.stem, path.stem.split("_")[0])]
-        matches = matches or [path for path in [Path(name)] if path.suffix == ".ipynb"]
-        if not matches or not matches[0].is_file():
+        named = [path for path in known if name in (path.stem, path.stem[:2])] or [Path(name)]
+        if named[0].suffix != ".ipynb" or not named[0].is_file():
             stems = ", ".join(path.stem for path in known)
             raise InputError(f"no notebook {name!r}: choose from {stems}, or give a path")
-        found.append(matches[0])
-    return found
+        found += named
+    return found or known
 
 
 def read_notebook(path: Path) -> Any:
-    """A notebook in Python, with the kernel `python3` whatever its own metadata say.
-
-    Raises:
-        InputError: it is no notebook of nbformat 4, or in another language.
-    """
+    """A notebook, to be executed by the kernel `python3` whatever its own metadata say."""
     import nbformat
     from nbformat.validator import normalize
 
     try:
-        notebook = nbformat.reads(read_text(path), nbformat.NO_CONVERT)
-        version = notebook["nbformat"]
-        if version == 4:
-            _, notebook = normalize(notebook)  # some tools leave the cells' ids out
-            nbformat.validate(notebook)
+        # Some tools leave the cells' ids out.
+        _, notebook = normalize(nbformat.reads(read_text(path), as_version=4))
+        nbformat.validate(notebook)
     except InputError:
         raise
     except Exception as error:  # nbformat raises errors of unrelated classes
         reason = f"{type(error).__name__}, {str(error).partition(chr(10))[0][:100]}"
         raise InputError(f"{path} is no notebook: {reason}") from error
-    if version != 4:
-        raise InputError(
-            f"{path} is a notebook of nbformat {version}: convert it with `jupyter nbconvert "
-            "--to notebook --inplace`"
-        )
-    about = notebook.metadata
-    language = about.get("kernelspec", {}).get("language") or about.get("language_info", {}).get(
-        "name", "python"
-    )
-    if not language.lower().startswith(("python", "ipython")):
-        raise InputError(f"{path} is written in {language}: only notebooks in Python are executed")
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata["kernelspec"] = nbformat.from_dict(spec)
     return notebook
 
 
 def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters the notebook's cell tagged `parameters` does not set.
-
-    Raises:
-        InputError: with the unknown names and the known ones; as `read_notebook`.
-    """
-    import nbformat
+    """Refuse parameters the notebook's cell tagged `parameters` does not set."""
     import papermill
 
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / notebook.name
-        nbformat.write(read_notebook(notebook), path)
-        known = papermill.inspect_notebook(path)
+    known = papermill.inspect_notebook(read_notebook(notebook))
     unknown = [name for name in parameters if name not in known]
     if unknown:
         raise InputError(
@@ -135,27 +104,20 @@ def reproduce(
     """Execute notebooks, `jobs` at a time; those that are done and unchanged are kept.
 
     A notebook is done if all its cells ran with this source, these parameters and this version of
-    the package's code. One that fails ends nothing but itself. While another process executes the
-    same notebook this one waits, and takes what it left.
-
-    Args:
-        notebooks: of `find_notebooks`.
-        profile: of `recipes.PROFILES`.
-        parameters: of all of them.
-        runs: folder of the run store.
-        force: execute what is done, too.
-        jobs: notebooks at a time, each with its share of the cores. Several come back in the order
-            in which they end, and show no progress on the way.
+    the package's code; with `force` it is executed all the same. One that fails ends nothing but
+    itself. While another process executes the same notebook this one waits, and takes what it left.
+    Several at a time share the cores, come back in the order in which they end, and show no
+    progress on the way.
     """
     one = functools.partial(
-        _reproduce_one, profile=profile, parameters=parameters or {}, runs=runs, force=force
+        execute, profile=profile, parameters=parameters, runs=runs, keep=not force
     )
     if jobs == 1:
         yield from map(one, notebooks)
         return
     threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
     with (
-        _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)),
+        mock.patch.dict(os.environ, OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)),
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
     ):
         started = {pool.submit(one, notebook, show=False): notebook for notebook in notebooks}
@@ -163,58 +125,9 @@ def reproduce(
             try:
                 yield done.result()
             except BrokenProcessPool as error:
-                notebook, name = started[done], started[done].stem
-                text = f"{name} failed: a process that executes notebooks was killed ({error})"
-                yield Execution(name, profile, _target(notebook, profile, runs), None, 0.0, text)
-
-
-def _reproduce_one(
-    notebook: Path,
-    *,
-    profile: str,
-    parameters: Mapping[str, Any],
-    runs: str | Path | None,
-    force: bool,
-    show: bool = True,
-) -> Execution:
-    began = time.monotonic()
-    target = _target(notebook, profile, runs)
-    folder = target.parent / f".{notebook.stem}"
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = _question(notebook, profile, parameters)
-    with hold(folder, f"executing {notebook.stem} ({profile})"):
-        if not force and _is_done(folder, target, asked):
-            seconds = time.monotonic() - began
-            html = target.with_suffix(".html")
-            return Execution(notebook.stem, profile, target, html, seconds, kept=True)
-        (folder / _DONE).unlink(missing_ok=True)
-        done = execute(notebook, profile, parameters, runs=runs, show=show)
-        if not done.error:
-            about = {"asked": asked, "seconds": round(done.seconds, 1)}
-            write_text(folder / _DONE, json.dumps(about) + "\n")
-        return done
-
-
-def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
-    return RunStore(runs).root.resolve() / "notebooks" / profile / notebook.name
-
-
-def _question(notebook: Path, profile: str, parameters: Mapping[str, Any]) -> str:
-    """SHA-256 over what an execution depends on: cells, parameters, the package's code and data."""
-    cells = read_notebook(notebook).cells
-    files = sorted(Path(__file__).parents[1].rglob("*.*"))
-    code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml", ".txt")]
-    sources = [[cell["cell_type"], cell["source"]] for cell in cells]
-    text = json.dumps([sources, profile, dict(parameters), code], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_done(folder: Path, target: Path, asked: str) -> bool:
-    try:
-        done = json.loads((folder / _DONE).read_text(encoding="utf-8"))["asked"] == asked
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return done and target.is_file() and target.with_suffix(".html").is_file()
+                notebook = started[done]
+                text = f"{notebook.stem} failed: a process that executes notebooks was killed"
+                yield Execution(_target(notebook, profile, runs), 0.0, f"{text} ({error})")
 
 
 def execute(
@@ -224,37 +137,74 @@ def execute(
     *,
     runs: str | Path | None = None,
     show: bool = True,
+    keep: bool = False,
 ) -> Execution:
     """Run a notebook from top to bottom; the original is left as it was.
 
-    The executed copy and its HTML lie in `notebooks/<profile>/` of the run store. With `show`,
-    the stages of its work show their progress on standard error.
-
-    Raises:
-        InputError: an unknown parameter. A cell that fails raises nothing: see `error`.
+    The executed copy and its HTML lie in `notebooks/<profile>/` of the run store. A cell that fails
+    raises nothing: see `error`. With `show`, the stages of its work show their progress on standard
+    error. With `keep`, one that is done is not executed again.
     """
+    started = time.monotonic()
+    values = {"profile": profile, **(parameters or {})}
+    check_parameters(notebook, values)
+    source = read_notebook(notebook)
+    source.metadata["question"] = _question(source, values)
+    target = _target(notebook, profile, runs)
+    done = Execution(target, 0.0, kept=True)
+    folder = target.parent / f".{notebook.stem}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder, f"executing {notebook.stem} ({profile})"):
+        if keep and _is_done(done, source.metadata["question"]):
+            return done
+        done.html.unlink(missing_ok=True)
+        error = _run(source, target, values, notebook.parent, show)
+        if target.is_file():
+            import nbconvert
+
+            write_text(target, redact(target.read_text(encoding="utf-8")))
+            write_text(done.html, nbconvert.HTMLExporter().from_filename(str(target))[0])
+    return Execution(target, time.monotonic() - started, redact(error).rstrip())
+
+
+def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
+    return RunStore(runs).root.resolve() / "notebooks" / profile / notebook.name
+
+
+def _question(source: Any, values: Mapping[str, Any]) -> str:
+    """SHA-256 over what an execution depends on: cells, parameters, the package's code and data."""
+    files = sorted(Path(__file__).parents[1].rglob("*.*"))
+    code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml", ".txt")]
+    cells = [[cell["cell_type"], cell["source"]] for cell in source.cells]
+    text = json.dumps([cells, values, code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_done(done: Execution, question: str) -> bool:
+    if not (done.notebook.is_file() and done.html.is_file()):  # the HTML is written last
+        return False
+    asked = read_notebook(done.notebook).metadata.get("question")
+    return asked == question and not _unfinished(done.notebook)
+
+
+def _run(source: Any, target: Path, values: Mapping[str, Any], folder: Path, show: bool) -> str:
+    """Execute a notebook with papermill; what went wrong, or empty."""
     import papermill
     import zmq
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     encryption = "auto" if zmq.has("curve") else "disabled"  # a kernel without it warns
-    values = {"profile": profile, **(parameters or {})}
-    check_parameters(notebook, values)
-    source = read_notebook(notebook)
-    store = RunStore(runs).root.resolve()
-    target = _target(notebook, profile, runs)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    started, error = time.monotonic(), ""
     with (
         tempfile.TemporaryDirectory() as scratch,
-        _environment(
-            INTUITOR_RUNS=str(store),
+        mock.patch.dict(
+            os.environ,
+            INTUITOR_RUNS=str(target.parents[2]),
             # A kernel specification of the user's must not lead to another environment.
             JUPYTER_PREFER_ENV_PATH="1",
-            **{VARIABLE: f"{scratch}/progress.jsonl"},
+            **{VARIABLE: f"{scratch}/progress.txt"},
         ),
-        watch(Path(scratch) / "progress.jsonl") if show else contextlib.nullcontext(),
+        watch(Path(scratch) / "progress.txt") if show else contextlib.nullcontext(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -264,27 +214,21 @@ def execute(
                 str(target),
                 parameters=values,
                 kernel_name="python3",
-                cwd=str(notebook.parent),
+                cwd=str(folder),
                 progress_bar=False,
                 config=Config(KernelManager={"transport_encryption": encryption}),
             )
-            error = _unfinished(target)
         except papermill.PapermillExecutionError as failure:
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failure.traceback or []))
-            error = (
-                f"cell [{failure.exec_count}] of {notebook.stem} failed: "
+            return (
+                f"cell [{failure.exec_count}] of {target.stem} failed: "
                 f"{failure.ename}: {failure.evalue}\n{trace}"
             )
+        except DeadKernelError:
+            return _unfinished(target, "died with its kernel (out of memory?)")
         except Exception as failure:  # of papermill, nbclient, jupyter_client and zmq
-            error = f"{notebook.stem} failed: {type(failure).__name__}: {failure}"
-            if isinstance(failure, DeadKernelError):
-                error = _unfinished(target, "died with its kernel (out of memory?)") or error
-    html = None
-    if target.is_file():
-        write_text(target, redact(target.read_text(encoding="utf-8")))
-        html = _render(target)
-    seconds = time.monotonic() - started
-    return Execution(notebook.stem, profile, target, html, seconds, redact(error).rstrip())
+            return f"{target.stem} failed: {type(failure).__name__}: {failure}"
+    return _unfinished(target)
 
 
 def _unfinished(executed: Path, how: str = "") -> str:
@@ -301,26 +245,3 @@ def _unfinished(executed: Path, how: str = "") -> str:
         return ""
     how = how or "ended the notebook"
     return f"cell [{ran}] of {executed.stem} {how}; cells not run: {len(cells) - ran}"
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _render(notebook: Path) -> Path:
-    import nbconvert
-
-    html, _ = nbconvert.HTMLExporter().from_filename(str(notebook))
-    path = notebook.with_suffix(".html")
-    write_text(path, html)
-    return path

@@ -9,21 +9,12 @@ import io
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, SMOLLM2, InputError, Recipe, get_recipe
 from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
-from .arguments import (
-    Command,
-    add_recipe,
-    add_shared,
-    assignments,
-    print_table,
-    read_recipe,
-    require_profile,
-)
+from .arguments import ASSIGNMENTS, Command, add_recipe, add_shared, print_table, read_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,19 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     add_shared(verb, "--runs")
 
     verb = new("memory", _memory, "estimate the memory of a recipe; exit status 1: too much")
-    verb.add_argument("recipe", help="as for train")
+    add_recipe(verb)
     verb.add_argument("--gpu-gb", type=float, metavar="N", help="for a GPU of N GiB")
     verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
     verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
-    add_shared(verb, "--set")
-    verb.set_defaults(seed=None, data=None, prompt_column=None, answer_column=None)
-    add_shared(verb, "--profile")
 
     verb = new("reproduce", _reproduce, "execute notebooks under a profile")
     verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
-    verb.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set one"
-    )
+    verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
     verb.add_argument("--force", action="store_true", help="execute finished ones again")
     verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
     add_shared(verb, "--profile", "--runs")
@@ -94,11 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     add_shared(verb, "--csv")
     verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
     add_shared(verb, "--runs")
-
-    verb = new("results", _results, "check the notebooks' results, or keep them in data/")
-    verb.add_argument("action", choices=["check", "keep"])
-    verb.add_argument("notebooks", nargs="*", help="keep only the records of these, for example 08")
-    add_shared(verb, "--profile", "--runs")
 
     run_verbs.add_verbs(new)
     evaluate_verbs.add_verbs(new)
@@ -147,15 +128,13 @@ def _memory(options: argparse.Namespace) -> int:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from ..paper.gallery import build_gallery
-    from ..report.tables import Table
     from .notebooks import check_parameters, find_notebooks, reproduce
 
-    require_profile(options.profile)
-    parameters = assignments(options.parameter)
+    parameters = dict(options.parameter)
     notebooks = find_notebooks(options.notebooks)
     for notebook in notebooks:
         check_parameters(notebook, parameters)
-    rows, failed = [], 0
+    failed = 0
     for done in reproduce(
         notebooks,
         options.profile,
@@ -166,60 +145,34 @@ def _reproduce(options: argparse.Namespace) -> int:
     ):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
-        rows.append([done.name, status, f"{done.seconds:.0f} s", str(done.html or done.notebook)])
-        print(f"{done.name} ({done.profile}): {status} in {done.seconds:.0f} s", flush=True)
+        print(f"{status} in {done.seconds:.0f} s: {done.notebook}", flush=True)
         if done.error:
             print(done.error, file=sys.stderr)
-    caption = f"{len(rows) - failed} of {len(rows)} notebooks passed, profile {options.profile}"
-    print(Table(["notebook", "status", "time", "where"], rows, caption))
+    passed = f"{len(notebooks) - failed} of {len(notebooks)} notebooks passed"
+    print(f"{passed}, profile {options.profile}")
     print(f"all of them on one page: {build_gallery(options.profile, options.runs)}")
     return int(failed > 0)
 
 
-def _results(options: argparse.Namespace) -> int:
-    from ..paper.checks import audit
-    from ..paper.results import keep
-
-    require_profile(options.profile)
-    if options.action == "keep":
-        kept = keep(options.profile, options.notebooks, runs=options.runs)
-        size = sum(path.stat().st_size for path in kept) / 2**20
-        print(f"{len(kept)} files, {size:.1f} MiB")
-        return 0
-    faults = audit(options.profile, options.runs)
-    print("\n".join(faults) or f"all results under {options.profile} are as planned")
-    return int(bool(faults))
-
-
 def _quickstart(options: argparse.Namespace) -> int:
-    from ..policy.embedded import embedded_model_folder, is_cached
+    from ..policy.embedded import embedded_model_folder
     from ..report.records import load_record
     from ..report.tables import Table
     from .notebooks import execute, find_notebooks
 
-    require_profile(options.profile)
-    started = time.monotonic()
     model = get_recipe("quickstart", options.profile).model
     if model in EMBEDDED_MODELS:
-        cached = is_cached(model)
-        embedded_model_folder(model)
-        print(f"{model}: {'reused' if cached else 'fetched and converted'}", flush=True)
-    store = RunStore(options.runs)
-    before = {run.id for run in store if run.finished}
+        print(f"model    {embedded_model_folder(model)}", flush=True)
     done = execute(find_notebooks(["00_quickstart"])[0], options.profile, runs=options.runs)
     if done.error:
         print(f"notebook {done.notebook}\n{done.error}", file=sys.stderr)
         return 1
     record = load_record("00_quickstart", options.profile, options.runs)
-    run = store[record["values"]["run"]]
-    print()
-    print(Table(**record["table"]))
-    print()
-    how = "reused from the run store" if run.id in before else "trained now"
-    print(f"run      {run.path}: {how}, {run.steps} steps in {run.seconds:.0f} s of training")
-    print(f"notebook {done.notebook}")
+    run = RunStore(options.runs)[record["values"]["run"]]
+    print(f"\n{Table(**record['table'])}\n")
+    print(f"run      {run.path}: {run.steps} steps in {run.seconds:.0f} s of training")
+    print(f"notebook {done.notebook}, executed in {done.seconds:.0f} s")
     print(f"html     {done.html}")
-    print(f"all of it took {time.monotonic() - started:.0f} s")
     return 0
 
 
@@ -251,10 +204,7 @@ def _report(options: argparse.Namespace) -> int:
     from ..report.trainings import training_summary
 
     store = RunStore(options.runs)
-    try:
-        runs = [store[run_id] for run_id in options.ids]
-    except KeyError as error:
-        raise InputError(error.args[0]) from error
+    runs = [store[run_id] for run_id in options.ids]
     print_table(training_summary(runs), options.csv)
     if options.figure is not None:
         from ..report.curves import training_curves

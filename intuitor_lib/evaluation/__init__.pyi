@@ -7,10 +7,6 @@ from .benchmarks import (
 from .confidence import measure_confidence as measure_confidence
 from .evaluation import evaluate as evaluate
 from .held_out import measure as measure
-from .scoreboard import (
-    comparison_table as comparison_table,
-    evaluation_table as evaluation_table,
-    paper_table as paper_table,
-)
+from .scoreboard import comparison_table as comparison_table, evaluation_table as evaluation_table
 from .selection import SELECTORS as SELECTORS, best_of_n as best_of_n
 from .subjects import Subject as Subject, find_subject as find_subject

@@ -26,7 +26,6 @@ def measure_confidence(
     temperature: float,
     max_new_tokens: int,
     seed: int = 0,
-    shown: int = 2,
 ) -> dict[str, Any]:
     """Sample completions from some policies and score them under some policies.
 
@@ -35,12 +34,7 @@ def measure_confidence(
         graders: for each generator's label, the labels of the policies that score its completions.
         benchmark: source of the items; its grader must be able to compare answers.
         n: number of items; None for all.
-        num_samples: completions per item.
         temperature: sampling temperature; scores are always at temperature 1.
-        max_new_tokens: token limit of a completion.
-        seed: seed of the items and of sampling.
-        shown: items per generator to keep token by token: those with a right and a wrong
-            completion, the most certain of each.
 
     Returns:
         `rows`: by "generator → grader", a row per completion with `id`, `sample`, `correct`,
@@ -86,7 +80,7 @@ def measure_confidence(
                     "self_certainty": [round(x, 3) for x in scores["self_certainty"][i].tolist()],
                     "entropy": [round(x, 3) for x in scores["entropy"][i].tolist()],
                 }
-                for i in _examples(rows, shown)
+                for i in _examples(rows)
             ]
     return found
 
@@ -120,16 +114,14 @@ def _mean(values: torch.Tensor) -> float | None:
     return round(values.mean().item(), 5) if len(values) else None
 
 
-def _examples(rows: Sequence[Mapping[str, Any]], shown: int) -> list[int]:
-    """Indices of the most certain right and wrong completion of items that have both."""
+def _examples(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Indices of the most certain right and wrong completion of two items, if any have both."""
     best: dict[Any, dict[bool, int]] = {}
-    for i, row in enumerate(rows):
-        if row["self_certainty"] is None:
-            continue
-        sides = best.setdefault(row["id"], {})
-        kept = sides.get(bool(row["correct"]))
-        if kept is None or row["self_certainty"] > rows[kept]["self_certainty"]:
-            sides[bool(row["correct"])] = i
+    known = [i for i, row in enumerate(rows) if row["self_certainty"] is not None]
+    for i in known:
+        best[rows[i]["id"]] = {}
+    for i in sorted(known, key=lambda i: -rows[i]["self_certainty"]):
+        best[rows[i]["id"]].setdefault(bool(rows[i]["correct"]), i)
     both = [sides for sides in best.values() if len(sides) == 2]
-    chosen = (both or list(best.values()))[:shown]
+    chosen = (both or list(best.values()))[:2]
     return [i for sides in chosen for _, i in sorted(sides.items(), reverse=True)]

@@ -34,8 +34,6 @@ def measure(
         problems: problems; accuracy needs their answers.
         recipe: gives the form of the prompt and the token limit.
         temperature: sampling temperature; 0 is greedy.
-        num_samples: completions per problem.
-        seed: seed of the sampling.
         certainty: also record self-certainty.
         kl: also estimate the KL divergence to the reference policy, per token (k3, at the
             sampling temperature, as in training), for the first sample of each problem. Of a model
@@ -75,14 +73,12 @@ def measure(
             "tokens": len(ids),
             "clipped": ids[-1] not in ends,
             "correct": verdict,
+            **({"self_certainty": completion.mean_certainty} if certainty else {}),
         }
-        for (problem, sample), text, ids, verdict in zip(
-            items, texts, completion_ids, verdicts, strict=True
+        for (problem, sample), text, ids, verdict, completion in zip(
+            items, texts, completion_ids, verdicts, completions, strict=True
         )
     ]
-    if certainty:
-        for row, completion in zip(rows, completions, strict=True):
-            row["self_certainty"] = completion.mean_certainty
     if kl:
         first = range(0, len(rows), num_samples)
         with _reference(policy.model, recipe) as model:

@@ -15,7 +15,6 @@ from ..report import (
 )
 from ..store import EvaluationRecord, RunStore
 from .benchmarks.alpaca import read_judgement
-from .benchmarks.benchmarks import BENCHMARKS, PAPER_COLUMNS
 
 
 def score(record: EvaluationRecord) -> dict[str, Estimate]:
@@ -72,47 +71,13 @@ def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
             ]
         )
     caption = "95 % intervals: Wilson for one completion an item, else bootstrap over items."
-    caption += _stand_in_note(stand_ins)
+    if stand_ins:
+        pairs = ", ".join(f"{ours} for {theirs}" for ours, theirs in stand_ins.items())
+        caption += f" Stand-ins, no results of the benchmarks they stand in for: {pairs}."
     if trained_on:
         caption += f" Items among the training problems: {', '.join(trained_on)}."
     header = ["benchmark", "policy", "n", "decoding", "score", "pass@k", "majority@k"]
     return Table([*header, "self-certainty (nats)", "tokens", "cut off"], rows, caption)
-
-
-def paper_table(records: Iterable[EvaluationRecord]) -> Table:
-    """Arrange greedy evaluations as in the paper's Table 1, with a row per policy.
-
-    A benchmark without evaluations is replaced by its stand-in, under the stand-in's name. Without
-    either, its cells are "not tested here".
-    """
-    found: dict[str, dict[str, str]] = {}
-    for record in records:
-        spec = record.spec
-        if record.finished and not spec["decoding"]["temperature"]:
-            cells = found.setdefault(spec["policy"]["_name"], {})
-            text = f"{_headline(score(record))} (n={spec['benchmark']['n']})"
-            cells[spec["benchmark"]["name"]] = text
-    columns = []
-    for column in PAPER_COLUMNS:
-        (real,) = [b for b in BENCHMARKS.values() if b.column == column]
-        stand_ins = [b for b in BENCHMARKS.values() if b.stands_in_for == real.title]
-        tested = [b for b in (real, *stand_ins) if any(b.name in row for row in found.values())]
-        columns.append(tested[0] if tested else real)
-    rows = [
-        [name, *(cells.get(column.name, "not tested here") for column in columns)]
-        for name, cells in found.items()
-    ]
-    used = {column.title: column.stands_in_for for column in columns if column.stands_in_for}
-    caption = "Score [95 % interval] (items), greedy." + _stand_in_note(used)
-    return Table(["policy", *(column.title for column in columns)], rows, caption)
-
-
-def _stand_in_note(stand_ins: Mapping[str, str]) -> str:
-    """A sentence of a caption on stand-ins, given by title with the benchmark they replace."""
-    if not stand_ins:
-        return ""
-    pairs = ", ".join(f"{ours} for {theirs}" for ours, theirs in stand_ins.items())
-    return f" Stand-ins, no results of the benchmarks they stand in for: {pairs}."
 
 
 def comparison_table(
@@ -162,11 +127,7 @@ def _compared(before: EvaluationRecord, after: EvaluationRecord) -> list[Any]:
 
 
 def find_evaluations(store: RunStore, name: str) -> list[EvaluationRecord]:
-    """Find one evaluation by its id or path, or those of a policy by its name or run id.
-
-    Raises:
-        InputError: there are none.
-    """
+    """Find one evaluation by its id or path, or those of a policy by its name or run id."""
     records = list(store.evaluations())
     found = [r for r in records if r.id == name or str(r.path) == name.rstrip("/")]
     if not found:

@@ -18,6 +18,8 @@ from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest
 from ..store import Run, RunStore
 
+_SETTINGS = ("adapter", "revision", "quantization", "dtype", "trust_remote_code")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -32,35 +34,27 @@ def find_subject(
     policy: Policy | Run | Recipe | Subject | str | Path,
     store: RunStore,
     *,
-    adapter: str | Path | None = None,
-    revision: str | None = None,
-    quantization: str | None = None,
-    dtype: str | None = None,
-    trust_remote_code: bool | None = None,
     step: int | None = None,
+    **settings: Any,
 ) -> Subject:
-    """Find the subject that the arguments of `evaluate` describe.
+    """Find the subject that the arguments of `evaluate` describe; `settings` are of a model alone.
 
     Raises:
         InputError: a run that is not finished or has no snapshot of that step, settings that
             conflict with a run's or recipe's own, an unknown quantization.
     """
-    settings = {
-        "adapter": None if adapter is None else str(adapter),
-        "revision": revision,
-        "quantization": quantization,
-        "dtype": dtype,
-        "trust_remote_code": trust_remote_code,
-    }
+    settings = dict.fromkeys(_SETTINGS) | settings
     if isinstance(policy, str | Path):
         policy = _stored_run(str(policy), store) or str(policy)
     if step is not None and not isinstance(policy, Run):
+        named = repr(policy) if isinstance(policy, str) else f"this {type(policy).__name__}"
         raise InputError(
-            f"step={step}: only a run has steps, and {_named(policy)} is none of {store.root}: "
+            f"step={step}: only a run has steps, and {named} is none of {store.root}: "
             "give a run or its id, or leave out step"
         )
     if isinstance(policy, str):
-        return _model(policy, settings)
+        adapter = settings["adapter"]
+        return _model(policy, settings | {"adapter": None if adapter is None else str(adapter)})
     given = {key: value for key, value in settings.items() if value is not None}
     if given:
         raise InputError(
@@ -72,10 +66,6 @@ def find_subject(
     if isinstance(policy, Recipe):
         return _model(policy.model, base_settings(policy))
     return policy if isinstance(policy, Subject) else _loaded(policy)
-
-
-def _named(policy: Policy | Recipe | Subject | str) -> str:
-    return repr(policy) if isinstance(policy, str) else f"this {type(policy).__name__}"
 
 
 def _stored_run(name: str, store: RunStore) -> Run | None:

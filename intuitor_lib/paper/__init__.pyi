@@ -1,9 +1,7 @@
-from .checks import audit as audit
 from .comparison import (
     accuracy_table as accuracy_table,
     claims_table as claims_table,
     load_records as load_records,
-    missing as missing,
     paper_cells as paper_cells,
     paper_table as paper_table,
     questions_table as questions_table,
@@ -34,13 +32,13 @@ from .plan import (
     planned as planned,
     snapshot_steps as snapshot_steps,
 )
-from .results import keep as keep, result as result
+from .results import result as result
 from .separation import (
     figure_8 as figure_8,
     separation_answer as separation_answer,
     signals_table as signals_table,
 )
-from .trials import Trial as Trial, collect as collect, confidence as confidence, subject as subject
+from .trials import Trial as Trial, collect as collect, confidence as confidence
 from .verdicts import (
     QUESTIONS as QUESTIONS,
     answers_table as answers_table,

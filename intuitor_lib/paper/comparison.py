@@ -9,7 +9,7 @@ from typing import Any
 from ..recipe import PROFILES
 from ..report import Table, save_record
 from ..store import RunStore, data_folder
-from .numbers import CLAIMS, TABLES, get_table, paper_ids
+from .numbers import CLAIMS, TABLES, get_table
 from .plan import PAPER_MODELS, SUITES
 from .trials import Trial
 from .verdicts import (
@@ -62,17 +62,17 @@ def accuracy_table(
 def _baseline_rows(base: Sequence[Trial], tests: Sequence[str]) -> list[list[str]]:
     if not base:
         return []
-    known: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for name in ("echo", "most frequent answer"):
         found = [base[0].baselines.get(test, {}).get(name) for test in tests]
-        known[name] = [restored(values).text() if values else "-" for values in found]
+        rows[name] = [restored(values).text() if values else "-" for values in found]
     cool = estimate(base, "cool").text() if ("cool", None) in base[0].tables else "-"
-    known["base at T = 0.3"] = [cool if t.startswith("in_domain") else "-" for t in tests]
+    rows["base at T = 0.3"] = [cool if t.startswith("in_domain") else "-" for t in tests]
     several = {t for t, at in base[0].tables if any(row["sample"] for row in base[0].rows(t, at))}
-    known["base, vote of its samples"] = [
+    rows["base, vote of its samples"] = [
         estimate(base, f"{test}:vote").text() if test in several else "-" for test in tests
     ]
-    return [[name, "-", *cells] for name, cells in known.items() if {*cells} != {"-"}]
+    return [[name, "-", *cells] for name, cells in rows.items() if {*cells} != {"-"}]
 
 
 def _title(test: Any, trial: Trial) -> str:
@@ -81,14 +81,14 @@ def _title(test: Any, trial: Trial) -> str:
 
 
 def _cell(several: Sequence[Trial], test: str, step: int | None) -> str:
-    at = step_of(several, step)
-    if any((test, at) not in trial.tables for trial in several):
+    key = (test, step_of(several, step))
+    if any(key not in trial.tables for trial in several):
         return "-"
-    rows = [row for trial in several for row in trial.rows(test, at)]
-    if any(row["correct"] is None for row in rows):
+    if not _judged(several, test, step):
         return "not judged yet"
+    rows = [row for trial in several for row in trial.tables[key]]
     silent = sum(row["answer"] is None for row in rows) / len(rows)
-    return estimate(several, test, step=at).text() + (f" ({silent:.0%})" if silent else "")
+    return estimate(several, test, step=step).text() + (f" ({silent:.0%})" if silent else "")
 
 
 def paper_cells(
@@ -112,16 +112,23 @@ def paper_cells(
         names = (f"{model} + {label}", label, *([str(model)] if label == "base" else []))
         for row in (name for name in names if name in table.rows):
             for test in SUITES[profile].values():
-                at = step_of(several, step)
-                if test.column not in table.columns or (test.name, at) not in several[0].tables:
-                    continue
-                if all(r["correct"] is not None for t in several for r in t.rows(test.name, at)):
+                if test.column in table.columns and _judged(several, test.name, step):
+                    at = step_of(several, step)
                     ours[row, str(test.column)] = _score(several, test.name, at)
     return [
         {"row": row, "column": column, "paper": value}
         | ({"ours": ours[row, column]} if (row, column) in ours else {"not tested": NO_GPU})
         for row, column, value in table.cells()
     ]
+
+
+def _judged(several: Sequence[Trial], test: str, step: int | None) -> bool:
+    """Whether an arm has a test, with a verdict on every completion."""
+    key = (test, step_of(several, step))
+    return all(
+        key in trial.tables and all(row["correct"] is not None for row in trial.tables[key])
+        for trial in several
+    )
 
 
 def paper_table(table_id: str, cells: Sequence[Mapping[str, Any]]) -> Table:
@@ -172,28 +179,18 @@ def save(
     more: Mapping[str, Any] | None = None,
     runs: str | Path | None = None,
 ) -> Path:
-    """Record what a notebook measured.
+    """Record what a notebook measured, with a table to show; every test of `trials` is a score.
 
-    Args:
-        notebook: its name.
-        profile: the profile.
-        table: the table to show.
-        ids: the paper's tables and figures that it answers.
-        trials: collected trials; every test of them becomes a score.
-        answers: from `ask`.
-        not_tested: reasons for those of `ids` that were not tested.
-        step: the step of the snapshots that the paper's table shows.
-        found: other values of cells of the paper's tables, by row and column.
-        more: other values for programs.
-        runs: the run store.
+    `ids` are the paper's tables and figures that it answers, `not_tested` has reasons for those of
+    them that it does not, `step` is that of the snapshots in the paper's table. `found` holds other
+    values of cells of the paper's tables, by row and column, and `more` other values for programs.
     """
     trials, not_tested = trials or {}, not_tested or {}
     scores = [
         _score(several, test, at)
         for several in trials.values()
         for test, at in several[0].tables
-        if all((test, at) in trial.tables for trial in several)
-        and all(row["correct"] is not None for t in several for row in t.rows(test, at))
+        if _judged(several, test, at)
     ]
     entries: dict[str, Any] = {}
     for id in ids:
@@ -209,12 +206,9 @@ def save(
 def load_records(
     profile: str | None = None, runs: str | Path | None = None, *, committed: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Load every notebook's record from the run store, else from the project.
+    """Load every notebook's record from the run store, else (`committed`) from the project.
 
-    Args:
-        profile: profile of the records; default the largest that each notebook has.
-        runs: the run store.
-        committed: whether to read the project's records.
+    Without a profile, that of the largest profile that each notebook has.
     """
     folders = [RunStore(runs).root / "records"]
     data = data_folder()
@@ -295,36 +289,3 @@ def _caption(answers: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(entry["verdict"] for entry in answers)
     said = "; ".join(f"{name}: {count[name]}" for name in VERDICTS if count[name])
     return f"{said}. {caption(answers)}" if answers else "No answer is on record yet."
-
-
-def missing(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """List the paper's tables and figures without a record, and faults of the records."""
-    entries: dict[str, list[Mapping[str, Any]]] = {}
-    faults = []
-    for record in records:
-        for id, entry in record["values"].get("paper", {}).items():
-            entries.setdefault(id, []).append({**entry, "record": record})
-        for score in record["values"].get("scores", ()):
-            needed = ("profile", "n", "seeds", "low", "high", "model")
-            lacking = [key for key in needed if key not in score]
-            if lacking:
-                faults.append(f"{record['notebook']}: a score lacks {', '.join(lacking)}")
-            elif not score["low"] < score["high"]:
-                faults.append(f"{record['notebook']}: an interval of width 0 in {score}")
-    for id in paper_ids():
-        if id not in entries:
-            faults.append(f"{id}: no record")
-            continue
-        cells = {(c["row"], c["column"]): c for e in entries[id] for c in e.get("cells", [])}
-        for row, column, _ in TABLES[id].cells() if id in TABLES else ():
-            cell = cells.get((row, column))
-            if not (cell and (cell.get("ours") or cell.get("not tested"))):
-                faults.append(f"{id}: cell {row!r}, {column!r} is not accounted for")
-        answered = any(
-            e.get("not tested") or values.get("scores") or values.get("answers")
-            for e in entries[id]
-            for values in (e["record"]["values"],)
-        )
-        if id not in TABLES and not answered:
-            faults.append(f"{id}: neither a score nor a reason")
-    return faults

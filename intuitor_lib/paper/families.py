@@ -61,26 +61,19 @@ def evaluate_checkpoints(
     """
     from ..evaluation import evaluate
 
+    unknown = {*rows} - {*CHECKPOINTS}
+    if unknown:
+        raise KeyError(f"no checkpoints {sorted(unknown)}: choose from {', '.join(CHECKPOINTS)}")
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        for benchmark, column in columns.items():
-            record = evaluate(CHECKPOINTS[row], benchmark, n=n)
-            score = mean_over_seeds([record.rows], "correct")
-            about = {"profile": "none", "seeds": [], "model": CHECKPOINTS[row]}
-            found[row, column] = {**score.to_dict(), **about}
     lines = []
     for row, model in CHECKPOINTS.items():
         table = next(table for table in TABLES.values() if row in table.rows)
-        theirs = [f"{table.value(row, column):.3f}" for column in columns.values()]
-        ours = [
-            _text(found[row, column]) if (row, column) in found else "not run here"
-            for column in columns.values()
-        ]
-        lines.append([row, model, *theirs, *ours])
+        cells = [f"{table.value(row, column):.3f}" for column in columns.values()]
+        for benchmark, column in columns.items() if row in rows else ():
+            score = mean_over_seeds([evaluate(model, benchmark, n=n).rows], "correct")
+            found[row, column] = {**score.to_dict(), "profile": "none", "seeds": [], "model": model}
+            cells.append(score.text())
+        lines.append([row, model, *cells, *["not run here"] * (2 * len(columns) - len(cells))])
     header = [f"{who}: {column}" for who in ("paper", "ours") for column in columns.values()]
     caption = f"Paper: Tables 1, 4 and 6. Ours: n = {n or 'all'} items, greedy."
     return Table(["row", "checkpoint", *header], lines, caption), found
-
-
-def _text(values: Mapping[str, Any]) -> str:
-    return f"{values['value']:.2f} [{values['low']:.2f}, {values['high']:.2f}]"

@@ -3,125 +3,67 @@
 data/results/<profile>/...     committed with the project
 runs/results/<profile>/...     of this machine
 
-A result with rows is a Parquet file, whose metadata hold the rest as JSON; any other is JSON.
+A result is a Parquet file of rows, whose metadata hold the rest as JSON.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from ..recipe import InputError
 from ..store import RunStore, data_folder
 from ..store.files import write_bytes
 
-_SUFFIXES = (".parquet", ".json")
 _METADATA = b"intuitor"
 
 
 def result(
     name: str,
-    make: Callable[[], Any],
+    make: Callable[[], dict[str, Any]],
     *,
     profile: str,
     key: Any = None,
     retrain: bool = False,
     runs: str | Path | None = None,
-) -> Any:
-    """Return a JSON-ready result by name; if it is not on record, make and record it.
+) -> dict[str, Any]:
+    """Return a result by name; if it is not on record, make and record it.
 
     Args:
         name: name of its file without suffix, with `/` between folders.
-        make: makes the result. If it is a mapping with a list of mappings under "rows", these have
-            the same columns, missing ones None.
-        profile: the profile it belongs to.
+        make: makes the result, JSON-ready; its "rows" have the same columns, missing ones None.
         key: JSON-ready; a record with another key is ignored.
         retrain: ignore the results committed with the project.
-        runs: the run store.
     """
     key = json.loads(json.dumps(key))
-    stored = RunStore(runs).root / "results" / profile
-    data = data_folder()
-    committed = data and data / "results" / profile
-    folders = [stored] if retrain or committed is None else [committed, stored]
-    for folder in folders:
-        for suffix in _SUFFIXES:
-            path = folder / (name + suffix)
-            if path.is_file():
-                found = read_result(path)
-                if found["key"] == key:
-                    return found["result"]
-    return read_result(_write(stored, name, key, make()))["result"]
+    stored, data = RunStore(runs).root, data_folder()
+    for root in [stored] if retrain or data is None else [data, stored]:
+        path = root / "results" / profile / f"{name}.parquet"
+        if path.is_file():
+            found = read_result(path)
+            if found["key"] == key:
+                return found["result"]
+    path = stored / "results" / profile / f"{name}.parquet"
+    _write(path, key, **make())
+    return read_result(path)["result"]
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The `key` and the `result` in a file of `result_files`."""
-    if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
+    """The `key` and the `result` in a file."""
     table = pyarrow.parquet.read_table(path)
     found = json.loads(table.schema.metadata[_METADATA])
     return {"key": found["key"], "result": {**found["result"], "rows": table.to_pylist()}}
 
 
-def result_files(folder: Path) -> list[Path]:
-    """The results in a folder and below."""
-    return sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
-
-
-def _write(folder: Path, name: str, key: Any, value: Any) -> Path:
-    rest, rows = value, None
-    if isinstance(value, dict) and isinstance(value.get("rows"), list):
-        rest, rows = {k: v for k, v in value.items() if k != "rows"}, value["rows"]
-    text = _dump({"key": key, "result": rest})
-    content, suffix = text.encode() + b"\n", ".json"
-    if rows is not None:
-        columns = dict.fromkeys(column for row in rows for column in row)
-        table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
-        sink = pyarrow.BufferOutputStream()
-        with_rest = table.replace_schema_metadata({_METADATA: text.encode()})
-        pyarrow.parquet.write_table(with_rest, sink, compression="zstd")
-        content, suffix = sink.getvalue().to_pybytes(), ".parquet"
-    write_bytes(folder / (name + suffix), content)
-    for other in {*_SUFFIXES} - {suffix}:
-        (folder / (name + other)).unlink(missing_ok=True)
-    return folder / (name + suffix)
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def keep(
-    profile: str, notebooks: Sequence[str] = (), *, runs: str | Path | None = None
-) -> list[Path]:
-    """Copy results and notebook records of the run store into the project's data folder.
-
-    Args:
-        profile: the profile to keep.
-        notebooks: numbers or names of notebooks, to keep only their records and no results.
-        runs: the run store.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: the working folder is in no project, or there is nothing to keep.
-    """
-    data, root = data_folder(), RunStore(runs).root
-    if data is None:
-        raise InputError("no project here: keep results from within a clone of it")
-    sources = [] if notebooks else result_files(root / "results" / profile)
-    sources += [
-        source
-        for source in sorted((root / "records").glob(f"*-{profile}.json"))
-        if not notebooks or source.stem.startswith(tuple(notebooks))
-    ]
-    if not sources:
-        raise InputError(f"{root} holds no results under {profile}: execute the notebooks first")
-    copies = [data / source.relative_to(root) for source in sources]
-    for source, copy in zip(sources, copies, strict=True):
-        write_bytes(copy, source.read_bytes())
-    return copies
+def _write(path: Path, key: Any, *, rows: list[dict[str, Any]], **rest: Any) -> None:
+    text = json.dumps(
+        {"key": key, "result": rest}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+    columns = dict.fromkeys(column for row in rows for column in row)
+    table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
+    sink = pyarrow.BufferOutputStream()
+    with_rest = table.replace_schema_metadata({_METADATA: text.encode()})
+    pyarrow.parquet.write_table(with_rest, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())

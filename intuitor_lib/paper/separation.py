@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..report import Estimate, Table, auc_within_groups, mann_whitney, separation, separation_change
+from ..report import Table, auc_within_groups, mann_whitney, separation, separation_change
 from .numbers import FIGURES
 from .plan import SEEDS, SUITES, Rows, arm_recipe
 from .trials import Trial
-from .verdicts import policy_name
+from .verdicts import answer, direction
 
 PAIRS = ("base → base", "INTUITOR → INTUITOR", "base → INTUITOR", "GRPO → GRPO")
 """Who answers → who scores, as in Figure 8."""
@@ -25,12 +25,7 @@ def _known(rows: Rows) -> Rows:
 
 
 def signals_table(rows: Rows, profile: str) -> Table:
-    """Tabulate what signals say of completions: within a problem, does the higher value win?
-
-    Args:
-        rows: those of a pair of `confidence`.
-        profile: its profile.
-    """
+    """Tabulate what signals say of a pair of `confidence`: within a problem, do higher ones win?"""
     from scipy.stats import spearmanr
 
     known, lines = _known(rows), []
@@ -57,11 +52,9 @@ def figure_8(
 ) -> tuple[dict[str, tuple[Sequence[float], Sequence[float], str]], Table]:
     """The panels of `confidence_histograms` and the table of Figure 8, ours beside the paper's.
 
-    Args:
-        rows: those of `confidence` by pair.
-        profile: its profile.
+    `rows` are those of `confidence` by pair.
     """
-    printed, lines = FIGURES["figure-8"].printed, []
+    printed, lines = FIGURES["figure-8"]["printed"], []
     panels: dict[str, tuple[Sequence[float], Sequence[float], str]] = {}
     for pair in PAIRS:
         known = _known(rows[pair])
@@ -96,24 +89,12 @@ def separation_answer(rows: Mapping[str, Rows], profile: str) -> list[dict[str, 
     before, after = _known(rows["base → base"]), _known(rows["INTUITOR → INTUITOR"])
     if any(len({bool(row["correct"]) for row in side}) < 2 for side in (before, after)):
         return []
+    effects = {
+        "INTUITOR": separation(after, "self_certainty"),
+        "base": separation(before, "self_certainty"),
+    }
     gap = separation_change(before, after, "self_certainty")
-    levels = {"INTUITOR": after, "base": before}
-    seed = SEEDS[profile][0]
-    verdict = "higher" if gap.low > 0 else "lower" if gap.high < 0 else "undecided"
-    trial = Trial("intuitor", "INTUITOR", profile, arm_recipe("intuitor", profile, seed))
-    effects: dict[str, Estimate] = {k: separation(v, "self_certainty") for k, v in levels.items()}
-    return [
-        {
-            "question": "separates",
-            "decoding": "sampled",
-            "test": "in_domain_sampled",
-            "step": None,
-            "profile": profile,
-            "model": policy_name(trial),
-            "n": gap.n,
-            "seeds": [seed],
-            "levels": {label: effect.to_dict() for label, effect in effects.items()},
-            "differences": {"base": gap.to_dict()},
-            "verdict": "not tested here" if profile == "smoke" else verdict,
-        }
-    ]
+    recipe = arm_recipe("intuitor", profile, SEEDS[profile][0])
+    arm, gaps = [Trial("intuitor", "INTUITOR", profile, recipe)], {"base": gap}
+    what = ("separates", "sampled", "in_domain_sampled")
+    return [answer(*what, profile, arm, effects, gaps, direction(gap))]

@@ -10,16 +10,14 @@ returns trials with the tests that a notebook needs. Their results are small fil
 Missing ones are trained and evaluated through the run store. torch is imported only for that.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..evaluation.benchmarks.benchmarks import get_benchmark, load_items
+from ..evaluation.benchmarks.benchmarks import Benchmark, get_benchmark, load_items
 from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
 from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
@@ -27,19 +25,9 @@ from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
 from .results import result
 
-if TYPE_CHECKING:
-    from ..evaluation import Benchmark
-
-_KEPT = (
-    "id",
-    "sample",
-    "prompt",
-    "completion",
-    "answer",
-    "correct",
-    "tokens",
-    "clipped",
-    "self_certainty",
+_KEPT = (  # of completions
+    *("id", "sample", "prompt", "completion", "answer"),
+    *("correct", "tokens", "clipped", "self_certainty"),
 )
 _LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
 
@@ -72,11 +60,6 @@ class Trial:
         rows = self.training["metrics"] if self.training else []
         return marked(rows, problems=self.recipe.problems_per_step)
 
-    @property
-    def completions(self) -> Rows:
-        """Every completion of the training with its rewards; none for a base."""
-        return list(self.training["rows"]) if self.training else []
-
     def rows(self, test: str, step: int | None = None) -> Rows:
         """The completions of a test, for the result or for the snapshot after a step.
 
@@ -104,14 +87,12 @@ def collect(
 
     Args:
         arms: names in `ARMS`.
-        profile: a name in `PROFILES`.
         tests: names in the profile's suite, for every result.
         steps: steps whose snapshots are evaluated on `step_tests`; a base is evaluated on them
             once, as step 0.
         step_tests: names in the profile's suite.
         seeds: seeds of the trainings; default `SEEDS` for the arms in `MAIN`, the first for others.
         retrain: ignore the results committed with the project.
-        runs: the run store.
 
     Raises:
         InputError: an unknown arm, profile or test.
@@ -130,23 +111,14 @@ def collect(
         for seed in arm_seeds(arm, profile, seeds):
             store = _Store(arm, profile, seed, retrain, runs)
             training = None if store.is_base else store.training()
+            at = [0] if store.is_base and steps else steps
             asked: list[tuple[str, int | None]] = [(name, None) for name in tests]
-            at = (0,) if store.is_base and steps else steps
             asked += [(name, step) for step in at for name in step_tests]
-            found = {
-                (name, step): store.tested(suite[name], None if store.is_base else step)
-                for name, step in asked
-            }
-            trial = Trial(
-                arm,
-                ARMS[arm],
-                profile,
-                store.recipe,
-                training,
-                {at: one["rows"] for at, one in found.items()},
-                {name: one["baselines"] for (name, _), one in found.items()},
-                store.only_read,
-            )
+            found = {(name, step): store.tested(suite[name], step) for name, step in asked}
+            tables = {key: one["rows"] for key, one in found.items()}
+            known = {name: one["baselines"] for (name, _), one in found.items()}
+            about = (arm, ARMS[arm], profile, store.recipe)
+            trial = Trial(*about, training, tables, known, store.only_read)
             trials.setdefault(trial.label, []).append(trial)
     return trials
 
@@ -166,7 +138,10 @@ def confidence(
         from ..evaluation.confidence import measure_confidence
 
         found = measure_confidence(
-            {label: subject(arm, profile, runs=runs) for label, arm in arms.items()},
+            {
+                label: _Store(arm, profile, seed, True, runs).subject(None)
+                for label, arm in arms.items()
+            },
             pairs,
             _benchmark(test, profile),
             n=test.n,
@@ -175,12 +150,7 @@ def confidence(
             max_new_tokens=test.max_new_tokens
             or get_recipe("intuitor", profile).max_completion_length,
         )
-
-        rows = [
-            {"pair": pair, **{k: _short(v) for k, v in row.items()}}
-            for pair, own in found["rows"].items()
-            for row in own
-        ]
+        rows = [{"pair": pair, **_shortened(r)} for pair, own in found["rows"].items() for r in own]
         return {"rows": rows, "tokens": found["tokens"]}
 
     trained = [arm_recipe(arm, profile, seed).digest for arm in arms.values()]
@@ -198,17 +168,6 @@ def confidence(
     return {"pairs": by_pair, "tokens": stored["tokens"]}
 
 
-def subject(
-    arm: str, profile: str, *, seed: int | None = None, runs: str | Path | None = None
-) -> Any:
-    """Return an arm's policy for `evaluate` and `measure_confidence`, trained now if missing.
-
-    The default seed is the profile's first.
-    """
-    seed = SEEDS[profile][0] if seed is None else seed
-    return _Store(arm, profile, seed, True, runs).subject(None)
-
-
 class _Store:
     """Read the results of a trial; make those that are missing."""
 
@@ -219,7 +178,8 @@ class _Store:
         self.recipe = arm_recipe(arm, profile, seed)
         self.profile, self.retrain, self.runs = profile, retrain, runs
         self.only_read = True
-        self._subject: tuple[int | None, Any] | None = None
+        # The policy to evaluate is loaded once for all tests; only the last one is held.
+        self.subject = functools.lru_cache(maxsize=1)(self._find)
         kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
         self.folder = f"{kind}-s{seed}-{self.recipe.digest}"
 
@@ -249,21 +209,17 @@ class _Store:
 
     def tested(self, test: Test, step: int | None) -> Mapping[str, Any]:
         """The `rows` and `baselines` of a test, for the result or for a snapshot."""
-        step = None if step == self.recipe.max_steps else step
+        step = None if self.is_base or step == self.recipe.max_steps else step
         name = test.name if step is None else f"{test.name}@{step}"
         key = {"test": asdict(test), "trained": self.recipe.digest}
         return self._result(name, key, lambda: self._evaluate(test, step))
 
-    def subject(self, step: int | None) -> Any:
-        """The policy to evaluate, loaded once for all tests; only the last one is held."""
-        if self._subject is None or self._subject[0] != step:
-            from ..evaluation.subjects import find_subject
+    def _find(self, step: int | None) -> Any:
+        from ..evaluation.subjects import find_subject
 
-            policy = self.recipe if self.is_base else self.run
-            found = find_subject(policy, RunStore(self.runs), step=step)
-            found = dataclasses.replace(found, load=functools.cache(found.load))
-            self._subject = step, found
-        return self._subject[1]
+        policy = self.recipe if self.is_base else self.run
+        found = find_subject(policy, RunStore(self.runs), step=step)
+        return dataclasses.replace(found, load=functools.cache(found.load))
 
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
         from ..evaluation.baselines import baselines
@@ -288,7 +244,7 @@ class _Store:
             **spec,
             "environment": record.environment,
             "baselines": baselines(benchmark, load_items(benchmark, test.n)),
-            "rows": [{k: _short(row.get(k)) for k in _KEPT} for row in record.rows],
+            "rows": [_shortened({k: row.get(k) for k in _KEPT}) for row in record.rows],
         }
 
 
@@ -310,13 +266,9 @@ def _training(run: Any) -> dict[str, Any]:
 
 
 def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with floats to six digits."""
     return {
-        k: _short(v)
+        k: float(f"{v:.6g}") if isinstance(v, float) else v
         for k, v in row.items()
         if k not in _LEFT_OUT and not k.startswith("profiling/")
     }
-
-
-def _short(value: Any) -> Any:
-    """Floats to six digits."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -55,12 +55,7 @@ QUESTIONS: Mapping[str, Question] = types.MappingProxyType(
 
 
 def rows_of(trial: Trial, test: str, step: int | None = None) -> Rows:
-    """The rows of a test, or a row per problem for `test:any` and `test:vote`.
-
-    Raises:
-        KeyError: the test was not collected.
-        ValueError: an unknown word behind the colon.
-    """
+    """The rows of a test, or a row per problem for `test:any` and `test:vote`."""
     name, _, how = test.partition(":")
     rows = trial.rows(name, step)
     if not how:
@@ -93,32 +88,27 @@ def estimate(
     trials: Sequence[Trial], test: str, column: str = "correct", step: int | None = None
 ) -> Estimate:
     """Estimate the mean of a column of a test over the seeds of an arm, with a 95 % interval."""
-    return mean_over_seeds([rows_of(trial, test, step) for trial in trials], column)
+    at = step_of(trials, step)
+    return mean_over_seeds([rows_of(trial, test, at) for trial in trials], column)
 
 
 def change(
-    before: Sequence[Trial],
-    after: Sequence[Trial],
-    test: str,
-    column: str = "correct",
-    *,
-    step: int | None = None,
-    test_before: str | None = None,
+    before: Sequence[Trial], after: Sequence[Trial], test: str, *, step: int | None = None
 ) -> Estimate:
-    """Estimate the difference of two arms on the same items, with a 95 % interval.
+    """Estimate the difference in accuracy of two arms on the same items, with a 95 % interval.
 
     Trainings are paired by their seed; a base is paired with each.
 
     Raises:
         ValueError: they share no seed.
     """
-    return _combination([(1, after, test), (-1, before, test_before or test)], column, step)
+    return _combination([(1, after, test), (-1, before, test)], "correct", step)
 
 
-def later(several: Sequence[Trial], test: str, step: int, column: str = "correct") -> Estimate:
-    """Estimate what an arm gained on a test from a snapshot to its result."""
+def later(several: Sequence[Trial], test: str, step: int) -> Estimate:
+    """Estimate the accuracy that an arm gained on a test from a snapshot to its result."""
     tables = [(1.0, [t.rows(test) for t in several]), (-1.0, [t.rows(test, step) for t in several])]
-    return combination_over_seeds(tables, column)
+    return combination_over_seeds(tables, "correct")
 
 
 def _combination(
@@ -160,109 +150,135 @@ def ask(
         question = QUESTIONS[id]
         for decoding, test in question.tests.items():
             other_test = question.other_tests.get(decoding, test)
-            sides = {question.arm: test, question.other: other_test, "base": other_test}
+            tests = {question.arm: test, question.other: other_test, "base": other_test}
             if question.kind == "gain":
-                sides[question.coin] = test
-            if all(_has(trials, label, name, step) for label, name in sides.items()):
-                answers.append(_answer(question, decoding, test, other_test, trials, profile, step))
+                tests[question.coin] = test
+            case = _Case(question, tests, trials, step)
+            if case.collected():
+                arm, levels = trials[question.arm], case.levels()
+                gaps, verdict = _RULES[question.kind](case, levels)
+                entry = answer(id, decoding, test, profile, arm, levels, gaps, verdict, step=step)
+                answers.append(entry | ({"reason": ONLY_SMOKE} if profile == "smoke" else {}))
     return answers
 
 
-def _has(trials: Mapping[str, Sequence[Trial]], label: str, test: str, step: int | None) -> bool:
-    several = trials.get(label)
-    if not several:
-        return False
-    at = step_of(several, step)
-    return all((test.partition(":")[0], at) in trial.tables for trial in several)
-
-
-def _answer(
-    question: Question,
+def answer(
+    question: str,
     decoding: str,
     test: str,
-    other_test: str,
-    trials: Mapping[str, Sequence[Trial]],
     profile: str,
-    step: int | None,
+    arm: Sequence[Trial],
+    levels: Mapping[str, Estimate],
+    differences: Mapping[str, Estimate],
+    verdict: str,
+    *,
+    step: int | None = None,
 ) -> dict[str, Any]:
-    arm, other, base = (trials[name] for name in (question.arm, question.other, "base"))
-    column = question.column
-    labels = dict.fromkeys((question.arm, question.other, "base"))
-    if question.kind == "gain":
-        labels[question.coin] = None
-    levels = {
-        label: estimate(
-            trials[label],
-            test if label in (question.arm, question.coin) else other_test,
-            column,
-            step_of(trials[label], step),
-        )
-        for label in labels
-    }
-    how: dict[str, Any] = {"column": column, "step": step}
-    differences: dict[str, Estimate] = {}
-    if question.kind == "gain":
-        differences["base"] = change(base, arm, test, **how)
-        coin = question.coin
-        differences[coin] = change(trials[coin], arm, test, **how)
-        verdict = _gain(levels["base"], levels[coin], levels[question.arm], differences)
-    elif question.kind == "share":
-        differences["base"] = change(base, arm, test, **how)
-        whole = change(base, other, test, **how)
-        terms = [(1.0, arm, test), (-SHARE, other, test), (SHARE - 1, base, test)]
-        rest = _combination(terms, column, step)
-        differences[f"{SHARE:.0%} of {question.other}'s gain"] = rest
-        verdict = "undecided"
-        if _out_of_range(levels["base"]):
-            verdict = "withheld"
-        elif whole.low > 0:
-            verdict = "yes" if rest.low > 0 else "no" if rest.high < 0 else "undecided"
-    else:
-        gap = change(other, arm, test, test_before=other_test, **how)
-        differences[question.other] = gap
-        verdict = "higher" if gap.low > 0 else "lower" if gap.high < 0 else "undecided"
-        both = (levels[question.arm], levels[question.other])
-        if column == "correct" and any(all(_beyond(e, end) for e in both) for end in (-1, 1)):
-            verdict = "withheld"
-    reason = {}
-    if profile == "smoke":
-        verdict, reason = "not tested here", {"reason": ONLY_SMOKE}
+    """An entry of `ask`: estimates and verdict with all that belongs to them."""
     return {
-        "question": question.id,
+        "question": question,
         "decoding": decoding,
         "test": test,
         "step": step,
         "profile": profile,
         "model": policy_name(arm[0]),
-        "n": levels[question.arm].n,
+        "n": next(iter(differences.values())).n,
         "seeds": [trial.seed for trial in arm],
         "levels": {label: value.to_dict() for label, value in levels.items()},
         "differences": {label: value.to_dict() for label, value in differences.items()},
-        "verdict": verdict,
-        **reason,
+        "verdict": "not tested here" if profile == "smoke" else verdict,
     }
 
 
-def _gain(
-    base: Estimate, coin: Estimate, arm: Estimate, differences: Mapping[str, Estimate]
-) -> str:
-    if _out_of_range(base) or any(_beyond(coin, end) and _beyond(arm, end) for end in (-1, 1)):
-        return "withheld"
-    both = [*differences.values()]
-    if all(value.low > 0 for value in both):
-        return "gain"
-    if all(value.high < 0 for value in both):
-        return "loss"
-    return "no gain" if any(value.high < NO_GAIN for value in both) else "undecided"
+@dataclass(frozen=True)
+class _Case:
+    """A question under one decoding: the test of each of its arms, by label, and the trials."""
+
+    question: Question
+    tests: Mapping[str, str]
+    trials: Mapping[str, Sequence[Trial]]
+    step: int | None
+
+    def collected(self) -> bool:
+        """Whether every trial of every arm has its test."""
+        for label, test in self.tests.items():
+            several = self.trials.get(label)
+            if not several:
+                return False
+            key = (test.partition(":")[0], step_of(several, self.step))
+            if any(key not in trial.tables for trial in several):
+                return False
+        return True
+
+    def levels(self) -> dict[str, Estimate]:
+        """The estimate of each arm."""
+        column = self.question.column
+        return {
+            label: estimate(self.trials[label], test, column, self.step)
+            for label, test in self.tests.items()
+        }
+
+    def combined(self, weights: Mapping[str, float]) -> Estimate:
+        """A weighted sum of arms."""
+        terms = [(w, self.trials[label], self.tests[label]) for label, w in weights.items()]
+        return _combination(terms, self.question.column, self.step)
+
+    def gap(self, label: str) -> Estimate:
+        """The arm of the question less another one."""
+        return self.combined({self.question.arm: 1, label: -1})
 
 
-def _out_of_range(level: Estimate) -> bool:
-    return _beyond(level, -1) or _beyond(level, 1)
+Levels = Mapping[str, Estimate]
+Judged = tuple[dict[str, Estimate], str]
 
 
-def _beyond(level: Estimate, end: int) -> bool:
-    """Whether an accuracy is below the floor (`end` -1) or above the ceiling (1)."""
-    return level.value < FLOOR if end < 0 else level.value > CEILING
+def _gain(case: _Case, levels: Levels) -> Judged:
+    """Over the base and the random reward."""
+    coin = case.question.coin
+    gaps = {label: case.gap(label) for label in ("base", coin)}
+    if _out_of_range(levels["base"]) or _out_of_range(levels[case.question.arm], levels[coin]):
+        return gaps, "withheld"
+    if all(gap.low > 0 for gap in gaps.values()):
+        return gaps, "gain"
+    if all(gap.high < 0 for gap in gaps.values()):
+        return gaps, "loss"
+    below = any(gap.high < NO_GAIN for gap in gaps.values())
+    return gaps, "no gain" if below else "undecided"
+
+
+def _share(case: _Case, levels: Levels) -> Judged:
+    """Of the gain of another arm, where that one gains."""
+    arm, other = case.question.arm, case.question.other
+    rest = case.combined({arm: 1.0, other: -SHARE, "base": SHARE - 1})
+    gaps = {"base": case.gap("base"), f"{SHARE:.0%} of {other}'s gain": rest}
+    if _out_of_range(levels["base"]):
+        return gaps, "withheld"
+    if case.combined({other: 1, "base": -1}).low <= 0:
+        return gaps, "undecided"
+    return gaps, direction(rest, "yes", "no")
+
+
+def _difference(case: _Case, levels: Levels) -> Judged:
+    """To another arm, which may be the base."""
+    arm, other = case.question.arm, case.question.other
+    gap = case.gap(other)
+    if case.question.column == "correct" and _out_of_range(levels[arm], levels[other]):
+        return {other: gap}, "withheld"
+    return {other: gap}, direction(gap)
+
+
+_RULES = {"gain": _gain, "share": _share, "difference": _difference}
+
+
+def direction(gap: Estimate, above: str = "higher", below: str = "lower") -> str:
+    """On which side of 0 a difference lies with its whole interval."""
+    return above if gap.low > 0 else below if gap.high < 0 else "undecided"
+
+
+def _out_of_range(*levels: Estimate) -> bool:
+    """Whether these accuracies are all below the floor, or all above the ceiling."""
+    values = [level.value for level in levels]
+    return max(values) < FLOOR or min(values) > CEILING
 
 
 def policy_name(trial: Trial) -> str:

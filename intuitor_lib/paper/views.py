@@ -1,6 +1,5 @@
 """What notebooks show of trials: levels, curves, completions, snapshots, a single update."""
 
-import csv
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -110,11 +109,10 @@ def completions_table(trials: Trials, *, most: int = 4) -> Table:
     Equal ones of the group are counted; the `most` frequent are shown.
     """
     rows = []
-    for label, several in trials.items():
-        if not several[0].training:
+    for label, (first, *_) in trials.items():
+        if not first.training:
             continue
-        made = several[0].completions
-        last = several[0].recipe.max_steps
+        made, last = first.training["rows"], first.recipe.max_steps
         for step in dict.fromkeys((1, (last + 1) // 2, last)):
             of_step = [row for row in made if row["step"] == step]
             group = [row for row in of_step if row["problem"] == of_step[0]["problem"]]
@@ -152,11 +150,8 @@ def forms_table(
 ) -> Table:
     """Tabulate the form of the answers to a test: reasoning, JSON, code, and what comes before it.
 
-    Args:
-        trials: collected trials.
-        profile: their profile.
-        test: "reasoning_sampled", "structured" or "code".
-        steps: steps of snapshots; None is the result.
+    `test` is "reasoning_sampled", "structured" or "code"; of `steps` of snapshots None is the
+    result.
     """
     rows = []
     for label, several in trials.items():
@@ -190,29 +185,19 @@ def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Tabl
     for label, several in trials.items():
         for trial in several if several[0].training else ():
             last = trial.recipe.max_steps
-            found = {s: estimate([trial], test, step=None if s == last else s) for s in steps}
+            found = {s: estimate([trial], test, step=s) for s in steps}
             found[last] = estimate([trial], test)
-            alarm = next(
-                (
-                    row["step"]
-                    for row in trial.metrics
-                    if any("accuracy" not in name for name in row.get("collapse", ()))
-                ),
-                None,
-            )
-            before = [s for s in found if alarm is None or s < alarm]
-            kept = max(before, default=None)
-            best = max(found, key=lambda s: found[s].value)
-            rows.append(
-                [
-                    label,
-                    trial.seed,
-                    "none" if alarm is None else f"step {alarm}",
-                    f"step {kept}: {found[kept].text()}" if kept else "the base",
-                    f"step {last}: {found[last].text()}",
-                    f"step {best}: {found[best].text()}",
-                ]
-            )
+            shown = {s: f"step {s}: {e.text()}" for s, e in found.items()}
+            alarms = [
+                row["step"]
+                for row in trial.metrics
+                if any("accuracy" not in name for name in row.get("collapse", ()))
+            ]
+            before = [s for s in found if not alarms or s < alarms[0]]
+            kept = shown[max(before)] if before else "the base"
+            best = shown[max(found, key=lambda s: found[s].value)]
+            first = f"step {alarms[0]}" if alarms else "none"
+            rows.append([label, trial.seed, first, kept, shown[last], best])
     header = ["policy", "seed", "first alarm without labels", "kept", "last", "best, by labels"]
     return Table(header, rows, "Accuracy on held-out problems, 95 % intervals over problems.")
 
@@ -241,20 +226,17 @@ def one_update(
         run = train(recipe, runs=runs)
         rows = [{**row} for row in run.completions if "token_ids" in row]
         rewards = [row["self_certainty"] for row in rows]
+        for row, reward in zip(rows, rewards, strict=True):
+            row["advantage"] = (reward - statistics.mean(rewards)) / statistics.stdev(rewards)
         as_asked = recipe.replace(prompt_template="{prompt}")
+        asked = [conversation(row["prompt"], as_asked) for row in rows]
+        made = [row["token_ids"] for row in rows]
         loads = {"log_prob": partial(load_policy, recipe), "log_prob_after": partial(load_run, run)}
         for name, load in loads.items():
-            policy = load()
-            scores = completion_log_probs(
-                policy.model,
-                prompt_token_ids(
-                    policy.tokenizer, [conversation(row["prompt"], as_asked) for row in rows]
-                ),
-                [row["token_ids"] for row in rows],
-                temperature=recipe.temperature,
-            )
-            for row, reward, score in zip(rows, rewards, scores, strict=True):
-                row["advantage"] = (reward - statistics.mean(rewards)) / statistics.stdev(rewards)
+            model, tokenizer = load()
+            prompts = prompt_token_ids(tokenizer, asked)
+            scores = completion_log_probs(model, prompts, made, temperature=recipe.temperature)
+            for row, score in zip(rows, scores, strict=True):
                 row[name] = float(score.sum())
         return {"rows": rows}
 
@@ -311,17 +293,17 @@ def smollm2_table() -> Table:
     data = data_folder()
     if data is None:
         raise InputError("no project here: call this from within a clone of it")
-    tables: dict[tuple[str, str], dict[str, Rows]] = {}
-    with (data / "smollm2_products.csv").open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            by_seed = tables.setdefault((row["arm"], row["decoding"]), {})
-            by_seed.setdefault(row["seed"], []).append({**row, "correct": int(row["correct"])})
-    arms = dict.fromkeys(arm for arm, _ in tables)
-    rows = [
-        [ARMS.get(arm, arm), len(tables[arm, "greedy"])]
-        + [mean_over_seeds([*tables[arm, way].values()], "correct").text() for way in _WAYS]
-        for arm in arms
-    ]
+    import pandas
+
+    rows = []
+    every = pandas.read_csv(data / "smollm2_products.csv")
+    for arm, of_arm in every.groupby("arm", sort=False):
+        cells = []
+        for way in _WAYS:
+            seeds = of_arm[of_arm.decoding == way].groupby("seed")
+            tables = [own.to_dict("records") for _, own in seeds]
+            cells.append(mean_over_seeds(tables, "correct").text())
+        rows.append([ARMS.get(arm, arm), len(tables), *cells])
     return Table(
         ["policy", "seeds", *_WAYS],
         rows,

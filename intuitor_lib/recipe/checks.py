@@ -6,7 +6,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,23 +33,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def parse_object(parse: Callable[[str], Any], text: str, form: str) -> Mapping[str, Any]:
-    """The mapping that `parse` reads from a text in the named form.
-
-    Raises:
-        RecipeError: the text cannot be read, or is no mapping.
-    """
-    try:
-        values = parse(text)
-    except Exception as error:  # yaml.YAMLError is no ValueError
-        raise RecipeError(f"not readable as {form}: {error}") from error
-    if not isinstance(values, Mapping):
-        raise RecipeError(
-            f"a recipe in {form} is a mapping of settings to values, not {type(values).__name__}"
-        )
-    return values
-
-
 def type_faults(recipe: Recipe) -> Iterator[str]:
     """Values that are not of the type of their setting."""
     hints = typing.get_type_hints(type(recipe))
@@ -67,15 +50,12 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, option) for option in args)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, args[0]) for item in value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
+    if isinstance(value, bool):
+        return hint is bool
     if hint is float:
         # An int too large for a float stays one and does not fit.
-        number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e300)
-        return number and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e300)
+    return isinstance(value, origin or hint)
 
 
 def value_faults(r: Recipe) -> Iterator[str]:
@@ -128,10 +108,9 @@ def _problem_faults(r: Recipe) -> Iterator[str]:
     for key in ("name", "model", "dataset", "dataset_split", "prompt_column"):
         if not getattr(r, key):
             yield f"{key} is empty: give a value, or leave it out for {getattr(type(r), key)!r}"
-    if r.answer_column == "":
-        yield "answer_column is empty: name a column, or null for problems without answers"
-    if r.tests_column == "":
-        yield "tests_column is empty: name a column, or null for problems without unit tests"
+    for key, what in {"answer_column": "answers", "tests_column": "unit tests"}.items():
+        if getattr(r, key) == "":
+            yield f"{key} is empty: name a column, or null for problems without {what}"
     if not _is_json(r.dataset_kwargs):
         yield f"dataset_kwargs={dict(r.dataset_kwargs)!r}: must hold JSON values under text keys"
     if r.dataset.startswith("embedded:") and r.dataset not in EMBEDDED_PROBLEMS:

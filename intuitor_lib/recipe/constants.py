@@ -2,6 +2,9 @@
 
 import types
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 SMOLLM2 = "embedded:SmolLM2-135M-Instruct"
 """The embedded model of the profile `smoke`."""
@@ -34,24 +37,8 @@ REWARDS = (
 )
 """Reward functions a recipe can name."""
 
-_MATH_OPENING = (
-    "You are a helpful AI Assistant, designed to provided well-reasoned and detailed responses. "
-)
-_MATH_BOXED = (
-    "You FIRST think about the reasoning process step by step and then provide the user with the "
-    "answer. Please enclose your final answer in the box: \\boxed{Your Answer}."
-)
 SYSTEM_PROMPTS: Mapping[str, str] = types.MappingProxyType(
-    {
-        "math-1.5b": _MATH_OPENING + _MATH_BOXED,
-        "math-3b": _MATH_OPENING
-        + _MATH_BOXED
-        + " Please stop generation immediately after outputing the box.",
-        "math-7b": _MATH_OPENING
-        + "Please provide a step-by-step solution to the following problem.",
-        "code": "You are an AI designed to help solve competitive programming problems by "
-        "generating Python code.",
-    }
+    yaml.safe_load(Path(__file__).with_name("system_prompts.yaml").read_text(encoding="utf-8"))
 )
 """The system prompts of the paper, word for word (its spelling included)."""
 

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import fits, parse_object, plain, type_faults, value_faults
+import yaml
+
+from .checks import fits, plain, type_faults, value_faults
 from .constants import SYSTEM_PROMPTS, RecipeError
 from .files import folder_digest
 
@@ -44,7 +46,8 @@ class Recipe:
     4-bit model. `Recipe.source("beta")` is the source of a default.
 
     Raises:
-        RecipeError: lists every value that cannot be trained, with its remedy.
+        RecipeError: lists every unknown setting, or every value that cannot be trained, with its
+            remedy; from `replace`, `from_dict`, `from_json` and `from_yaml` too.
     """
 
     # Labels: they do not change the result.
@@ -153,15 +156,7 @@ class Recipe:
         None, "ours: keep the policy every so many steps, to evaluate it later", label=True
     )
 
-    # The former name of a choice of answer_extraction.
-    last_number: dataclasses.InitVar[bool | None] = None
-
-    def __post_init__(self, last_number: bool | None) -> None:
-        if last_number not in (None, True, False):
-            raise RecipeError(f"last_number={last_number!r} is not of type bool")
-        if last_number or (last_number is False and self.answer_extraction == "last_number"):
-            extraction = "last_number" if last_number else "boxed"
-            object.__setattr__(self, "answer_extraction", extraction)
+    def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if isinstance(value, list):
@@ -236,15 +231,10 @@ class Recipe:
     def source(cls, key: str) -> str:
         """The source of a setting's default."""
         require_known([key])
-        key = "answer_extraction" if key == "last_number" else key
         return next(f.metadata["source"] for f in dataclasses.fields(cls) if f.name == key)
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some settings changed, validated again.
-
-        Raises:
-            RecipeError: an unknown setting or a value that cannot be trained.
-        """
+        """A copy with some settings changed, validated again."""
         require_known(changes)
         return dataclasses.replace(self, **changes)
 
@@ -255,13 +245,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The recipe of `to_dict`; settings left out keep their defaults.
-
-        Raises:
-            RecipeError: an unknown setting or a value that cannot be trained.
-        """
+        """The recipe of `to_dict`; settings left out keep their defaults."""
         if not isinstance(values, Mapping):
-            raise RecipeError(f"a recipe is a mapping of settings, not {type(values).__name__}")
+            kind = type(values).__name__
+            raise RecipeError(f"a recipe is a mapping of settings to values, not {kind}")
         require_known(values)
         return cls(**values)
 
@@ -271,30 +258,21 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """The recipe of `to_json`.
-
-        Raises:
-            RecipeError: text that is not a JSON object, or holds what `from_dict` refuses.
-        """
-        return cls.from_dict(parse_object(json.loads, text, "JSON"))
-
-    def to_yaml(self) -> str:
-        """Every setting as YAML, in the order of the class."""
-        import yaml
-
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        """The recipe of `to_json`."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise RecipeError(f"not readable as JSON: {error}") from error
+        return cls.from_dict(values)
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:
-        """The recipe of `to_yaml`; plain data only, no YAML tags.
-
-        Raises:
-            RecipeError: text that is not a YAML mapping, or holds what `from_dict` refuses.
-        """
-        import yaml
-
-        values = dict(parse_object(yaml.safe_load, text, "YAML"))
-        for f in dataclasses.fields(cls):
+        """The recipe of `to_dict` in YAML; plain data only, no YAML tags."""
+        try:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise RecipeError(f"not readable as YAML: {error}") from error
+        for f in dataclasses.fields(cls) if isinstance(values, dict) else ():
             # YAML 1.1 reads 1e-3, without a dot, as text.
             if f.type == "float" and isinstance(values.get(f.name), str):
                 with contextlib.suppress(ValueError):
@@ -307,7 +285,7 @@ def require_known(keys: typing.Iterable[str]) -> None:
     known = [f.name for f in dataclasses.fields(Recipe)]
     faults = []
     for key in keys:
-        if key not in (*known, "last_number"):
+        if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"settings are {', '.join(known)}"
             faults.append(f"unknown setting {key!r}: {hint}")

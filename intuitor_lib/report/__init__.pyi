@@ -1,5 +1,4 @@
 from .comparisons import (
-    before_after as before_after,
     compare_methods as compare_methods,
     confidence_histograms as confidence_histograms,
     token_text as token_text,
@@ -13,7 +12,6 @@ from .intervals import (
     Estimate as Estimate,
     combination_over_seeds as combination_over_seeds,
     difference_over_problems as difference_over_problems,
-    difference_over_seeds as difference_over_seeds,
     mcnemar as mcnemar,
     mean_over_problems as mean_over_problems,
     mean_over_seeds as mean_over_seeds,
@@ -35,11 +33,7 @@ from .ranks import (
     separation as separation,
     separation_change as separation_change,
 )
-from .records import (
-    load_record as load_record,
-    record_path as record_path,
-    save_record as save_record,
-)
+from .records import load_record as load_record, save_record as save_record
 from .style import METHODS as METHODS
-from .tables import Table as Table, token_html as token_html
+from .tables import Table as Table
 from .trainings import training_summary as training_summary

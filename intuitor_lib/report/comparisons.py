@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,6 @@ from matplotlib.figure import Figure
 
 from . import style
 from .intervals import Estimate
-
-
-def before_after(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """`compare_methods` with the labels "before", the base, and "after, METHOD", of one seed."""
-    new: dict[str, dict[str, Estimate]] = {title: {} for title in panels}
-    for title, estimates in panels.items():
-        for label, e in estimates.items():
-            method = "base" if label == "before" else label.removeprefix("after, ")
-            new[title][method] = replace(e, trainings=int(label.startswith("after")))
-    return compare_methods(new)
 
 
 def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
@@ -52,15 +41,10 @@ def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
 
 def confidence_histograms(
     panels: Mapping[str, tuple[Sequence[float], Sequence[float], str]],
-    *,
-    xlabel: str = "self-certainty (nats)",
 ) -> Figure:
-    """Histograms of the values of right and wrong completions (Figure 8), all with one scale.
+    """Histograms of the self-certainty of right and wrong completions (Figure 8), on one scale.
 
-    Args:
-        panels: for each title, the values of right completions, those of wrong ones, and a line
-            under the title.
-        xlabel: label of the values.
+    A panel has the values of right completions, those of wrong ones, and a line under its title.
     """
     figure, axes = style.panel_grid(len(panels), 4.4, 3.0, sharex=True, sharey=True)
     known = [v for right, wrong, _ in panels.values() for v in (*right, *wrong)]
@@ -76,23 +60,17 @@ def confidence_histograms(
                 )
         style.clean_axes(ax, f"{title}\n{text}", default="share of right or of wrong")
         ax.tick_params(labelbottom=True, labelleft=True)
-        ax.set_xlabel(xlabel)
+        ax.set_xlabel("self-certainty (nats)")
         ax.legend(frameon=False, fontsize=8)
     return figure
 
 
 def token_text(
-    examples: Sequence[tuple[str, Sequence[str], Sequence[float]]],
-    *,
-    label: str = "self-certainty (nats)",
-    width: int = 88,
+    examples: Sequence[tuple[str, Sequence[str], Sequence[float]]], *, width: int = 88
 ) -> Figure:
-    """Completions as text, each token on a background of its value; dark is certain.
+    """Completions as text, each token on a background of its self-certainty; dark is certain.
 
-    Args:
-        examples: heading, tokens and values of each completion.
-        label: label of the values.
-        width: characters in a line.
+    An example has a heading, tokens and their values (nats); `width` is in characters.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -122,7 +100,7 @@ def token_text(
                 ax.text(x + i + 0.5, y, character, color="white" if dark else "black", **centred)
             x += len(text)
     bar = figure.add_axes((0.9, 0.15, 0.015, 0.7))
-    figure.colorbar(ScalarMappable(norm, colors), cax=bar, label=label)
+    figure.colorbar(ScalarMappable(norm, colors), cax=bar, label="self-certainty (nats)")
     return figure
 
 

@@ -29,9 +29,9 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
     return np.array([np.mean(values[max(end - window, 0) : end]) for end in ends])
 
 
-def training_curves(runs: Mapping[str, Rows], *, window: int | None = None) -> Figure:
+def training_curves(runs: Mapping[str, Rows]) -> Figure:
     """Self-certainty, accuracy, completion length and KL of single runs; see `seed_curves`."""
-    return seed_curves({label: [rows] for label, rows in runs.items()}, _PANELS, window=window)
+    return seed_curves({label: [rows] for label, rows in runs.items()}, _PANELS)
 
 
 def first_alarms(rows: Rows) -> dict[str, int]:
@@ -43,24 +43,21 @@ def first_alarms(rows: Rows) -> dict[str, int]:
     return first
 
 
-def seed_curves(
-    runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str], *, window: int | None = None
-) -> Figure:
+def seed_curves(runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str]) -> Figure:
     """Metrics over training steps, one panel each: the mean over seeds in a band of all of them.
 
-    A step that some seeds lack has the mean and the band of the others. Bars at held-out accuracies
-    are Wilson's intervals over the problems, for the mean of the seeds. A row of ticks below the
-    panels has the first alarms of the monitor for each label.
+    A metric that is measured at every step is a moving average of each seed, over a tenth of the
+    run. A step that some seeds lack has the mean and the band of the others. Bars at held-out
+    accuracies are Wilson's intervals over the problems, for the mean of the seeds. A row of ticks
+    below the panels has the first alarms of the monitor for each label.
 
     Args:
         runs: for each label, the metrics rows of each seed; a label of `METHODS` has its style.
         columns: title of the panel of each metric, with its unit in parentheses.
-        window: steps of a moving average of each seed; by default a tenth of the run. A metric that
-            is not measured at every step is not averaged.
     """
     steps = [row["step"] for several in runs.values() for rows in several for row in rows]
     last, looks = max(steps, default=1), style.styles(runs)
-    width = window or max(1, last // 10)
+    width = max(1, last // 10)
     alarms = _alarms(runs, last, 60 * min(len(columns), 2))
     below = 0.75 + 0.17 * (alarms[-1][0] + 1) if alarms else 0.0
     figure, axes = style.panel_grid(len(columns), 4.5, 2.7, below=below)

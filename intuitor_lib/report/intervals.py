@@ -86,11 +86,7 @@ def mean_over_problems(
 
     The bootstrap resamples problems, because the values of one problem resemble each other. If all
     problems have the same mean, as where every value is 1, the interval is that of `agreement`.
-
-    Args:
-        problems: the problem of each value.
-        values: numbers to average.
-        seed: of the bootstrap.
+    `problems` has the problem of each value.
 
     Raises:
         ValueError: no values, or not one problem per value.
@@ -107,11 +103,8 @@ def mean_over_problems(
 
 
 def difference_over_problems(before: Rows, after: Rows, column: str) -> Estimate:
-    """Mean of a column in `after` minus its mean in `before`, paired by problem.
-
-    `difference_over_seeds` with one table on each side.
-    """
-    return difference_over_seeds([before], [after], column)
+    """Mean of a column in `after` minus its mean in `before`, paired by problem."""
+    return combination_over_seeds([(1, [after]), (-1, [before])], column)
 
 
 def mean_over_seeds(tables: Sequence[Rows], column: str) -> Estimate:
@@ -128,27 +121,16 @@ def mean_over_seeds(tables: Sequence[Rows], column: str) -> Estimate:
     return _over_both(matrix, sum(len(rows) for rows in tables))
 
 
-def difference_over_seeds(before: Sequence[Rows], after: Sequence[Rows], column: str) -> Estimate:
-    """Mean of a column in `after` minus its mean in `before`, paired by seed and problem.
-
-    Tables are paired by their order; a single table on one side (the base) is paired with every
-    table of the other. The interval is that of `mean_over_seeds`. If all differences are equal, as
-    where both sides have the same verdicts, it is that of `agreement`, around the value.
-
-    Raises:
-        ValueError: numbers of tables that cannot be paired, or different problems.
-    """
-    return combination_over_seeds([(1, after), (-1, before)], column)
-
-
 def combination_over_seeds(terms: Sequence[tuple[float, Sequence[Rows]]], column: str) -> Estimate:
     """A weighted sum of the means of a column over several arms, paired by seed and problem.
 
-    Each term is a weight and the tables of an arm. Pairing and interval are those of
-    `difference_over_seeds`.
+    Each term is a weight and the tables of an arm, which are paired by their order; a single table
+    (the base) is paired with every table of the others. The interval is that of `mean_over_seeds`.
+    If all sums are equal, as where both sides of a difference have the same verdicts, it is that of
+    `agreement`, around the value.
 
     Raises:
-        ValueError: as `difference_over_seeds`.
+        ValueError: numbers of tables that cannot be paired, or different problems.
     """
     matrices = [_per_seed(tables, column) for _, tables in terms]
     ids, counts = matrices[0][1], [len(matrix) for matrix, _ in matrices]

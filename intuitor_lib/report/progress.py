@@ -1,57 +1,57 @@
-"""Progress of long work: a bar on a terminal, a live figure in a notebook.
+"""Progress of long work: a bar on a terminal or in a notebook.
 
-A notebook run in batch has no terminal of its own: it writes its progress to the file that
-`INTUITOR_PROGRESS` names, and the batch runner shows a line for each stage of it (`watch`).
+A notebook run in batch has no terminal of its own: it draws its bars into the file that
+`INTUITOR_PROGRESS` names, and the batch runner shows them on its own (`watch`).
 """
 
 import contextlib
-import json
+import functools
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
-from tqdm.std import tqdm
+import tqdm.auto
 
 VARIABLE = "INTUITOR_PROGRESS"
-_SECONDS_BETWEEN_FIGURES = 5.0
 Item = TypeVar("Item")
 
 
 def in_notebook() -> bool:
     """Whether the code runs in a Jupyter kernel."""
-    if "ipykernel" not in sys.modules:
-        return False
-    from IPython import get_ipython
-
-    return get_ipython() is not None
+    return "ipykernel" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 
-def _report(**event: Any) -> None:
-    with open(os.environ[VARIABLE], "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(event) + "\n")
+@functools.cache
+def _stream(path: str) -> TextIO:
+    return open(path, "a", encoding="utf-8")
 
 
-def _bar_class() -> type[tqdm]:
-    if in_notebook():
-        from tqdm.notebook import tqdm as widget
-
-        return widget
-    return tqdm
+def _bar(label: str, total: int, *, leave: bool, **settings: Any) -> Any:
+    """A bar of `total` steps; in batch a line with the time left, which stays."""
+    if VARIABLE not in os.environ:
+        return tqdm.auto.tqdm(total=total, desc=label, leave=leave, file=sys.stderr, **settings)
+    return tqdm.tqdm(
+        total=total,
+        desc=f"  {label}",
+        bar_format="{desc:<36}{n_fmt:>4} of {total_fmt} in {elapsed}, {remaining} left{postfix}",
+        position=0,  # one bar at a time
+        smoothing=0,  # the time left is by the mean of all steps so far
+        file=_stream(os.environ[VARIABLE]),
+        **settings,
+    )
 
 
 def track(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
     """Yield `items` with a progress bar of `total` steps."""
-    if VARIABLE in os.environ:
-        _report(label=label, done=0, total=total)
-        for done, item in enumerate(items, 1):
+    with _bar(label, total, leave=False) as bar:
+        for item in items:
             yield item
-            _report(label=label, done=done, total=total)
-    else:
-        yield from _bar_class()(items, total=total, desc=label, leave=False, file=sys.stderr)
+            bar.update()
 
 
 @contextlib.contextmanager
@@ -69,87 +69,63 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class LiveTraining:
-    """Shows a training as it goes: a bar on a terminal, a figure of the curves in a notebook.
+    """Shows a training as it goes: a bar, and in a notebook a line of text, which stays.
 
     `shown=False` shows nothing: of several processes on one training only one shows it.
     """
 
     def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
-        self.label, self.total, self.shown = label, total, shown
-        self._bar: tqdm | None = None
-        self._display: Any = None
-        self._drawn = 0.0
-        if not shown:
-            return
-        if in_notebook():
-            from IPython import get_ipython
-            from IPython.core.pylabtools import select_figure_formats
+        self._line: Any = None
+        if shown and in_notebook():
             from IPython.display import Markdown, display
 
-            # Figures are made without pyplot, so the notebook may not know yet how to show one.
-            select_figure_formats(get_ipython(), {"png"})
-            self._display = display(Markdown(f"`{label}`: loading the policy"), display_id=True)
-        elif VARIABLE not in os.environ:
-            self._bar = tqdm(total=total, desc=label, unit="step", file=sys.stderr)
-        if VARIABLE in os.environ:
-            _report(label=label, done=0, total=total, text="loading the policy")
+            self._line = display(Markdown(f"`{label}`: loading the policy"), display_id=True)
+        leave = self._line is None
+        self._bar = _bar(label, total, leave=leave, unit="step", disable=not shown)
+        self._bar.set_postfix_str("loading the policy")
 
     def note(self, text: str) -> None:
         """Show a line of text before the first step."""
-        if self._bar is not None:
-            tqdm.write(text, file=sys.stderr)
-        if self._display is not None:
-            from IPython.display import Markdown
-
-            self._display.update(Markdown(text))
+        if self._line is not None:
+            self._say(text)
+        elif not self._bar.disable:
+            self._bar.write(text, file=sys.stderr)
 
     def update(self, rows: list[dict[str, Any]]) -> None:
-        """Show the metrics of every step so far."""
-        row = rows[-1]
+        """Show the metrics of the last step."""
+        row, bar = rows[-1], self._bar
         shown = {
             "self-certainty": row.get("rewards/self_certainty/mean"),
             "accuracy": row.get("rewards/accuracy/mean"),
             "length": row.get("completions/mean_length"),
             "kl": row.get("kl"),
         }
-        text = ", ".join(f"{k} {v:.3g}" for k, v in shown.items() if v is not None)
-        if self.shown and VARIABLE in os.environ:
-            _report(
-                label=self.label,
-                done=row["step"],
-                total=self.total,
-                text=text,
-                seconds=row.get("step_time"),
-            )
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(row["step"] - self._bar.n)
-        now = time.monotonic()
-        if self._display is not None and now - self._drawn > _SECONDS_BETWEEN_FIGURES:
-            from .curves import training_curves
-
-            self._display.update(training_curves({self.label: rows}))
-            self._drawn = now
+        if bar.n == 0 and row.get("step_time"):
+            # What went before the first step, or steps of an earlier process, is no measure.
+            bar.initial, bar.start_t = row["step"] - 1, time.time() - row["step_time"]
+        bar.update(row["step"] - bar.n)
+        bar.set_postfix_str(", ".join(f"{k} {v:.3g}" for k, v in shown.items() if v is not None))
 
     def close(self, text: str) -> None:
-        """End the display; in a notebook one line of text takes the figure's place."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._display is not None:
-            from IPython.display import Markdown
+        """End the display; in a notebook this text stays."""
+        self._bar.close()
+        if self._line is not None:
+            self._say(text)
 
-            self._display.update(Markdown(text))
+    def _say(self, text: str) -> None:
+        from IPython.display import Markdown
+
+        self._line.update(Markdown(text))
 
 
 @contextlib.contextmanager
 def watch(file: Path) -> Iterator[None]:
-    """Show the events that another process writes to `file`: a line for each stage of its work.
+    """Show the bars that another process draws into `file`: a line for each stage of its work.
 
-    A terminal shows how long a stage has taken and how long it will; elsewhere the line is written
-    anew twice a minute.
+    A terminal shows every change; elsewhere the line is written anew twice a minute.
     """
     stop = threading.Event()
-    thread = threading.Thread(target=_draw, args=(file, stop), daemon=True)
+    thread = threading.Thread(target=_copy, args=(file, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -158,43 +134,17 @@ def watch(file: Path) -> Iterator[None]:
         thread.join()
 
 
-def _draw(file: Path, stop: threading.Event) -> None:
-    position, line = 0, _line("starting", 0)
+def _copy(file: Path, stop: threading.Event) -> None:
+    copied = b""
+    print("  starting", end="", file=sys.stderr, flush=True)
     while True:
-        stopping = stop.is_set()
-        lines = []
-        if file.is_file():
-            with file.open(encoding="utf-8") as stream:
-                stream.seek(position)
-                lines = stream.readlines()
-                if lines and not lines[-1].endswith("\n"):
-                    lines.pop()
-                position += sum(len(text.encode()) for text in lines)
-        for event in map(json.loads, lines):
-            if line.desc.strip() != event["label"]:
-                line.close()
-                line = _line(event["label"], event["total"])
-            if line.n == 0 and event.get("seconds"):
-                # What went before the first step, or steps of an earlier process, is no measure.
-                line.initial, line.start_t = event["done"] - 1, time.time() - event["seconds"]
-            line.set_postfix_str(event.get("text", ""), refresh=False)
-            line.update(event["done"] - line.n)
+        stopping = stop.wait(0.5 if sys.stderr.isatty() else 30)
+        text = file.read_bytes()[len(copied) :] if file.is_file() else b""
+        copied += text
+        # Each state of a bar begins with a carriage return; the last one of a line counts.
+        shown = re.sub(rb"\r[^\r\n]*(?=\r)", b"", text).decode(errors="replace")
+        print(shown, end="", file=sys.stderr, flush=True)
         if stopping:
             break
-        if sys.stderr.isatty():
-            line.refresh()
-        stop.wait(0.5)
-    line.close()
-
-
-def _line(label: str, total: int) -> tqdm:
-    """A line for a stage of `total` parts; 0: it has none."""
-    counted = "{n_fmt:>4} of {total_fmt} in {elapsed}, {remaining} left{postfix}"
-    return tqdm(
-        total=total or None,
-        desc=f"  {label}",
-        bar_format="{desc:<36}" + (counted if total else "{elapsed}"),
-        smoothing=0,  # the time left is by the mean of all parts so far
-        mininterval=0.1 if sys.stderr.isatty() else 30,
-        file=sys.stderr,
-    )
+    if not copied.endswith(b"\n"):
+        print(file=sys.stderr)

@@ -16,8 +16,7 @@ def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
 
     Returns:
         `U` of the first sample, `p`, the effect size `r` = Z / sqrt(N) with Z from the normal
-        approximation with ties (positive where the first sample is larger), `auc` = U / (n m),
-        `n_right` and `n_wrong`.
+        approximation with ties (positive where the first sample is larger), and `auc` = U / (n m).
 
     Raises:
         ValueError: an empty sample.
@@ -26,14 +25,8 @@ def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
 
     U, z = _rank_sum(np.asarray(right, float), np.asarray(wrong, float))
     n, m = len(right), len(wrong)
-    return {
-        "U": U,
-        "p": float(2 * norm.sf(abs(z))),
-        "r": z / math.sqrt(n + m),
-        "auc": U / (n * m),
-        "n_right": n,
-        "n_wrong": m,
-    }
+    p = float(2 * norm.sf(abs(z)))
+    return {"U": U, "p": p, "r": z / math.sqrt(n + m), "auc": U / (n * m)}
 
 
 def _rank_sum(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:

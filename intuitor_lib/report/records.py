@@ -14,8 +14,7 @@ from ..store.files import read_json, write_text
 from .tables import Table
 
 
-def record_path(notebook: str, profile: str, runs: str | Path | None = None) -> Path:
-    """Path of the record of a notebook under a profile, in the run store."""
+def _path(notebook: str, profile: str, runs: str | Path | None) -> Path:
     return RunStore(runs).root / "records" / f"{notebook}-{profile}.json"
 
 
@@ -39,7 +38,7 @@ def save_record(
         "table": table.to_dict(),
         "values": dict(values),
     }
-    path = record_path(notebook, profile, runs)
+    path = _path(notebook, profile, runs)
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
 
@@ -50,7 +49,7 @@ def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> 
     Raises:
         KeyError: the notebook has not been executed under this profile.
     """
-    path = record_path(notebook, profile, runs)
+    path = _path(notebook, profile, runs)
     if not path.is_file():
         raise KeyError(
             f"no record of {notebook} under {profile}: run `intuitor reproduce {notebook} "

@@ -1,8 +1,6 @@
-"""Tables to read in a notebook or a terminal, and completions as HTML."""
+"""Tables to read in a notebook or a terminal."""
 
-import csv
 import html
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +22,9 @@ class Table:
 
     def to_csv(self) -> str:
         """As comma-separated values, the caption left out."""
-        stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows])
-        return stream.getvalue()
+        import pandas
+
+        return str(pandas.DataFrame(self.rows, columns=self.header).to_csv(index=False))
 
     def to_markdown(self) -> str:
         """As a Markdown table, the caption below."""
@@ -57,30 +55,3 @@ class Table:
             f"{html.escape(self.caption)}</caption>"
             f"<thead><tr>{cells(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
         )
-
-
-def token_html(
-    examples: Sequence[tuple[str, Sequence[str], Sequence[float]]], unit: str = "nats"
-) -> str:
-    """Completions as HTML, each token shaded by its value, with the value as its tooltip.
-
-    Args:
-        examples: heading, tokens and values of each completion.
-        unit: unit of the values.
-    """
-    values = [v for _, _, own in examples for v in own]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    parts = []
-    for heading, tokens, own in examples:
-        spans = []
-        for token, value in zip(tokens, own, strict=True):
-            depth = (value - low) / (high - low) if high > low else 0.5
-            style = f"background:rgba(0,114,178,{0.05 + 0.6 * depth:.2f})"
-            text = html.escape(token.replace("\n", "↵")) or "∅"
-            spans.append(f'<span style="{style}" title="{value:.2f} {unit}">{text}</span>')
-        parts.append(f"<p><b>{html.escape(heading)}</b><br>{''.join(spans)}</p>")
-    return (
-        '<div style="font-family:monospace;white-space:pre-wrap;line-height:1.6">'
-        + "".join(parts)
-        + "</div>"
-    )

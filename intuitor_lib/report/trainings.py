@@ -5,15 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..store import Run
-from .intervals import summarize
 from .tables import Table
 
 
 def training_summary(runs: Sequence[Run]) -> Table:
     """Metrics of each run at the start and the end: means of the first and last three steps.
 
-    The table includes held-out accuracy where a notebook has measured it. The caption compares the
-    rise of self-certainty with its spread over the runs.
+    The caption compares the rise of self-certainty with its spread over the runs.
     """
     rows, rises = [], []
     for run in runs:
@@ -39,7 +37,7 @@ def training_summary(runs: Sequence[Run]) -> Table:
             cells.append(f"{first:.{digits}f} -> {last:.{digits}f}")
             if column == "rewards/self_certainty/mean":
                 rises.append(last - first)
-        rows.append([*cells, *_held_out(run)])
+        rows.append(cells)
     caption = "Training metrics: mean of the first three -> last three steps."
     if len(rises) > 1:
         caption += (
@@ -47,19 +45,4 @@ def training_summary(runs: Sequence[Run]) -> Table:
             f"{len(rises)} runs {np.std(rises, ddof=1):.2f}."
         )
     header = ["recipe", "reward", "seed", "steps", "s"]
-    header += ["self-certainty", "accuracy", "length", "KL"]
-    return Table([*header, "held out, sampled", "held out, greedy"], rows, caption)
-
-
-def _held_out(run: Run) -> list[str]:
-    """Accuracy before -> after, from the tables that `00_quickstart` stores in a run."""
-    cells = []
-    for way in ("sampled", "greedy"):
-        values = []
-        for when in ("base", "after"):
-            files = sorted((run.path / "tables").glob(f"{when}-{way}-*.jsonl"))
-            if files:
-                accuracy = summarize(run.table(files[-1].stem)).get("accuracy")
-                values.append(accuracy.text() if accuracy else "-")
-        cells.append(" -> ".join(values) or "-")
-    return cells
+    return Table([*header, "self-certainty", "accuracy", "length", "KL"], rows, caption)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .files import SUMS, faults, files, read_sums, record_checksums, write_text
+from .files import SUMS, faults, files, read_sums, record_checksums
 
 RECORDS = ("metrics.jsonl", "completions.jsonl")
 """Files of a run that grow with every step."""
@@ -48,12 +48,9 @@ def checkpoint_faults(folder: Path) -> dict[str, str]:
 def newest_checkpoint(
     run: Path, report: Callable[[str], object], *, before: int | None = None
 ) -> Path | None:
-    """The newest undamaged checkpoint of a run, or None.
+    """The newest undamaged checkpoint in a run's folder, if any, up to the step `before`.
 
-    Args:
-        run: the run's folder.
-        report: called with a message for each checkpoint that is skipped.
-        before: latest step of a checkpoint; any by default.
+    `report` is called with a message for each checkpoint that is skipped.
     """
     folders = (run / "checkpoints").glob("checkpoint-[0-9]*")
     for folder in sorted(folders, key=checkpoint_step, reverse=True):
@@ -70,8 +67,6 @@ def newest_checkpoint(
 def restore_records(run: Path, checkpoint: Path | None) -> None:
     """Reset the run's records to a checkpoint, or with None to before the first step."""
     for name in RECORDS:
-        copy = checkpoint / _COPIES / name if checkpoint is not None else None
-        if copy is not None and copy.is_file():
-            write_text(run / name, copy.read_text(encoding="utf-8"))
-        else:
-            (run / name).unlink(missing_ok=True)
+        (run / name).unlink(missing_ok=True)
+        if checkpoint is not None and (checkpoint / _COPIES / name).is_file():
+            shutil.copyfile(checkpoint / _COPIES / name, run / name)

@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .files import append_rows, faults, read_json, read_rows
+from .files import append_rows, read_json, read_rows
 from .locks import hold
-from .stored import Stored, unreadable
+from .stored import Stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +46,6 @@ class EvaluationRecord(Stored):
     def finish(self) -> None:
         """Record the checksums of its files, once every completion is recorded."""
         self._record_checksums(["evaluation.json", "environment.json", "items.jsonl"])
-
-    def verify(self) -> dict[str, str]:
-        """Damage to its files, by relative path."""
-        readers = {"evaluation.json": lambda: self.spec, "items.jsonl": lambda: self.rows}
-        found = faults(self.path)
-        return found | unreadable({k: read for k, read in readers.items() if k not in found})
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the evaluation; waits, with a message, while another process works on it."""

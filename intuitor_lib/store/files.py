@@ -9,6 +9,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -49,21 +50,12 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The values of a JSON file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON.
-    """
+    """The values of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def dump_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as jsonl.
-
-    Raises:
-        ValueError: a number that JSON does not have (NaN, infinity).
-    """
+    """Rows as jsonl; a ValueError for a number that JSON does not have (NaN, infinity)."""
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
@@ -76,8 +68,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as stream:
         whole = _whole_lines(path)
-        if whole < stream.seek(0, os.SEEK_END):
-            stream.truncate(whole)
+        stream.truncate(whole)
         left = memoryview(content)
         try:
             while left:
@@ -97,11 +88,7 @@ def _whole_lines(path: Path) -> int:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a jsonl file, none if it does not exist; a torn last line is left out.
-
-    Raises:
-        ValueError: another line is not JSON; names the file and the line.
-    """
+    """Rows of a jsonl file, none if it does not exist; a torn last line is left out."""
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")
@@ -122,24 +109,19 @@ def digest(path: Path) -> str:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The checksums of a folder by relative path, none if it has no `SHA256SUMS`.
-
-    Raises:
-        ValueError: `SHA256SUMS` is damaged.
-    """
+    """The checksums of a folder by relative path, none if it has no `SHA256SUMS`."""
     file = folder / SUMS
     if not file.is_file():
         return {}
-    sums = {}
-    text = file.read_bytes().decode("utf-8", errors="replace")
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        value, _, name = line.partition("  ")
-        if not name or len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise ValueError(f"{SUMS}, line {number}: not a checksum")
-        sums[name] = value
-    if not sums or not text.endswith("\n"):
-        raise ValueError(f"{SUMS}: cut short")
+    text = file.read_text(encoding="utf-8", errors="replace")
+    sums = {name: value for value, name in re.findall(r"([0-9a-f]{64})  (.+)\n", text)}
+    if not sums or _sums_text(sums) != text:
+        raise ValueError(f"{SUMS} is damaged: not a checksum and a file's name in each line")
     return sums
+
+
+def _sums_text(sums: Mapping[str, str]) -> str:
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
 
 def record_checksums(folder: Path, names: Iterable[str] | None = None) -> None:
@@ -149,7 +131,7 @@ def record_checksums(folder: Path, names: Iterable[str] | None = None) -> None:
     else:
         sums = read_sums(folder)
     sums |= {name: digest(folder / name) for name in names}
-    write_text(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    write_text(folder / SUMS, _sums_text(sums))
 
 
 def redact(text: str) -> str:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..recipe import Recipe
+from ..recipe import InputError, Recipe
 from .evaluations import EvaluationRecord
-from .files import read_json, write_json, write_text
+from .files import read_json, write_json
 from .runs import Run, run_digest
-from .stored import unreadable
 
 
 def project_root(start: Path | None = None) -> Path | None:
@@ -34,6 +33,12 @@ def data_folder() -> Path | None:
     return None if root is None else root / "data"
 
 
+class UnknownRunError(InputError, KeyError):
+    """A store has no run of that name. The message lists those that it has."""
+
+    __str__ = InputError.__str__  # a `KeyError` would show it in quotes
+
+
 class RunStore:
     """A folder of runs and evaluations.
 
@@ -48,37 +53,30 @@ class RunStore:
     def open(self, recipe: Recipe, problems: Mapping[str, Any]) -> Run:
         """The run of a recipe on problems (`Problems.describe()`), made if it is new.
 
-        Raises:
-            OSError: the folder cannot be written.
+        A folder that cannot be written is an `OSError`, here and in `open_evaluation`.
         """
         weights = recipe.local_weights()
         digest = run_digest(recipe, problems, weights)
         run = next(map(Run, self.root.glob(f"*-{digest}")), None)
         run = run or Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
-        wanted: dict[str, tuple[str, Callable[[], object]]] = {
-            "problems.json": (json.dumps(dict(problems), indent=2) + "\n", lambda: run.problems),
-            "recipe.json": (recipe.to_json(), lambda: run.recipe),
+        wanted: dict[str, tuple[Mapping[str, Any], Callable[[], object]]] = {
+            "local_weights.json": (weights, lambda: read_json(run.path / "local_weights.json")),
+            "problems.json": (dict(problems), lambda: run.problems),
+            "recipe.json": (recipe.to_dict(), lambda: run.recipe),
         }
-        if weights:
-            text = json.dumps(weights, indent=2) + "\n"
-            name = "local_weights.json"
-            wanted = {name: (text, lambda: read_json(run.path / name))} | wanted
-        try:
-            for name, (text, read) in wanted.items():
-                # Their content is known here, so damaged ones can be written again.
-                if not run.has_checksums and unreadable({name: read}):
-                    write_text(run.path / name, text)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        for name, (values, read) in wanted.items():
+            try:
+                read()
+            except (OSError, ValueError, KeyError, TypeError):
+                # Its content is known here, so a damaged one can be written again.
+                if values and not run.has_checksums:
+                    self._write(run.path / name, values)
         return run
 
     def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:
         """The evaluation of these settings, made if it is new.
 
         Settings whose name begins with "_" are descriptions and not part of its identity.
-
-        Raises:
-            OSError: the folder cannot be written.
         """
         kept = {
             part: {key: value for key, value in settings.items() if key[0] != "_"}
@@ -90,10 +88,7 @@ class RunStore:
         for existing in (self.root / "evaluations").glob(f"*-{digest}/evaluation.json"):
             return EvaluationRecord(existing.parent)
         record = EvaluationRecord(self.root / "evaluations" / folder)
-        try:
-            write_json(record.path / "evaluation.json", dict(spec))
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._write(record.path / "evaluation.json", spec)
         return record
 
     def evaluations(self) -> Iterator[EvaluationRecord]:
@@ -101,23 +96,22 @@ class RunStore:
         files = sorted((self.root / "evaluations").glob("*/evaluation.json"))
         return (EvaluationRecord(file.parent) for file in files)
 
-    def _unwritable(self, error: OSError) -> OSError:
-        return OSError(
-            f"the run store {self.root} cannot be written: {error}. Name a folder of yours "
-            "with --runs DIR or the environment variable INTUITOR_RUNS"
-        )
+    def _write(self, file: Path, values: Mapping[str, Any]) -> None:
+        try:
+            write_json(file, dict(values))
+        except OSError as error:
+            raise OSError(
+                f"the run store {self.root} cannot be written: {error}. Name a folder of yours "
+                "with --runs DIR or the environment variable INTUITOR_RUNS"
+            ) from error
 
     def __iter__(self) -> Iterator[Run]:
         """Every run, by name."""
         return (Run(file.parent) for file in sorted(self.root.glob("*/recipe.json")))
 
     def __getitem__(self, run_id: str) -> Run:
-        """A run by its id.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """A run by its id; a `KeyError` that lists the known ones if there is none."""
         if not (self.root / run_id / "recipe.json").is_file():
             known = ", ".join(run.id for run in self) or "none"
-            raise KeyError(f"no run {run_id!r} in {self.root}; it holds: {known}")
+            raise UnknownRunError(f"no run {run_id!r} in {self.root}; it holds: {known}")
         return Run(self.root / run_id)

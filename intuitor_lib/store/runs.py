@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import InputError, Recipe
-from .checkpoints import RECORDS, checkpoint_faults
+from .checkpoints import checkpoint_faults
 from .files import (
     SUMS,
     append_rows,
@@ -21,18 +20,19 @@ from .files import (
     faults,
     files,
     read_json,
-    read_rows,
     read_sums,
     record_checksums,
     write_json,
 )
-from .locks import hold, is_lock, now, owner
-from .stored import Stored, unreadable
+from .locks import LOCK, OWNER, hold, now, owner
+from .stored import Stored
 
 
 @dataclasses.dataclass(frozen=True)
 class Run(Stored):
     """One training in the store; every property reads its file anew.
+
+    Records of a finished run that differ from their checksum raise a `DamagedError`.
 
     runs/<recipe name>-s<seed>-<hash>/
         recipe.json  problems.json  environment.json  status.json
@@ -57,7 +57,7 @@ class Run(Stored):
     def status(self) -> dict[str, Any]:
         """`state` (new, running, interrupted, failed, finished, damaged) and its times."""
         status = self._read_status()
-        if status is None or (status["state"] == "running" and not self._is_held()):
+        if status is None or (status["state"] == "running" and owner(self.path) is None):
             # Checksums are written last, so a run that has them lacks only its status.
             state = (
                 "finished" if self.has_checksums else "damaged" if status is None else "interrupted"
@@ -75,9 +75,6 @@ class Run(Stored):
         except (OSError, ValueError, KeyError, AttributeError):
             return None
 
-    def _is_held(self) -> bool:
-        return owner(self.path) is not None
-
     @property
     def has_checksums(self) -> bool:
         """Whether the checksums of a finished run are recorded."""
@@ -92,11 +89,7 @@ class Run(Stored):
         return self.status["state"] == "finished"
 
     def require_finished(self) -> None:
-        """Check that the run can be used.
-
-        Raises:
-            InputError: it is not finished.
-        """
+        """Raise an `InputError` for a run that is not finished."""
         if not self.finished:
             raise InputError(
                 f"run {self.id} is {self.status['state']}, not finished: train its recipe again, "
@@ -104,11 +97,7 @@ class Run(Stored):
             )
 
     def require_same_base(self) -> None:
-        """Check that the local folders it began from still hold the same.
-
-        Raises:
-            InputError: they were changed, so that its adapter would be put on other weights.
-        """
+        """Raise an `InputError` if the local folders it began from hold other weights now."""
         now_there = self.recipe.local_weights()
         for key, contents in self.local_weights.items():
             if now_there.get(key, contents) != contents:
@@ -130,20 +119,12 @@ class Run(Stored):
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per training step: `step`, TRL's metrics, `step_time` (seconds).
-
-        Raises:
-            DamagedError: the run is finished and they differ from their checksum.
-        """
+        """One row per training step: `step`, TRL's metrics, `step_time` (seconds)."""
         return self._rows("metrics.jsonl")
 
     @property
     def completions(self) -> list[dict[str, Any]]:
-        """Sampled completions: step, prompt, completion, one column per reward.
-
-        Raises:
-            DamagedError: the run is finished and they differ from their checksum.
-        """
+        """Sampled completions: step, prompt, completion, one column per reward."""
         return self._rows("completions.jsonl")
 
     @property
@@ -173,11 +154,7 @@ class Run(Stored):
         return {int(folder.name.partition("-")[2]): folder for folder in folders}
 
     def weights(self, step: int | None = None) -> Path:
-        """Folder of the weights of the result, or of the snapshot of a step.
-
-        Raises:
-            InputError: no snapshot of that step was kept.
-        """
+        """Folder of the result's weights, or of a step's; `InputError` if that was not kept."""
         if step is None or step == self.recipe.max_steps:
             return self.adapter if self.recipe.use_lora else self.path / "model"
         if step not in self.snapshots:
@@ -215,7 +192,7 @@ class Run(Stored):
         for path in self.path.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif not is_lock(path):
+            elif path.name not in (LOCK, OWNER):
                 path.unlink(missing_ok=True)
 
     def finish(self, **details: Any) -> None:
@@ -228,8 +205,8 @@ class Run(Stored):
 
     def tidy(self) -> None:
         """Remove leftovers of a process that was killed after it had finished the run."""
-        left = [path for path in self.path.glob(".*") if path.name != ".lock"]
-        if (left or (self.path / "checkpoints").exists()) and not self._is_held():
+        left = [path for path in self.path.glob(".*") if path.name != LOCK]
+        if (left or (self.path / "checkpoints").exists()) and owner(self.path) is None:
             with contextlib.suppress(OSError), self.lock():  # it may be read-only
                 self.clean()
                 shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
@@ -242,43 +219,29 @@ class Run(Stored):
         ]
 
     def verify(self) -> dict[str, str]:
-        """Damage to the run's files and checkpoints, by relative path."""
+        """Damage to its files and checkpoints, by relative path.
+
+        The records of an unfinished run are left out: a checkpoint brings its own.
+        """
         found = faults(self.path)
         if self._read_status() is None:
             found["status.json"] = "damaged or missing"
-        readers: dict[str, Callable[[], object]] = {
-            "recipe.json": lambda: self.recipe,
-            "problems.json": lambda: self.problems["fingerprint"],
-            "environment.json": lambda: self.environment,
-            **{name: functools.partial(read_rows, self.path / name) for name in RECORDS},
-        }
-        found |= unreadable({name: read for name, read in readers.items() if name not in found})
-        if not found.keys() & {"recipe.json", "problems.json"}:
-            asked = run_digest(self.recipe, self.problems, self.local_weights)
-            if not self.id.endswith(asked):
-                found["recipe.json"] = f"with problems.json it makes {asked}, another run's number"
         if self.finished and SUMS not in found:
-            result = (
-                "adapter/adapter_model.safetensors"
-                if self._trained_adapter()
-                else "model/config.json"
-            )
-            unlisted = {*readers, result, *self._lasting()} - read_sums(self.path).keys()
+            unlisted = set(self._lasting()) - read_sums(self.path).keys()
             found |= dict.fromkeys(sorted(unlisted), f"has no checksum in {SUMS}")
         for folder in sorted((self.path / "checkpoints").glob("checkpoint-*")):
             for name, fault in checkpoint_faults(folder).items():
                 found[f"checkpoints/{folder.name}/{name}"] = fault
         return found
 
-    def _trained_adapter(self) -> bool:
-        try:
-            return self.recipe.use_lora
-        except (OSError, ValueError):
-            return True
+    def lock(
+        self, while_waiting: Callable[[], object] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the run; waits, with a message, while another process trains it.
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the run; waits, with a message, while another process trains it."""
-        return hold(self.path, f"training {self.id}")
+        `while_waiting` is called about once a second of waiting.
+        """
+        return hold(self.path, f"training {self.id}", while_waiting)
 
 
 def _checksum(status: Mapping[str, Any]) -> str:

@@ -74,9 +74,7 @@ class Stored:
     ) -> list[dict[str, Any]]:
         """A stored measurement; if it is missing, `make` makes it and it is stored.
 
-        Raises:
-            KeyError: it is missing and there is no `make`.
-            DamagedError: it differs from its checksum.
+        A damaged one is a `DamagedError`, a missing one without `make` a `KeyError`.
         """
         file = _table_name(name)
         if not self.has_table(name):
@@ -101,14 +99,14 @@ class Stored:
         return read_rows(self.path / name)
 
     def require_whole(self, names: Iterable[str] | None = None) -> None:
-        """Compare files (all, or `names`) with their checksums, where these are recorded.
-
-        Raises:
-            DamagedError: lists every damaged file.
-        """
+        """Raise a `DamagedError` if files (all, or `names`) differ from recorded checksums."""
         found = faults(self.path, names)
         if found:
             raise DamagedError(self._damage(found))
+
+    def verify(self) -> dict[str, str]:
+        """Damage to its files, by relative path."""
+        return faults(self.path)
 
     def _damage(self, found: Mapping[str, str]) -> str:
         listed = "; ".join(f"{name}: {fault}" for name, fault in found.items())
@@ -120,14 +118,3 @@ class Stored:
 
 def _table_name(name: str) -> str:
     return f"tables/{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"
-
-
-def unreadable(readers: Mapping[str, Callable[[], object]]) -> dict[str, str]:
-    """The files, by name, whose reader fails, with the reason."""
-    found = {}
-    for name, read in readers.items():
-        try:
-            read()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            found[name] = f"not readable: {error}"
-    return found

@@ -3,19 +3,16 @@
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
-import time
-import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from intuitor_lib import get_recipe
 from intuitor_lib.cli.script import _parser, main
 from intuitor_lib.recipe import SMOLLM2
-from intuitor_lib.store.locks import hold
 
 MATH = Path(__file__).parents[3] / "shared" / "data" / "math_train.jsonl"
 
@@ -23,7 +20,7 @@ MATH = Path(__file__).parents[3] / "shared" / "data" / "math_train.jsonl"
 @pytest.fixture
 def recipe_file(tiny_recipe, tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    path.write_text(yaml.safe_dump(tiny_recipe.to_dict()), encoding="utf-8")
     return str(path)
 
 
@@ -71,7 +68,7 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
     [
         (["train", "no-such"], "unknown recipe 'no-such': choose from quickstart"),
         (["train", "no-such.yaml"], "cannot be read"),
-        (["train", "quickstart", "--profile", "phone"], "unknown profile 'phone'"),
+        (["train", "quickstart", "--profile", "phone"], "invalid choice: 'phone'"),
         (["train", "quickstart", "--set", "num_generation=4"], "did you mean 'num_generations'?"),
         (["train", "quickstart", "--set", "num_generations=1"], "at least 2 completions"),
         (["train", "quickstart", "--set", "beta"], "'beta' is not of the form KEY=VALUE"),
@@ -79,20 +76,23 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
         (["train", "quickstart", "--set", "dataset=reasoning-gym:chain_sums"], "chain_sum"),
         (["reproduce", "99_nothing"], "no notebook '99_nothing'"),
         (["reproduce", "00_quickstart", "-p", "sed=1"], "no parameter 'sed'"),
-        (["reproduce", "--profile", "phone"], "unknown profile 'phone'"),
+        (["runs", "show", "nothing"], "no run 'nothing'"),
+        (["runs", "verify", "nothing"], "no run 'nothing'"),
         (["report", "nothing"], "no run 'nothing'"),
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["evaluate", "tiny", "-b", "gsm9k"], "unknown benchmark 'gsm9k': choose from gsm8k"),
-        (["evaluate", "tiny", "-b", "gsm8k", "--base"], "--base needs a run: no run 'tiny'"),
+        (["evaluate", "tiny", "-b", "gsm8k", "--base"], "no run 'tiny'"),
         (["compare", "a", "b"], "no evaluation of 'a'"),
         (["evaluations", "nothing"], "no evaluation of 'nothing'"),
-        (["check", "gsm9k"], "unknown benchmark 'gsm9k'"),
-        (["check", "--benchmarks", "/nowhere"], "'/nowhere' is no folder"),
     ],
 )
 def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
-    assert main(arguments) == 2
+    try:
+        status = main(arguments)
+    except SystemExit as ended:  # of argparse
+        status = ended.code
+    assert status == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
@@ -101,8 +101,8 @@ def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path
     "arguments", [["09", "--profile", "smoke"], ["--profile", "smoke", "09"], ["09"]]
 )
 def test_options_may_stand_between_names(arguments):
-    options = _parser().parse_args(["results", "keep", *arguments])
-    assert (options.action, options.notebooks) == ("keep", ["09"])
+    options = _parser().parse_args(["reproduce", "08", *arguments])
+    assert options.notebooks == ["08", "09"]
     assert options.profile == ("smoke" if "smoke" in arguments else "cpu")
 
 
@@ -142,7 +142,6 @@ def test_recipes_prints_sources(capsys):
         ["runs"],
         ["benchmarks"],
         ["evaluations"],
-        ["results", "check"],
         ["train", "\N{GREEK SMALL LETTER BETA}"],
         ["reproduce", "\N{RIGHTWARDS ARROW}"],
     ],
@@ -185,21 +184,12 @@ def test_evaluate_then_compare(recipe_file, tiny_model, tmp_path, capsys):
     assert capsys.readouterr().out.count("greedy, <= 4") == 2
 
 
-def test_benchmarks_are_listed_and_checked(capsys, tmp_path, monkeypatch):
-    monkeypatch.delenv("INTUITOR_BENCHMARKS", raising=False)
+def test_benchmarks_are_listed(capsys):
     assert main(["benchmarks"]) == 0
     out = capsys.readouterr().out
     assert "GSM8K (Table 1, GSM8K)" in out
     assert "gsm_symbolic (stands in for GSM8K)" in out
     assert "openai/gsm8k (test) at 740312ad, or gsm8k_test.jsonl" in out
-    assert main(["check", "chain_sum", "gsm_symbolic"]) == 0
-    out = capsys.readouterr().out
-    assert out.count(" 200/200 ") == out.count(" 0/200 ") == 2
-    graded = "intuitor_lib.evaluation.benchmarks.graders.grade_answers"
-    monkeypatch.setattr(graded, lambda answers, *_: [True] * len(answers))
-    assert main(["check", "chain_sum"]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.count("(wrong): boxed") == 200
 
 
 def test_a_failure_exits_1(recipe_file, tmp_path, monkeypatch, capsys):
@@ -246,7 +236,7 @@ def store(recipe_file, tmp_path, capsys):
     return runs, Path(capsys.readouterr().out.strip())
 
 
-def test_runs_are_shown_verified_and_exported(store, tmp_path, capsys):
+def test_runs_are_shown_and_verified(store, capsys):
     runs, folder = store
     assert main(["runs", "show", folder.name, *runs]) == 0
     shown = capsys.readouterr().out
@@ -254,17 +244,6 @@ def test_runs_are_shown_verified_and_exported(store, tmp_path, capsys):
     assert "max_completion_length: 6" in shown
     assert main(["runs", "verify", *runs]) == 0
     assert f"{folder.name}  whole  finished" in capsys.readouterr().out
-
-    archive = tmp_path / "out.zip"
-    assert main(["runs", "export", folder.name, "--output", str(archive), *runs]) == 0
-    with zipfile.ZipFile(archive) as stream:
-        names = set(stream.namelist())
-        assert stream.testzip() is None
-    assert f"{folder.name}/metrics.jsonl" in names
-    assert f"{folder.name}/SHA256SUMS" in names
-    assert not [name for name in names if "adapter" in name]
-    assert main(["runs", "export", "--output", str(archive), *runs]) == 2
-    assert "exists" in capsys.readouterr().err
 
     with (folder / "metrics.jsonl").open("a") as stream:
         stream.write("{}\n")
@@ -274,27 +253,6 @@ def test_runs_are_shown_verified_and_exported(store, tmp_path, capsys):
     assert "metrics.jsonl: changed" in out
     assert main(["runs", *runs]) == 0  # and the list goes on
     assert "damaged" in capsys.readouterr().out
-
-
-def test_runs_are_deleted_only_after_a_question(store, capsys, monkeypatch):
-    runs, folder = store
-    assert main(["runs", "delete", *runs]) == 2  # none named
-    assert main(["runs", "delete", "nothing", "--yes", *runs]) == 2
-    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
-    assert main(["runs", "delete", folder.name, *runs]) == 2
-    assert "--yes" in capsys.readouterr().err
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda question: "n")
-    assert main(["runs", "delete", folder.name, *runs]) == 0
-    assert folder.is_dir()
-    with hold(folder, "training it"):
-        assert main(["runs", "delete", folder.name, "--yes", *runs]) == 2
-    # The number of a process that died holding it is this one's now.
-    note = {"pid": os.getpid(), "host": platform.node(), "since": "2026-01-01", "beat": time.time()}
-    (folder / ".owner.json").write_text(json.dumps(note))
-    monkeypatch.setattr("builtins.input", lambda question: "y")
-    assert main(["runs", "delete", folder.name, *runs]) == 0
-    assert not folder.exists()
 
 
 def test_a_run_is_named_and_a_profile_is_chosen_by_its_option(capsys):

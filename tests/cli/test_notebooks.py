@@ -208,7 +208,7 @@ def test_a_killed_worker_fails_its_notebooks(tmp_path, monkeypatch):
     path = write(tmp_path / "x.ipynb", "profile = 'cpu'")
     (done,) = reproduce([path], "smoke", runs=tmp_path, jobs=2)
     assert "was killed (terminated abruptly)" in done.error
-    assert done.html is None
+    assert not done.html.exists()
 
 
 def as_file(path, metadata, **changes):
@@ -237,28 +237,22 @@ def test_notebooks_of_other_tools_are_executed(tmp_path, metadata):
     assert "it is cpu" in done.notebook.read_text(encoding="utf-8")
 
 
-R = {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}
-
-
 @pytest.mark.parametrize(
-    ("content", "says"),
+    "content",
     [
-        ("", "is no notebook"),
-        ("<<<<<<< HEAD\n{}\n=======\n", "is no notebook"),
-        ("version https://git-lfs.github.com/spec/v1\n", "is no notebook"),
-        ("[]", "is no notebook"),
-        ("{}", "is no notebook"),
-        (json.dumps({"metadata": {}, "nbformat": 4, "nbformat_minor": 5}), "is no notebook"),
-        (json.dumps({"worksheets": [], "metadata": {}, "nbformat": 3}), "of nbformat 3: convert"),
-        (json.dumps({"cells": [], "metadata": R, "nbformat": 4, "nbformat_minor": 5}), "in R:"),
+        "",
+        "<<<<<<< HEAD\n{}\n=======\n",
+        "version https://git-lfs.github.com/spec/v1\n",
+        "[]",
+        "{}",
+        json.dumps({"metadata": {}, "nbformat": 4, "nbformat_minor": 5}),
     ],
 )
-def test_what_is_no_notebook_is_told(tmp_path, capsys, content, says):
+def test_what_is_no_notebook_is_told(tmp_path, capsys, content):
     (tmp_path / "x.ipynb").write_text(content, encoding="utf-8")
     assert main(["reproduce", str(tmp_path / "x.ipynb"), "--runs", str(tmp_path / "runs")]) == 2
     told = capsys.readouterr().err
-    assert str(tmp_path / "x.ipynb") in told
-    assert says in told
+    assert f"{tmp_path / 'x.ipynb'} is no notebook" in told
     assert told.count("\n") == 1
 
 
@@ -270,7 +264,7 @@ def test_notebooks_are_found_by_name_number_and_path(tmp_path):
         find_notebooks(["nothing"])
 
 
-def test_a_training_draws_itself_and_leaves_one_line(tmp_path):
+def test_a_training_leaves_one_line(tmp_path):
     setup = (
         "from intuitor_lib.report.progress import LiveTraining\n"
         "row = {'step': 1, 'rewards/self_certainty/mean': 9.5}\n"
@@ -284,8 +278,8 @@ def test_a_training_draws_itself_and_leaves_one_line(tmp_path):
     done = execute(path, "smoke", runs=tmp_path / "runs")
     assert done.error == ""
     cells = nbformat.read(done.notebook, as_version=4).cells
-    (drawn,), (line,) = cells[-2].outputs, cells[-1].outputs
-    assert drawn.data["image/png"]
+    (first,), (line,) = cells[-2].outputs, cells[-1].outputs
+    assert first.data["text/markdown"] == "`train x`: loading the policy"
     assert line.data["text/markdown"] == "`y` is trained"
 
 
@@ -302,7 +296,7 @@ def test_a_batch_goes_on_after_a_failure_and_a_rerun_does_what_is_missing(tmp_pa
 
     def run(**kwargs):
         done = list(reproduce(batch, "smoke", runs=tmp_path / "runs", **kwargs))
-        return [(d.name, bool(d.error), d.kept) for d in done]
+        return [(d.notebook.stem, bool(d.error), d.kept) for d in done]
 
     assert run() == [("bad", True, False), ("good", False, False)]
     assert run() == [("bad", True, False), ("good", False, True)]
@@ -319,12 +313,12 @@ def test_a_batch_goes_on_after_a_failure_and_a_rerun_does_what_is_missing(tmp_pa
 def test_code_and_data_of_the_package_count_in_what_was_executed(tmp_path, monkeypatch):
     package = tmp_path / "intuitor_lib"
     (package / "cli").mkdir(parents=True)
-    path = write(tmp_path / "x.ipynb", "profile = 'cpu'")
+    source = notebooks.read_notebook(write(tmp_path / "x.ipynb", "profile = 'cpu'"))
     monkeypatch.setattr(notebooks, "__file__", str(package / "cli" / "notebooks.py"))
-    asked = [notebooks._question(path, "smoke", {})]
+    asked = [notebooks._question(source, {})]
     for name in ("cli/code.py", "recipe.yaml", "items.txt"):
         (package / name).write_text("1")
-        asked.append(notebooks._question(path, "smoke", {}))
+        asked.append(notebooks._question(source, {}))
     assert len(set(asked)) == 4
 
 
@@ -346,9 +340,9 @@ def test_several_at_a_time_share_the_cores(tmp_path, monkeypatch):
     ]
     batch.append(write(tmp_path / "bad.ipynb", "profile = 'cpu'", "1 / 0"))
     done = list(reproduce(batch, "smoke", runs=tmp_path / "runs", jobs=2))
-    assert {d.name: bool(d.error) for d in done} == {"a": False, "b": False, "bad": True}
+    assert {d.notebook.stem: bool(d.error) for d in done} == {"a": False, "b": False, "bad": True}
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    written = next(d.notebook for d in done if d.name == "a").read_text(encoding="utf-8")
+    written = next(d.notebook for d in done if d.notebook.stem == "a").read_text(encoding="utf-8")
     assert f"threads {threads}" in written
     again = reproduce(batch[:2], "smoke", runs=tmp_path / "runs", jobs=2)
     assert [d.kept for d in again] == [True] * 2

@@ -6,12 +6,7 @@ import subprocess
 
 import pytest
 
-from intuitor_lib.evaluation.benchmarks.alpaca import (
-    JUDGE,
-    judging_command,
-    read_judgement,
-    write_outputs,
-)
+from intuitor_lib.evaluation.benchmarks.alpaca import judging_command, read_judgement, write_outputs
 from intuitor_lib.problems.tables import DataError
 
 ROWS = [
@@ -57,7 +52,7 @@ def test_the_script_is_shell_and_asks_for_the_key_first(tmp_path):
     )
     assert done.returncode != 0
     assert "OPENAI_API_KEY" in done.stderr
-    assert repr(JUDGE) in script.read_text()
+    assert "'gpt-4.1'" in script.read_text()
 
 
 def test_the_verdict_is_read_back(tmp_path):

@@ -101,5 +101,5 @@ def test_examples_are_the_surest_right_and_wrong_of_problems_with_both():
         *(row("both", False, 3.0), row("both", True, 1.0), row("both", True, 2.0)),
         row("both", False, None),
     ]
-    assert _examples(rows, 2) == [4, 2]
-    assert _examples(rows[:2], 2) == [0]
+    assert _examples(rows) == [4, 2]
+    assert _examples(rows[:2]) == [0]

@@ -109,14 +109,14 @@ def test_code_is_run_with_what_stood_before_the_function():
     assert [v.correct for v in passed] == [True, True, True, False]
     assert passed[3].reason == "error: AssertionError"
     item = Item("a", "q", "q", reference)
-    assert verdict(grader, reference, grader.right(item)).correct
-    assert not verdict(grader, reference, grader.wrong(item)).correct
+    assert verdict(grader, reference, grader.example(item, right=True)).correct
+    assert not verdict(grader, reference, grader.example(item, right=False)).correct
 
 
 def test_what_a_judge_must_say_is_left_open():
     assert verdict(JudgedGrader(), {}, "Hello!") == (None, None, "not judged")
     item = Item("a", "q", "q", {})
-    assert JudgedGrader().right(item) is JudgedGrader().wrong(item) is None
+    assert JudgedGrader().example(item, right=True) is None
 
 
 def test_votes_go_by_equivalence_letters_or_text():

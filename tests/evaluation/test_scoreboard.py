@@ -9,7 +9,6 @@ from intuitor_lib.evaluation.scoreboard import (
     comparison_table,
     evaluation_table,
     find_evaluations,
-    paper_table,
     score,
 )
 from intuitor_lib.recipe.constants import InputError
@@ -143,25 +142,6 @@ def test_what_is_not_judged_has_no_score(store):
     assert "Stand-ins" not in table.caption
     row = cells(comparison_table(sides[:1], sides[1:]))
     assert (row["base"], row["difference"]) == ("not judged", "-")
-
-
-def test_the_papers_columns_are_filled_honestly(store):
-    stored(store, "base", "10", benchmark="gsm8k", stands_in_for=None)
-    stored(store, "base", "1110", benchmark="gsm_symbolic")
-    stored(store, "base", "1100", benchmark="chain_sum")
-    stored(store, "new", "0001", benchmark="chain_sum")
-    stored(store, "new", "1100", benchmark="humaneval", samples=2)
-    table = paper_table(store.evaluations())
-    assert table.header == [
-        *("policy", "GSM8K", "chain_sum", "LiveCodeBench v6", "CRUXEval-O"),
-        *("MMLU-Pro", "AlpacaEval 2.0"),
-    ]
-    rows = {row[0]: row[1:] for row in table.rows}
-    missing = ["not tested here"] * 4
-    half, quarter = proportion(2, 4).text(), proportion(1, 4).text()
-    assert rows["base"] == [f"{proportion(1, 2).text()} (n=2)", f"{half} (n=4)", *missing]
-    assert rows["new"] == ["not tested here", f"{quarter} (n=4)", *missing]
-    assert table.caption.endswith("stand in for: chain_sum for MATH500.")
 
 
 def test_a_judges_verdict_is_the_score(store):

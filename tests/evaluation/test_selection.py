@@ -27,12 +27,6 @@ def test_selectors_by_hand(selector, expected):
     assert best_of_n(TWO_TO_ONE, 3, selector).value == pytest.approx(expected)
 
 
-def test_the_power_goes_from_majority_to_the_surest():
-    rows = group((0, 5.0, False), (0, 4.0, False), (0, 3.0, False), (1, 9.0, True))
-    assert best_of_n(rows, 4, "Borda vote", power=0).value == 0
-    assert best_of_n(rows, 4, "Borda vote", power=8).value == 1
-
-
 def test_what_cannot_vote_is_not_elected():
     rows = group((None, 9.0, False), (None, 8.0, False), (1, 1.0, True))
     assert best_of_n(rows, 3, "majority").value == 1

@@ -2,6 +2,7 @@
 
 import json
 
+from notebook_results import missing
 from test_verdicts import trial, trials
 
 from intuitor_lib.paper import comparison
@@ -9,14 +10,13 @@ from intuitor_lib.paper.comparison import (
     accuracy_table,
     claims_table,
     load_records,
-    missing,
     paper_cells,
     paper_table,
     questions_table,
     save,
     verdicts_table,
 )
-from intuitor_lib.paper.numbers import CLAIMS, paper_ids
+from intuitor_lib.paper.numbers import CLAIMS
 from intuitor_lib.paper.trials import Trial
 from intuitor_lib.paper.verdicts import ask
 from intuitor_lib.recipe.recipes import get_recipe
@@ -88,33 +88,6 @@ def test_a_record_holds_scores_with_all_that_belongs_to_them(tmp_path):
     assert score["model"] == "Qwen2.5-Coder-0.5B-Instruct (NF4 + LoRA)"
     assert values["answers"] == answers
     assert len(values["paper"]["table-1"]["cells"]) == 48
-
-
-def test_what_lacks_a_record_is_named(tmp_path):
-    made = trials(base=54, intuitor=80)
-    record = recorded(tmp_path, "cpu", paper_ids(), trials=made)
-    assert missing([record]) == []
-    del record["values"]["paper"]["figure-6"]
-    assert missing([record]) == ["figure-6: no record"]
-
-
-def test_a_number_without_its_company_is_named(tmp_path):
-    record = recorded(tmp_path, "cpu", paper_ids(), trials=trials(base=54))
-    (score,) = record["values"]["scores"]
-    score["low"] = score["high"]
-    assert "an interval of width 0" in missing([record])[0]
-    del score["seeds"]
-    assert missing([record]) == ["02_main_results: a score lacks seeds"]
-
-
-def test_a_figure_without_a_score_needs_a_reason(tmp_path):
-    record = recorded(tmp_path, "cpu", paper_ids())
-    figures = [id for id in paper_ids() if id.startswith("figure")]
-    assert missing([record]) == [f"{id}: neither a score nor a reason" for id in figures]
-    record = recorded(tmp_path, "cpu", paper_ids(), not_tested=dict.fromkeys(figures, "needs 7B"))
-    assert missing([record]) == []
-    del record["values"]["paper"]["table-4"]["cells"][0]["not tested"]
-    assert missing([record]) == ["table-4: cell 'Qwen2.5-7B', 'GSM8K' is not accounted for"]
 
 
 def test_a_claim_is_judged_on_the_papers_models_alone(tmp_path):

@@ -2,21 +2,13 @@
 
 import pytest
 
-from intuitor_lib.paper.numbers import (
-    CHECKPOINTS,
-    CLAIMS,
-    FIGURES,
-    TABLES,
-    TRAINING,
-    get_table,
-    paper_ids,
-)
+from intuitor_lib.paper.numbers import CHECKPOINTS, CLAIMS, FIGURES, TABLES, TRAINING, get_table
 from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import get_recipe
 
 
 def test_every_table_and_figure_with_results_is_there():
-    assert paper_ids() == [
+    assert [*TABLES, *FIGURES] == [
         *(f"table-{i}" for i in range(1, 7)),
         *(f"figure-{i}" for i in range(3, 13)),
     ]
@@ -25,6 +17,7 @@ def test_every_table_and_figure_with_results_is_there():
 
 def test_values_are_in_their_range():
     for table in TABLES.values():
+        assert {len(values) for values in table.rows.values()} == {len(table.columns)}
         for row, column, value in table.cells():
             assert 0 <= value <= (100 if column == "AlpacaEval" else 1), (table.id, row, column)
     assert sum(1 for t in TABLES.values() for _ in t.cells()) == 8 * 6 + 12 + 24 + 48 + 18 + 18
@@ -67,4 +60,4 @@ def test_recipes_have_table_7(column, recipe):
 def test_checkpoints_belong_to_rows():
     rows = {row for table in TABLES.values() for row in table.rows}
     assert set(CHECKPOINTS) <= rows
-    assert FIGURES["figure-8"].printed["INTUITOR → INTUITOR"]["r"] == 0.45
+    assert FIGURES["figure-8"]["printed"]["INTUITOR → INTUITOR"]["r"] == 0.45

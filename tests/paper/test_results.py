@@ -3,7 +3,7 @@
 import pytest
 
 from intuitor_lib.paper import results
-from intuitor_lib.paper.results import read_result, result, result_files
+from intuitor_lib.paper.results import read_result, result
 
 
 @pytest.fixture(autouse=True)
@@ -13,12 +13,13 @@ def _nothing_committed(monkeypatch):
 
 def test_a_result_of_another_question_does_not_count(tmp_path):
     ask = {"profile": "smoke", "runs": tmp_path}
-    assert result("a/b", lambda: {"x": 1}, key={"n": 1}, **ask) == {"x": 1}
-    assert result("a/b", lambda: {"x": 2}, key={"n": 1}, **ask) == {"x": 1}
-    assert result("a/b", lambda: {"x": 3}, key={"n": 2}, **ask) == {"x": 3}
+    one, two, three = ({"x": x, "rows": [{"id": "a"}]} for x in (1, 2, 3))
+    assert result("a/b", lambda: one, key={"n": 1}, **ask) == one
+    assert result("a/b", lambda: two, key={"n": 1}, **ask) == one
+    assert result("a/b", lambda: three, key={"n": 2}, **ask) == three
     with pytest.raises(ValueError, match="not JSON compliant"):
-        result("c", lambda: {"x": float("nan")}, **ask)
-    assert not (tmp_path / "results" / "smoke" / "c.json").exists()
+        result("c", lambda: {**one, "x": float("nan")}, **ask)
+    assert not (tmp_path / "results" / "smoke" / "c.parquet").exists()
 
 
 def test_rows_come_back_as_they_were(tmp_path):
@@ -30,7 +31,7 @@ def test_rows_come_back_as_they_were(tmp_path):
     ask = {"key": ["k"], "profile": "smoke", "runs": tmp_path}
     assert result("a/b", lambda: made, **ask) == made
     assert result("a/b", lambda: None, **ask) == made
-    (file,) = result_files(tmp_path)
+    (file,) = tmp_path.rglob("*.parquet")
     assert file.name == "b.parquet"
     assert read_result(file) == {"key": ["k"], "result": made}
 
@@ -49,5 +50,5 @@ def test_completions_take_little_room(tmp_path):
         for s in range(8)
     ]
     result("t", lambda: {"rows": rows}, profile="cpu", runs=tmp_path)
-    (file,) = result_files(tmp_path)
+    (file,) = tmp_path.rglob("*.parquet")
     assert file.stat().st_size < 60_000

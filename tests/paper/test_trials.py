@@ -1,11 +1,12 @@
 """Trials: found on record, made when missing, never twice."""
 
+import notebook_results
 import pytest
+from notebook_results import keep
 
 from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
 from intuitor_lib.paper import results, trials
 from intuitor_lib.paper.plan import SUITES
-from intuitor_lib.paper.results import keep
 from intuitor_lib.paper.trials import collect
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipes import get_recipe
@@ -17,7 +18,8 @@ def project(tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / "intuitor_lib").mkdir(parents=True)
     (root / "notebooks").mkdir()
-    monkeypatch.setattr(results, "data_folder", lambda: root / "data")
+    for module in (results, notebook_results):
+        monkeypatch.setattr(module, "data_folder", lambda: root / "data")
     return root
 
 

@@ -4,12 +4,7 @@ import io
 
 import pytest
 
-from intuitor_lib.report.comparisons import (
-    before_after,
-    compare_methods,
-    confidence_histograms,
-    token_text,
-)
+from intuitor_lib.report.comparisons import compare_methods, confidence_histograms, token_text
 from intuitor_lib.report.intervals import Estimate, mean_over_seeds
 from intuitor_lib.report.style import METHODS
 
@@ -26,13 +21,13 @@ def rows(ax):
     return [text.get_text() for text in ax.get_yticklabels()]
 
 
-def test_before_after_draws_values_and_intervals():
-    estimates = {"before": BASE, "base, T = 0.3": BASE, "after, GRPO": ESTIMATE}
-    figure = before_after({"accuracy": estimates, "length (tokens)": estimates})
+def test_values_and_intervals_are_drawn():
+    estimates = {"base": BASE, "base, T = 0.3": BASE, "GRPO": ESTIMATE}
+    figure = compare_methods({"accuracy": estimates, "length (tokens)": estimates})
     ax, other = figure.axes
     assert [text.get_text() for text in ax.texts] == ["0.2", "0.2", "0.5"]
     assert bars(ax) == [pytest.approx(e) for e in ((0.1, 0.3), (0.1, 0.3), (0.4, 0.7))]
-    assert rows(ax) == ["base", "base, T = 0.3", "GRPO, 1 seed"]
+    assert rows(ax) == ["base", "base, T = 0.3", "GRPO, 3 seeds"]
     assert (ax.get_xlabel(), other.get_xlabel()) == ("share of right answers", "tokens")
     assert ax.get_title(loc="left").split("\n") == ["accuracy", "n = 10 problems"]
 

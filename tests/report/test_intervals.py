@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from intuitor_lib.report.intervals import (
+    combination_over_seeds,
     difference_over_problems,
-    difference_over_seeds,
     mcnemar,
     mean_over_problems,
     mean_over_seeds,
@@ -175,6 +175,10 @@ def test_mcnemar_wants_the_same_problems_once():
             mcnemar(rows, other)
         with pytest.raises(ValueError, match="same problems on both sides, each once"):
             mcnemar(other, rows)
+
+
+def difference_over_seeds(before, after, column):
+    return combination_over_seeds([(1, after), (-1, before)], column)
 
 
 def table(*values, column="correct"):

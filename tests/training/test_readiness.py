@@ -257,19 +257,3 @@ def test_the_command_prints_what_was_found(tiny_recipe, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "memory" in out
     assert "signal" in out
-
-
-def test_several_problem_sets_are_compared(tiny_recipe, sums_file, tmp_path, capsys):
-    path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(tiny_recipe.to_dict()))
-    copy = tmp_path / "other.jsonl"
-    copy.write_text(sums_file.read_text())
-    csv = tmp_path / "signal.csv"
-    datasets = ["--dataset", str(sums_file), "--dataset", str(copy)]
-    runs = ["--runs", str(tmp_path / "runs")]
-    assert main(["preflight", str(path), *datasets, "--csv", str(csv), *runs]) == 0
-    header, *rows = csv.read_text().splitlines()
-    assert header.startswith("problems,good by,share good,AUC within problems")
-    assert [row.split(",")[0] for row in rows] == [str(sums_file), str(copy)]
-    assert main(["preflight", str(path), "--dataset", "x {", *runs]) == 2
-    assert "not JSON" in capsys.readouterr().err

@@ -56,7 +56,8 @@ def recipe(tiny_model, sums_file):
     """Of six steps, a checkpoint after each."""
     return Recipe(
         name="tiny", model=str(tiny_model), dataset=str(sums_file), prompt_column="problem",
-        answer_column="answer", system_prompt=None, last_number=True, dtype="float32",
+        answer_column="answer", answer_extraction="last_number", system_prompt=None,
+        dtype="float32",
         max_steps=6, num_generations=2, per_device_train_batch_size=4,
         gradient_accumulation_steps=1, max_prompt_length=64, max_completion_length=6,
         learning_rate=1e-3, gradient_checkpointing=False, save_steps=1, preflight_problems=0,

@@ -1,7 +1,6 @@
 from .benchmarks import (
     BENCHMARKS as BENCHMARKS,
     EMBEDDED as EMBEDDED,
-    PAPER_COLUMNS as PAPER_COLUMNS,
     Benchmark as Benchmark,
     check_grading as check_grading,
     get_benchmark as get_benchmark,

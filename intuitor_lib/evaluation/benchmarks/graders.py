@@ -1,7 +1,7 @@
 """Graders: from a completion to a verdict, one class per kind of benchmark.
 
 Each also writes a right and a wrong completion for an item, from its reference answer, so that
-grading can be checked on every item (`intuitor check`).
+grading can be checked on every item (`check_grading`).
 """
 
 import ast
@@ -52,12 +52,8 @@ class Grader:
         """Whether each answer to an item is in their plurality; None if there is no vote."""
         return None
 
-    def right(self, item: Item) -> str | None:
-        """Write a right completion; None if the benchmark publishes no reference."""
-        return None
-
-    def wrong(self, item: Item) -> str | None:
-        """Write a wrong completion of the same form."""
+    def example(self, item: Item, *, right: bool) -> str | None:
+        """Write a right or a wrong completion; None if the benchmark publishes no reference."""
         return None
 
 
@@ -93,11 +89,8 @@ class MathGrader(Grader):
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return plurality(answers)
 
-    def right(self, item: Item) -> str:
-        return f"So the answer is \\boxed{{{item.reference}}}."
-
-    def wrong(self, item: Item) -> str:
-        return f"So the answer is \\boxed{{{item.reference} + 1}}."
+    def example(self, item: Item, *, right: bool) -> str:
+        return f"So the answer is \\boxed{{{item.reference}{'' if right else ' + 1'}}}."
 
 
 class ChoiceGrader(Grader):
@@ -111,13 +104,10 @@ class ChoiceGrader(Grader):
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return most_frequent(answers)
 
-    def right(self, item: Item) -> str:
-        return f"Therefore the answer is ({item.reference['answer']})."
-
-    def wrong(self, item: Item) -> str:
-        letters = item.reference["letters"]
-        other = letters[(letters.index(item.reference["answer"]) + 1) % len(letters)]
-        return f"Therefore the answer is ({other})."
+    def example(self, item: Item, *, right: bool) -> str:
+        letters, answer = item.reference["letters"], item.reference["answer"]
+        shown = answer if right else letters[(letters.index(answer) + 1) % len(letters)]
+        return f"Therefore the answer is ({shown})."
 
 
 class ValueGrader(Grader):
@@ -138,13 +128,12 @@ class ValueGrader(Grader):
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return most_frequent([answer and "".join(answer.split()) for answer in answers])
 
-    def right(self, item: Item) -> str:
-        return json.dumps({"reasoning": "Step by step.", "answer": item.reference})
-
-    def wrong(self, item: Item) -> str:
-        value = ast.literal_eval(item.reference)
-        other = value + "x" if isinstance(value, str) else [value]
-        return json.dumps({"reasoning": "Step by step.", "answer": repr(other)})
+    def example(self, item: Item, *, right: bool) -> str:
+        answer = item.reference
+        if not right:
+            value = ast.literal_eval(answer)
+            answer = repr(value + "x" if isinstance(value, str) else [value])
+        return json.dumps({"reasoning": "Step by step.", "answer": answer})
 
 
 @dataclass(frozen=True)
@@ -178,15 +167,10 @@ class CodeGrader(Grader):
         passed, reason = run_tests(code, tests)
         return Verdict(passed, code, reason)
 
-    def right(self, item: Item) -> str | None:
-        solution = item.reference.get("solution")
-        return solution and f"```python\n{solution}\n```"
-
-    def wrong(self, item: Item) -> str | None:
+    def example(self, item: Item, *, right: bool) -> str | None:
         solution, name = item.reference.get("solution"), item.reference["defines"]
-        if solution is None:
-            return None
-        return f"```python\n{solution}\n\n\ndef {name}(*_, **__):\n    return None\n```"
+        spoiled = "" if right else f"\n\n\ndef {name}(*_, **__):\n    return None"
+        return solution and f"```python\n{solution}{spoiled}\n```"
 
 
 class JudgedGrader(Grader):

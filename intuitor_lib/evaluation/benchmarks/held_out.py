@@ -13,18 +13,12 @@ HELD_OUT = "held_out"
 
 
 def held_out_benchmark(recipe: Recipe) -> Benchmark:
-    """Make a benchmark of a recipe's held-out problems, with the prompts of training.
-
-    Raises:
-        DataError: the problems cannot be loaded, or none is held out.
-    """
+    """Make a benchmark of a recipe's held-out problems, with the prompts of training."""
     problems = load_problems(recipe).held_out
     if not problems:
         raise DataError(f"recipe {recipe.name!r} holds no problem out: set eval_problems")
     family = recipe.dataset.rpartition(":")[2]
-
-    def make(n: int, seed: int) -> list[dict[str, Any]]:
-        return [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in problems[:n]]
+    rows = [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in problems]
 
     def to_item(row: Any) -> Item:
         prompt = conversation(row["prompt"], recipe)[-1]["content"]
@@ -33,7 +27,9 @@ def held_out_benchmark(recipe: Recipe) -> Benchmark:
     return Benchmark(
         name=f"{HELD_OUT}_{family}",
         title=f"{family}, held out",
-        source=Embedded(make, f"held-out problems of {recipe.dataset}", len(problems)),
+        source=Embedded(
+            lambda n, seed: rows[:n], f"held-out problems of {recipe.dataset}", len(problems)
+        ),
         to_item=to_item,
         grader=MathGrader(extraction=recipe.answer_extraction),
         licence="as its source",

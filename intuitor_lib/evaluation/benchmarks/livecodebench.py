@@ -18,9 +18,6 @@ from typing import Any
 
 from ...problems import DataError
 
-FILES = tuple(f"test{i}.jsonl" for i in ("", *range(2, 7)))
-"""The files that together make up release_v6."""
-
 MAX_UNPACKED = 1 << 30  # bytes; release_v6 stays far below
 
 
@@ -30,11 +27,7 @@ class _TextOnly(pickle.Unpickler):
 
 
 def unpack_tests(packed: str) -> list[dict[str, Any]]:
-    """Read test cases (`input`, `output`, `testtype`) from their JSON text, packed or not.
-
-    Raises:
-        DataError: the text is something else, pickles a class, or exceeds 1 GiB unpacked.
-    """
+    """Read test cases (`input`, `output`, `testtype`) from their JSON text, packed or not."""
     try:
         if packed.lstrip().startswith("["):
             cases = json.loads(packed)
@@ -61,11 +54,7 @@ def unpack_tests(packed: str) -> list[dict[str, Any]]:
 
 
 def read_problems(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a raw file, with `file` and `offset` in place of the private tests.
-
-    Raises:
-        DataError: the file cannot be read, or a line is no problem.
-    """
+    """Yield the rows of a raw file, with `file` and `offset` in place of the private tests."""
     offset = 0
     try:
         with file.open("rb") as stream:
@@ -92,11 +81,7 @@ def _parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
 
 
 def unit_tests_of(problem: Mapping[str, Any]) -> dict[str, Any]:
-    """Read all tests of a problem from `read_problems`, in the form of `unit_tests.run_tests`.
-
-    Raises:
-        DataError: the tests cannot be unpacked.
-    """
+    """Read all tests of a problem from `read_problems`, in the form of `unit_tests.run_tests`."""
     with Path(problem["file"]).open("rb") as stream:
         stream.seek(problem["offset"])
         row = json.loads(stream.readline())

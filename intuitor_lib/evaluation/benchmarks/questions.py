@@ -1,7 +1,7 @@
 """Items from the rows of each benchmark: prompts and references.
 
-`..._item` functions make an item from a row. A row with missing or bad columns raises KeyError or
-ValueError, which `benchmarks.load_items` collects.
+`NAME_item` makes an item of the benchmark NAME from a row. A row with missing or bad columns raises
+KeyError or ValueError, which `benchmarks.load_items` collects.
 """
 
 import ast
@@ -145,12 +145,12 @@ def livecodebench_item(row: Row) -> Item:
     return Item(row["question_id"], question, f"{question}\n\n{how}", reference)
 
 
-def alpaca_rows(file: Path) -> list[Row]:
+def alpaca_eval_rows(file: Path) -> list[Row]:
     """The instructions of `alpaca_eval.json`."""
     return [row for _, row in sound_rows(read_table(file), file.name)]
 
 
-def alpaca_item(row: Row) -> Item:
+def alpaca_eval_item(row: Row) -> Item:
     """An AlpacaEval instruction, unchanged."""
     instruction = _text(row, "instruction")
     return Item("", instruction, instruction, {"dataset": row.get("dataset", "")})

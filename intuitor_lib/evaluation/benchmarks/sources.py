@@ -1,10 +1,15 @@
-"""Sources of a benchmark's rows: the hub, a local folder, the package itself."""
+"""Sources of a benchmark's rows: the hub, a local folder, the package itself.
+
+Each yields its `rows` with a label for messages: a generator `n` of them from `seed`, others all.
+Local files in `folder` take precedence over the hub; `at_hand` tells whether it is not needed. Rows
+that cannot be read or fetched raise DataError.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ...problems.tables import TABLE_SUFFIXES, DataError, read_hub, read_table, sound_rows
 from ...recipe import InputError
@@ -15,26 +20,6 @@ _INSTEAD = (
     f"put its file into a folder named with --benchmarks DIR or {FOLDER_VARIABLE} "
     "(`intuitor benchmarks` lists the names), or use an embedded benchmark"
 )
-
-
-class Source(Protocol):
-    """Source of a benchmark's rows."""
-
-    def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterable[tuple[str, Row]]:
-        """Yield each row with a label for messages.
-
-        Local files in `folder` take precedence over the hub. A generator makes `n` rows from
-        `seed`; other sources yield all their rows.
-
-        Raises:
-            DataError: the rows cannot be read or fetched.
-        """
-
-    def at_hand(self, folder: Path | None) -> bool:
-        """Whether the rows are available without the hub."""
-
-    def describe(self) -> str:
-        """Describe the source in one line."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ class HubFiles:
     """Raw files of a hub data set, or all of the same files in the local folder."""
 
     repo: str
-    files: tuple[str, ...]
+    files: Sequence[str]
     revision: str
     read: Callable[[Path], Iterable[Row]]
     folder: str = ""
@@ -132,6 +117,9 @@ class Embedded:
 
     def describe(self) -> str:
         return self.origin
+
+
+Source = HubTable | HubFiles | Embedded
 
 
 def benchmarks_folder(folder: str | Path | None = None) -> Path | None:

@@ -1,25 +1,31 @@
 """The check of what a batch of notebooks left behind."""
 
+import notebook_results
 import pytest
+from notebook_results import audit, missing
+from test_comparison import recorded
+from test_verdicts import trials
 
-from intuitor_lib.paper import checks, comparison, results
-from intuitor_lib.paper.checks import audit
+from intuitor_lib.paper import comparison, results
 from intuitor_lib.paper.comparison import save
-from intuitor_lib.paper.numbers import paper_ids
+from intuitor_lib.paper.numbers import FIGURES, TABLES
 from intuitor_lib.paper.plan import PLAN, planned
 from intuitor_lib.paper.results import result
 from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.report.tables import Table
 from intuitor_lib.store.run_store import RunStore
 
+EMPTY = Table([], [], "")
+IDS = [*TABLES, *FIGURES]
+
 
 @pytest.fixture
 def batch(tmp_path, monkeypatch):
     """A store as a whole batch leaves it, made up."""
     plan = dict.fromkeys(list(PLAN)[:2], ("grpo", "intuitor"))
-    monkeypatch.setattr(checks, "PLAN", plan)
+    monkeypatch.setattr(notebook_results, "PLAN", plan)
     wanted = {d: r for d, r in planned("smoke").items() if r.name in ("grpo", "intuitor")}
-    monkeypatch.setattr(checks, "planned", lambda profile: wanted)
+    monkeypatch.setattr(notebook_results, "planned", lambda profile: wanted)
     monkeypatch.setattr(comparison, "data_folder", lambda: None)
     store = RunStore(tmp_path)
     for recipe in wanted.values():
@@ -29,10 +35,9 @@ def batch(tmp_path, monkeypatch):
         run.finish()
     monkeypatch.setattr(results, "data_folder", lambda: None)
     put(tmp_path)
-    reasons = dict.fromkeys((id for id in paper_ids() if id.startswith("figure")), "why")
+    reasons = dict.fromkeys(FIGURES, "why")
     for name in plan:
-        table, ids = Table([], [], ""), paper_ids()
-        save(name, "smoke", table=table, ids=ids, not_tested=reasons, runs=tmp_path)
+        save(name, "smoke", table=EMPTY, ids=IDS, not_tested=reasons, runs=tmp_path)
     return tmp_path
 
 
@@ -96,3 +101,29 @@ def test_a_training_too_many_or_too_few_is_named(batch):
 def test_a_notebook_without_a_record_is_named(batch):
     (batch / "records" / "00_quickstart-smoke.json").unlink()
     assert audit("smoke", batch) == ["00_quickstart: no record"]
+
+
+def test_what_lacks_a_record_is_named(tmp_path):
+    made = trials(base=54, intuitor=80)
+    record = recorded(tmp_path, "cpu", IDS, trials=made)
+    assert missing([record]) == []
+    del record["values"]["paper"]["figure-6"]
+    assert missing([record]) == ["figure-6: no record"]
+
+
+def test_a_number_without_its_company_is_named(tmp_path):
+    record = recorded(tmp_path, "cpu", IDS, trials=trials(base=54))
+    (score,) = record["values"]["scores"]
+    score["low"] = score["high"]
+    assert "an interval of width 0" in missing([record])[0]
+    del score["seeds"]
+    assert missing([record]) == ["02_main_results: a score lacks seeds"]
+
+
+def test_a_figure_without_a_score_needs_a_reason(tmp_path):
+    record = recorded(tmp_path, "cpu", IDS)
+    assert missing([record]) == [f"{id}: neither a score nor a reason" for id in FIGURES]
+    record = recorded(tmp_path, "cpu", IDS, not_tested=dict.fromkeys(FIGURES, "needs 7B"))
+    assert missing([record]) == []
+    del record["values"]["paper"]["table-4"]["cells"][0]["not tested"]
+    assert missing([record]) == ["table-4: cell 'Qwen2.5-7B', 'GSM8K' is not accounted for"]
