@@ -94,10 +94,12 @@ def _train(options: argparse.Namespace) -> int:
 
     problems = load_problems(recipe)
     # Imported here so that bad problems are reported before torch is imported.
+    from ..store.processes import join
     from ..training.training import train
 
     run = train(recipe, runs=options.runs, problems=problems)
-    print(run.path.resolve())
+    if join().is_main_process:
+        print(run.path.resolve())
     return 0
 
 

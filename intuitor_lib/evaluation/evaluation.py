@@ -10,13 +10,13 @@ from ..certainty.completions import end_tokens
 from ..grading import describe_doubts, doubtful
 from ..grading.sandbox import protections, run_python
 from ..policy import Policy, describe_policy
-from ..policy.loading import compute_device
 from ..policy.pretrained import Source, cached_commit
 from ..problems import control_tokens, prompt_date, prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
+from ..store.processes import join
 from .benchmarks.alpaca import write_outputs
 from .benchmarks.benchmarks import (
     BENCHMARKS,
@@ -230,7 +230,7 @@ def _settled(record: EvaluationRecord) -> dict[str, str]:
     if not record.rows or record.spec["policy"].get("dtype") != "auto":
         return {}
     before = record.environment
-    same_device = before["device"].partition(":")[0] == compute_device().type
+    same_device = before["device"].partition(":")[0] == join().device.type
     return {"dtype": before["compute_dtype"]} if same_device else {}
 
 

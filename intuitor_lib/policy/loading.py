@@ -4,13 +4,13 @@ import functools
 import time
 from typing import Any, NamedTuple
 
-import accelerate
 import torch
 import transformers
 
 from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
+from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
 from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
@@ -42,7 +42,7 @@ def load_policy(recipe: Recipe) -> Policy:
     config = load_config(source)
     _check_context(recipe, config)
     _turn_off_dropout(config)
-    dtype = compute_dtype(recipe.dtype, compute_device())
+    dtype = compute_dtype(recipe.dtype, join().device)
     model, tokenizer = _load(
         source,
         config,
@@ -83,7 +83,7 @@ def load_model(
     Raises:
         InputError: as `load_policy`, but the chat template is not required.
     """
-    compute = compute_dtype(dtype, compute_device())
+    compute = compute_dtype(dtype, join().device)
     source = Source(model, revision, trust_remote_code)
     loaded, tokenizer = _load(
         source, load_config(source), quantization, compute=compute, stored=compute
@@ -97,7 +97,7 @@ def load_model(
 
 def _device(quantization: str, model: Any) -> torch.device:
     # 4-bit weights were put on their device while they were loaded.
-    return compute_device() if quantization == "none" else model.device
+    return join().device if quantization == "none" else model.device
 
 
 def _load(
@@ -105,7 +105,7 @@ def _load(
 ) -> Policy:
     tokenizer = load_tokenizer(source)
     _set_pad_token(tokenizer, source.name)
-    device, kept, place = compute_device(), None, config.name_or_path
+    device, kept, place = join().device, None, config.name_or_path
     weights: dict[str, Any] = {"config": config, "dtype": stored}
     if source.name in EMBEDDED_MODELS and quantization == "nf4" and device.type == "cpu":
         kept = quantized_folder(source.name, stored)
@@ -215,11 +215,6 @@ def describe_policy(model: Any) -> dict[str, Any]:
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "memory_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
     }
-
-
-def compute_device() -> torch.device:
-    """A CUDA GPU, else the CPU: Apple's GPU has no float64, which sampling needs."""
-    return accelerate.PartialState(cpu=torch.backends.mps.is_available()).device
 
 
 def compute_dtype(name: str, device: torch.device | str) -> torch.dtype:

@@ -7,15 +7,15 @@ import trl
 
 from ..policy import compute_dtype
 from ..recipe import Recipe
+from ..store.processes import join, share_batch
 from .monitor import WINDOW
 
 # Settings with the same name and meaning in a recipe and in TRL's arguments.
 _SAME = (
-    "per_device_train_batch_size gradient_accumulation_steps num_generations num_iterations beta "
-    "epsilon multi_objective_aggregation max_completion_length temperature top_p top_k "
-    "vllm_mode vllm_server_base_url vllm_gpu_memory_utilization learning_rate lr_scheduler_type "
-    "max_steps adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm "
-    "gradient_checkpointing seed"
+    "num_generations num_iterations beta epsilon multi_objective_aggregation "
+    "max_completion_length temperature top_p top_k vllm_mode vllm_server_base_url "
+    "vllm_gpu_memory_utilization learning_rate lr_scheduler_type max_steps adam_beta1 adam_beta2 "
+    "adam_epsilon weight_decay max_grad_norm gradient_checkpointing seed"
 )
 
 
@@ -26,18 +26,25 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     are scaled within the group; the KL term is eq. 5's plain k3 estimate. TRL's defaults are
     another loss ("dapo"), beta 0 and an importance-weighted KL.
 
+    Several processes share the completions of an update (`share_batch`) and train the same as one.
+
     With vLLM the completions come from another engine and, for a LoRA policy, from weights with
     the adapter rounded into the base (`serving.merged_weights`). TRL's importance sampling
     corrects the loss for this and leaves out completions whose probability differs more than
-    threefold, which is not part of eq. 5. vLLM has a seed of its own.
+    threefold, which is not part of eq. 5. vLLM's seed is the number of the process.
     """
     dtype = compute_dtype(recipe.dtype, device)
+    batch_size, accumulation = share_batch(
+        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
+    )
     return trl.GRPOConfig(
         output_dir=str(output_dir),
         **{name: getattr(recipe, name) for name in _SAME.split()},
         loss_type="grpo",
         scale_rewards="group",
         use_bias_correction_kl=False,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         use_vllm=recipe.rollout == "vllm",
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,

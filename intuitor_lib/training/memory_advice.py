@@ -15,6 +15,7 @@ from ..policy.pretrained import Source, load_tokenizer
 from ..policy.shapes import ARCHITECTURES, model_shape
 from ..problems import Problem, conversation, prompt_token_ids
 from ..recipe import InputError, Recipe, RecipeError
+from ..store.processes import share_batch
 from .memory import SKIP, MemoryEstimate, estimate_memory, gib
 
 logger = logging.getLogger(__name__)
@@ -113,19 +114,28 @@ def require_memory(
     device: str | None = None,
     problems: Sequence[Problem] | None = None,
     available: int | None = None,
+    processes: int = 1,
 ) -> MemoryEstimate | None:
     """The estimate of a training that fits; refuses one that does not, before it loads anything.
 
     The process's current memory is not counted. If the longest prompt that the recipe allows does
     not fit, the longest of `problems` counts. A recipe that cannot be estimated passes with None,
     and so does every one with `INTUITOR_MEMORY_CHECK=0`. `available` is in bytes, by default
-    `available_memory`.
+    `available_memory`. `processes` share an update and, on a CPU, the memory.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get(SKIP) == "0":
         return None
     if available is None:
-        available = available_memory(device)
+        available = available_memory(device) // (processes if device == "cpu" else 1)
+    if processes > 1:
+        batch, steps = share_batch(
+            recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, processes
+        )
+        with contextlib.suppress(RecipeError):
+            recipe = recipe.replace(
+                per_device_train_batch_size=batch, gradient_accumulation_steps=steps
+            )
     try:
         estimate = estimate_memory(recipe, device=device)
     except (InputError, OSError, ValueError) as error:  # loading will report some of these

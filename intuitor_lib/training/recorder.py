@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
+from accelerate.utils import gather_object
 
 from ..recipe import Recipe
 from ..report import LiveTraining
 from ..store import Run
 from ..store.files import read_rows
+from ..store.processes import from_main, join
 from .monitor import Alarm, alarms, distinct
 
 logger = logging.getLogger(__name__)
@@ -20,8 +22,8 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "reward", "kl")
 class Recorder(transformers.TrainerCallback):
     """Writes each step's metrics and completions to the run and shows the metrics.
 
-    Each step has a row. With `num_iterations` above 1 a rollout serves several steps; only the
-    first one's row has its rewards and completions.
+    Every process has one; the main process writes a row for each step. With `num_iterations` above
+    1 a rollout serves several steps; only the first one's row has its rewards and completions.
     `held_out` measures the accuracy on held-out problems and its number of completions,
     `snapshot(step)` saves the policy.
     """
@@ -35,18 +37,21 @@ class Recorder(transformers.TrainerCallback):
         snapshot: Callable[[int], object] | None = None,
     ) -> None:
         self.recipe, self.run, self.display = recipe, run, display
-        self.rows = read_rows(run.path / "metrics.jsonl")
+        self._main = join().is_main_process
+        self.rows = read_rows(run.path / "metrics.jsonl") if self._main else []
         self._held_out = held_out
         self._snapshot = snapshot
         self._more: dict[str, float] = {}
         self._warned = {name for row in self.rows for name in row.get("collapse", [])}
 
     def completions(self, rows: list[dict[str, Any]]) -> None:
-        """Record the completions of a rollout."""
-        self.run.append("completions.jsonl", rows)
-        texts = [row["completion"] for row in rows]
-        self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
-        self._more["completions/repetition"] = sum(r["repetition"] for r in rows) / len(rows)
+        """Record the completions of every process; each process passes its own."""
+        rows = gather_object(rows)
+        if self._main:
+            self.run.append("completions.jsonl", rows)
+            texts = [row["completion"] for row in rows]
+            self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
+            self._more["completions/repetition"] = sum(r["repetition"] for r in rows) / len(rows)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = self.recipe.eval_steps
@@ -54,7 +59,7 @@ class Recorder(transformers.TrainerCallback):
             accuracy, n = self._held_out()
             self._more |= {"held_out/accuracy": accuracy, "held_out/n": n}
         kept = self.recipe.snapshot_steps
-        if self._snapshot is not None and kept and state.global_step % kept == 0:
+        if self._snapshot is not None and kept and state.global_step % kept == 0 and self._main:
             self._snapshot(state.global_step)
         control.should_log = True
 
@@ -68,21 +73,23 @@ class Recorder(transformers.TrainerCallback):
     ) -> None:
         if logs is None or "loss" not in logs:  # the summary at the end
             return
-        numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
-        finite = {k: v for k, v in numbers.items() if abs(v) < float("inf")}
-        row: dict[str, Any] = {"step": state.global_step, **finite, **self._more}
-        broken = [k for k in _MUST_BE_FINITE if k in numbers and k not in finite]
-        if broken:
-            row["not_finite"] = broken
-        self._more = {}
-        found = alarms([*self.rows, row], problems=self.recipe.problems_per_step)
-        if found:
-            row["collapse"] = [alarm.name for alarm in found]
-        self.rows.append(row)
-        self.run.append("metrics.jsonl", [row])
-        self._warn(found)
-        self.display.update(self.rows)
-        if found and self.recipe.on_collapse != "warn":
+        found: list[Alarm] = []
+        if self._main:
+            numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
+            finite = {k: v for k, v in numbers.items() if abs(v) < float("inf")}
+            row: dict[str, Any] = {"step": state.global_step, **finite, **self._more}
+            broken = [k for k in _MUST_BE_FINITE if k in numbers and k not in finite]
+            if broken:
+                row["not_finite"] = broken
+            self._more = {}
+            found = alarms([*self.rows, row], problems=self.recipe.problems_per_step)
+            if found:
+                row["collapse"] = [alarm.name for alarm in found]
+            self.rows.append(row)
+            self.run.append("metrics.jsonl", [row])
+            self._warn(found)
+            self.display.update(self.rows)
+        if self.recipe.on_collapse != "warn" and from_main(bool(found)):
             control.should_training_stop = True
 
     def _warn(self, found: list[Alarm]) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import gather_object
 
 from ..store.checkpoints import complete_checkpoint
+from ..store.processes import join
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -101,7 +103,7 @@ class SavePoints(transformers.TrainerCallback):
         self._saved = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        stopping = self._stop.asked
+        stopping = any(gather_object([self._stop.asked]))
         last = state.global_step >= state.max_steps
         if state.global_step % self._num_iterations and not last:
             return
@@ -112,5 +114,8 @@ class SavePoints(transformers.TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        complete_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._run)
+        join().wait_for_everyone()  # until each process has written its part
+        if join().is_main_process:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            complete_checkpoint(folder, self._run)
         self._saved = state.global_step

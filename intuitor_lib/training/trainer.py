@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -31,16 +30,6 @@ from .update import (
 )
 
 
-def require_one_process() -> None:
-    """Refuse the processes of `torchrun` or `accelerate launch`, which would share every update."""
-    number = os.environ.get("WORLD_SIZE", "1")
-    if number != "1":
-        raise InputError(
-            f"WORLD_SIZE={number} processes were started: a recipe is trained by one process on "
-            "one GPU or CPU. Start it without torchrun and accelerate launch"
-        )
-
-
 class IntuitorTrainer(trl.GRPOTrainer):
     """`trl.GRPOTrainer` for the policies of `load_policy`. The changes:
 
@@ -63,8 +52,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
     allows it; "grouped" requires it.
 
     Raises:
-        InputError: "grouped" is set and the model does not allow it, or a launcher started several
-            processes.
+        InputError: "grouped" is set and the model does not allow it.
     """
 
     _buffered_inputs: Any  # TRL's micro-batches of an update
@@ -80,7 +68,6 @@ class IntuitorTrainer(trl.GRPOTrainer):
         on_completions: Callable[[list[dict[str, Any]]], None] | None = None,
         **kwargs: Any,
     ) -> None:
-        require_one_process()
         self._on_completions = on_completions
         quantized = getattr(model, "is_loaded_in_4bit", False)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -120,6 +107,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
 
     def _choose(self, name: str, choice: str, reason: str | None) -> bool:
         """Whether to compute prompts once, for a setting and a reason against it."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
         if self.use_vllm or self.use_transformers_continuous_batching:
             choice = "generate" if name == "rollout" else choice
         if choice == "grouped" and reason:
@@ -244,12 +233,14 @@ class IntuitorTrainer(trl.GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._rewards = rewards
         if self._on_completions is not None:
-            columns = (inputs, prompts, completions, completion_ids_list, rewards.tolist())
+            first = self.accelerator.process_index * len(prompts)
+            own = rewards[first : first + len(prompts)].tolist()
+            columns = (inputs, prompts, completions, completion_ids_list, own)
             rows = [self._row(*row) for row in zip(*columns, strict=True)]
             if self._sampled_certainty is not None:
                 # Of the first group alone: that of a large training would fill disks.
-                first_ids = completion_ids_list[: self.num_generations]
-                for row, ids, values in zip(rows, first_ids, self._sampled_certainty, strict=False):
+                group_ids = completion_ids_list[: self.num_generations]
+                for row, ids, values in zip(rows, group_ids, self._sampled_certainty, strict=False):
                     row["token_ids"] = list(ids)
                     row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
             self._on_completions(rows)

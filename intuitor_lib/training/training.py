@@ -5,23 +5,25 @@ import errno
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import peft
+from accelerate.utils import gather_object
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
-from ..policy.loading import compute_device
 from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
 from ..recipe import InputError, Recipe
-from ..report import LiveTraining
+from ..report import LiveTraining, quiet_transformers
 from ..rollouts.serving import check_rollout, send_merged_weights
 from ..store import Run, RunStore
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
+from ..store.processes import all_or_none, from_main, join, share_batch, warn_if_alone
 from .arguments import grpo_config
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
@@ -30,7 +32,7 @@ from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
 from .savepoints import Interrupted, SavePoints, StopRequest
-from .trainer import IntuitorTrainer, require_one_process
+from .trainer import IntuitorTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ def train(
 
     An interrupted run resumes from its last whole checkpoint and ends, on a CPU, as if it had not
     been interrupted. If another process is training the run, this one waits for it.
+    Called on every process that `torchrun` or `accelerate launch` started, it trains the recipe on
+    all of them: the main process writes the run, and each process returns it.
 
     Args:
         recipe: the recipe to train.
@@ -51,30 +55,65 @@ def train(
         problems: the result of `load_problems(recipe)`, if it is loaded already.
 
     Raises:
-        InputError: malformed problems, prompts that do not fit, a policy that cannot be loaded,
-            several processes of a launcher, too little memory, or a fault found by `preflight`;
-            before anything is loaded on a device where possible.
+        InputError: malformed problems, prompts that do not fit, a policy that cannot be loaded, an
+            update that the processes cannot share, too little memory, or a fault found by
+            `preflight`; before anything is loaded on a device where possible.
         Interrupted: stopped by a signal, with everything saved.
         OSError: the disk is full or read-only; saved files are whole.
+        RuntimeError: another process failed.
     """
-    require_one_process()
     problems = problems or load_problems(recipe)
-    run = RunStore(runs).open(recipe, problems.describe())
-    if run.finished:
-        run.tidy()
+    warn_if_alone()
+    share_batch(
+        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
+    )
+    run = _open(recipe, problems, runs)
+    if from_main(run.finished):
+        if join().is_main_process:
+            run.tidy()
         return run
-    with run.lock():
-        if not run.finished:
+    with _held(run):
+        if not from_main(run.finished):
             _Training(recipe, problems, run).train()
     return run
 
 
+def _open(recipe: Recipe, problems: Problems, runs: str | Path | None) -> Run:
+    """The run, created by the main process if it is new."""
+    with all_or_none():
+        described, path = problems.describe(), Path()
+        if join().is_main_process:
+            path = RunStore(runs).open(recipe, described).path
+    asked = set(gather_object([(recipe.digest, described["fingerprint"])]))
+    if len(asked) > 1:
+        raise InputError(
+            f"the processes were given {len(asked)} different recipes or problems: start them all "
+            "with the same command, on the same files"
+        )
+    return Run(from_main(path))
+
+
+@contextlib.contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Hold the run's lock in the main process; the other processes wait with it."""
+    if join().is_main_process:
+        # Told every second, the others wait as long as it takes.
+        with run.lock(lambda: from_main(False)):
+            from_main(True)
+            yield
+    else:
+        while not from_main(False):
+            pass
+        yield
+
+
 class _Training:
-    """One training of a run."""
+    """One training of a run, by all processes."""
 
     def __init__(self, recipe: Recipe, problems: Problems, run: Run) -> None:
         self.recipe, self.problems, self.run = recipe, problems, run
-        self.display = LiveTraining(f"train {run.id}", recipe.max_steps)
+        self.main, self.processes = join().is_main_process, join().num_processes
+        self.display = LiveTraining(f"train {run.id}", recipe.max_steps, shown=self.main)
 
     def train(self) -> None:
         """Train the run from its newest checkpoint, or from the start, to the end."""
@@ -82,10 +121,13 @@ class _Training:
             checkpoint = self._resume()
             policy = self._load()
             self._describe(policy)
-            restore_records(self.run.path, checkpoint)
+            if self.main:
+                restore_records(self.run.path, checkpoint)
             collapsed = self._update(policy, checkpoint)
-            _save(policy, self.run)
-            self.run.finish(**collapsed)
+            with all_or_none():
+                if self.main:
+                    _save(policy, self.run)
+                    self.run.finish(**collapsed)
         except BaseException as error:
             self._fail(error)
             raise
@@ -94,45 +136,54 @@ class _Training:
 
     def _resume(self) -> Path | None:
         """Mark the run as running; the checkpoint to resume from."""
-        self.run.clean()
-        self.run.set_status("running")
-        checkpoint = newest_checkpoint(self.run.path, self.display.note)
+        found = None
+        if self.main:
+            self.run.clean()
+            self.run.set_status("running")
+            found = newest_checkpoint(self.run.path, self.display.note)
+        checkpoint = from_main(found)
         self.recipe = _with_dtype(self.recipe, self.run, resumed=checkpoint is not None)
         return checkpoint
 
     def _load(self) -> Policy:
         """The policy, after checks of sampling and memory; followed by the preflight."""
-        recipe, problems, device = self.recipe, self.problems, compute_device()
-        check_rollout(recipe, device)
-        require_memory(recipe, device=device.type, problems=problems.train)
-        policy = load_policy(recipe)
-        if recipe.preflight_problems:
-            require(preflight(recipe, problems, policy, runs=self.run.path.parent), recipe.name)
+        recipe, problems, device = self.recipe, self.problems, join().device
+        with all_or_none(), contextlib.nullcontext() if self.main else quiet_transformers():
+            check_rollout(recipe, device)
+            require_memory(
+                recipe, device=device.type, problems=problems.train, processes=self.processes
+            )
+            policy = load_policy(recipe)
+            if self.main and recipe.preflight_problems:
+                require(preflight(recipe, problems, policy, runs=self.run.path.parent), recipe.name)
         return policy
 
     def _describe(self, policy: Policy) -> None:
         """Show and record the device, the precision and the parameters of the policy."""
         facts = describe_policy(policy.model)
         # Weights that are all trained are fp32, and computed in this dtype by autocast.
-        facts["compute_dtype"] = self.recipe.dtype
+        facts |= {"compute_dtype": self.recipe.dtype, "processes": self.processes}
         facts["prompt_date"] = prompt_date(policy.tokenizer)
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
         self.display.note(
             f"{Path(model).name if Path(model).is_dir() else model} on {facts['device']} "
-            f"({facts['device_name']}): weights {facts['quantization']}, computing in "
-            f"{facts['compute_dtype']}, training {facts['trainable_parameters']:,} of "
-            f"{facts['parameters']:,} parameters"
+            f"({facts['device_name']})"
+            f"{f' in {self.processes} processes' if self.processes > 1 else ''}: weights "
+            f"{facts['quantization']}, computing in {facts['compute_dtype']}, training "
+            f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"
         )
-        self.run.set_environment(facts)
+        if self.main:
+            self.run.set_environment(facts)
 
     def _fail(self, error: BaseException) -> None:
         """Record and show the failure."""
         run = self.run
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        full = _disk_fault(error, run)
-        with contextlib.suppress(OSError):  # a full disk is reported below
-            run.set_status(state, error=redact(f"{type(error).__name__}: {error}")[:2000])
+        full = _disk_fault(error, run) if self.main else None
+        if self.main:
+            with contextlib.suppress(OSError):  # a full disk is reported below
+                run.set_status(state, error=redact(f"{type(error).__name__}: {error}")[:2000])
         steps = len(read_rows(run.path / "metrics.jsonl"))
         self.display.close(f"`{run.id}` {state} after {steps} of {self.recipe.max_steps} steps")
         if full is not None:
@@ -178,8 +229,9 @@ class _Training:
         """The alarms that end the training; none under on_collapse="warn"."""
         if self.recipe.on_collapse == "warn":
             return []
-        rows = read_rows(self.run.path / "metrics.jsonl")
-        return [str(alarm) for alarm in alarms(rows, problems=self.recipe.problems_per_step)]
+        rows = read_rows(self.run.path / "metrics.jsonl") if self.main else []
+        found = alarms(rows, problems=self.recipe.problems_per_step)
+        return from_main([str(alarm) for alarm in found])
 
     def _checkpoint_before(self, done: int, found: list[str]) -> Path:
         """The newest checkpoint from before the window of a collapse found at step `done`.
@@ -187,7 +239,10 @@ class _Training:
         The window is of rollouts, which are `num_iterations` steps apart.
         """
         before = done - WINDOW * self.recipe.num_iterations
-        best = newest_checkpoint(self.run.path, logger.warning, before=before)
+        best = None
+        if self.main:
+            best = newest_checkpoint(self.run.path, logger.warning, before=before)
+        best = from_main(best)
         if best is None:
             raise InputError(
                 f"run {self.run.id} collapsed by step {done} ({', '.join(found)}), before its "
@@ -236,7 +291,7 @@ class _Training:
         """The training problems whose prompts fit."""
         recipe, problems = self.recipe, self.problems.train
         kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
-        if dropped:
+        if dropped and self.main:
             logger.warning(
                 "%d of %d prompts are longer than max_prompt_length=%d tokens and left out",
                 len(dropped),
@@ -281,14 +336,15 @@ def _disk_fault(error: BaseException, run: Run) -> OSError | None:
 
 
 def _with_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
-    """The recipe with the dtype that "auto" stands for, the same at every resumption.
+    """The recipe with the dtype that "auto" stands for, the same for all processes and resumptions.
 
-    "auto" measures speed, so it might choose otherwise a moment later or on another day.
+    "auto" measures speed, so it might choose otherwise a moment later, on another day or in
+    another process.
     """
     if recipe.dtype != "auto":
         return recipe
-    device, before = compute_device(), {}
-    if resumed:
+    device, before = join().device, {}
+    if resumed and join().is_main_process:
         with contextlib.suppress(OSError, ValueError):  # damaged: measured again
             before = run.environment
     same_device = before.get("device", "").partition(":")[0] == device.type
@@ -296,7 +352,7 @@ def _with_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
     dtype = dtype or str(compute_dtype(recipe.dtype, device)).removeprefix("torch.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the recipe has warned before
-        return recipe.replace(dtype=dtype)
+        return recipe.replace(dtype=from_main(dtype))
 
 
 def _save(policy: Policy, run: Run, name: str | None = None) -> None:

@@ -35,8 +35,8 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
 
     `model(input_ids=..., completions=(prompt_ids, completion_ids))`, with two lists of N unpadded
     lists of token ids, returns `(log_probs, entropies)` of all completion tokens in order, as
-    `head_log_probs`. It is one call of the outermost module, as its wrapper for mixed precision
-    needs. Without `completions` the forward is unchanged.
+    `head_log_probs`. It is one call of the outermost module, as wrappers for several processes and
+    for mixed precision need. Without `completions` the forward is unchanged.
     """
     base = causal_model(model)
     original = base.forward

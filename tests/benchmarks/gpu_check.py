@@ -29,11 +29,11 @@ import bitsandbytes
 import torch
 from torch.nn import functional
 from training_speed import now, train_step
-from two_devices import compare_devices
+from two_processes import compare_devices
 
 from intuitor_lib.certainty.completions import completion_log_probs
 from intuitor_lib.policy.linear import unpacked
-from intuitor_lib.policy.loading import compute_device, load_policy, product_seconds
+from intuitor_lib.policy.loading import load_policy, product_seconds
 from intuitor_lib.policy.shapes import ARCHITECTURES, Shape
 from intuitor_lib.policy.tiny import make_tiny_model
 from intuitor_lib.problems.problems import load_problems
@@ -44,6 +44,7 @@ from intuitor_lib.rollouts import sampling
 from intuitor_lib.rollouts.sampling import sample_completions
 from intuitor_lib.store import RunStore
 from intuitor_lib.store.files import read_rows
+from intuitor_lib.store.processes import join
 from intuitor_lib.training import trainer
 from intuitor_lib.training.memory import estimate_memory
 from intuitor_lib.training.memory_advice import longest_prompt
@@ -373,8 +374,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - checks.keys():
         parser.error(f"unknown check {unknown.pop()!r}: choose from {', '.join(checks)}")
-    if compute_device().type != options.device:
-        parser.error(f"this process trains on {compute_device()}, not on {options.device}")
+    if join().device.type != options.device:
+        parser.error(f"this process trains on {join().device.type}, not on {options.device}")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         check = GpuCheck(options.device, Path(scratch))

@@ -29,16 +29,11 @@ import trl
 from scoring_memory import scoring_peak
 from sums import SUMS
 from transformers.trainer_callback import PrinterCallback
+from two_processes import compare_processes
 
 from intuitor_lib.policy.adapters import ignore_renames
 from intuitor_lib.policy.linear import speed_up_linears
-from intuitor_lib.policy.loading import (
-    Policy,
-    compute_device,
-    compute_dtype,
-    load_policy,
-    product_seconds,
-)
+from intuitor_lib.policy.loading import Policy, compute_dtype, load_policy, product_seconds
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import conversation, prompt_token_ids, to_dataset
 from intuitor_lib.recipe.constants import InputError
@@ -47,6 +42,7 @@ from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.report import Table
 from intuitor_lib.report.progress import quiet_transformers
 from intuitor_lib.rollouts.sampling import sample_completions
+from intuitor_lib.store.processes import join
 from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.answers import AccuracyReward
 from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
@@ -102,7 +98,7 @@ def measure_speed(names: Sequence[str] = (), say: Callable[[str], None] = print)
 
 def write_figures(figures: Sequence[Figure], path: Path) -> None:
     """Figures as a JSON list of `{name, value, goal, met, detail}`, then machine and versions."""
-    device = compute_device()
+    device = join().device
     machine = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "cores": os.cpu_count(),
@@ -262,7 +258,7 @@ def _fastest_step(recipe: Recipe, *, stock: bool) -> tuple[int, _Step, str]:
 
 def _step_unquantized() -> list[Figure]:
     """A whole step, stock TRL ÷ ours, in the dtype that the device multiplies fastest."""
-    dtype = str(compute_dtype("auto", compute_device())).removeprefix("torch.")
+    dtype = str(compute_dtype("auto", join().device)).removeprefix("torch.")
     return _step("none", dtype, ">= 2.5")
 
 
@@ -414,12 +410,36 @@ def _growth() -> list[Figure]:
 
 def _machine() -> list[Figure]:
     """Products of 1024 x 1024 matrices, GFLOP/s: the limit of the machine."""
-    device = compute_device()
+    device = join().device
     figures = []
     for dtype in (torch.float32, torch.bfloat16):
         name = f"{str(dtype).removeprefix('torch.')} products, GFLOP/s"
         rate = 2 * 1024**3 / product_seconds(dtype, device, 1024)
         figures.append(Figure(name, rate / 1e9))
+    return figures
+
+
+def _two_processes() -> list[Figure]:
+    """One update by two processes against the same by one, on given completions, on the CPU."""
+    recipe = _recipe(
+        "nf4",
+        max_completion_length=32,
+        # Four micro-batches: the sum of two is the same in any order.
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=4,
+        dtype="float32",
+    )
+    (found,) = compare_processes(recipe)
+    figures = [
+        _figure(f"two processes against one: {key}, {how}", found[key], f"<= {bound}")
+        for key, how, bound in (
+            ("rewards", "largest difference (nats)", 1e-4),
+            ("advantages", "largest difference", 1e-3),
+            ("gradients", "norm of the difference ÷ norm", 1e-3),
+        )
+    ]
+    for key, label in (("seconds_one", "one process"), ("seconds_several", "two processes")):
+        figures.append(Figure(f"seconds of an update without sampling, {label}", found[key]))
     return figures
 
 
@@ -431,6 +451,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "step": _step_unquantized,
     "step-nf4": _step_nf4,
     "growth": _growth,
+    "processes": _two_processes,
 }
 """The measures of `measure_speed`, by name."""
 

@@ -6,7 +6,6 @@ import shutil
 import bitsandbytes as bnb
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import character_tokenizer
 from policies import dequantized, linears, move_adapter
 
@@ -17,7 +16,6 @@ from intuitor_lib.policy.adapters import (
     reference_policy,
 )
 from intuitor_lib.policy.loading import (
-    compute_device,
     compute_dtype,
     describe_policy,
     fast_dtype,
@@ -223,14 +221,3 @@ def test_a_tokenizer_without_chat_template_is_refused(tiny_recipe, tiny_model, t
 def test_bad_input_names_the_remedy(tiny_recipe, changes, message):
     with pytest.raises((InputError), match=f"(?s){message}"):
         load_policy(tiny_recipe.replace(**changes))
-
-
-def test_apple_s_gpu_is_left_alone(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for question in ("is_available", "is_built"):
-        monkeypatch.setattr(torch.backends.mps, question, lambda: True)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        assert compute_device() == torch.device("cpu")
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)

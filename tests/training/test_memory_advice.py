@@ -94,6 +94,14 @@ def test_memory_in_use_is_not_counted_again(tiny_recipe):
         require_memory(tiny_recipe, device="cpu", available=more - 1000)
 
 
+def test_processes_share_an_update(tiny_recipe):
+    recipe = tiny_recipe.replace(max_completion_length=150)
+    one = estimate_memory(recipe, device="cuda").total
+    shared = require_memory(recipe, device="cuda", available=one, processes=2)
+    half = recipe.replace(per_device_train_batch_size=2)
+    assert shared.total == estimate_memory(half, device="cuda").total < one
+
+
 def test_the_preflight_takes_the_longest_prompt_of_the_problems(tiny_recipe):
     long = tiny_recipe.replace(max_prompt_length=240)
     needed = estimate_memory(long, device="cuda").total

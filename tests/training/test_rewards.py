@@ -14,6 +14,7 @@ from intuitor_lib.certainty.tokens import entropy, self_certainty
 from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.problems.prompts import prompt_token_ids
 from intuitor_lib.recipe.constants import RecipeError
+from intuitor_lib.training.rewards import answers
 from intuitor_lib.training.rewards.answers import (
     AccuracyReward,
     PluralityReward,
@@ -102,13 +103,21 @@ def test_the_group_deviation_is_told(policy):
     )
 
 
-def test_the_group_deviation_is_the_mean_of_the_groups(policy):
+def test_the_group_deviation_is_of_the_groups_of_all_processes(policy, monkeypatch):
+    """Two groups of four on four processes: each has half a group."""
     scores = [1.0, 2.0, 4.0, 8.0, 3.0, 3.5, 3.0, 9.0]
     prompts = ["1+1="] * 4 + ["2+2="] * 4
     told = {}
     reward = SelfCertaintyReward(policy.model, policy.tokenizer)
-    settings = {"log_metric": told.__setitem__, "sampled_self_certainty": scores}
-    reward(prompts, [None] * 8, [None] * 8, **settings)
+
+    def call(prompts, scores):
+        none = [None] * len(prompts)
+        settings = {"log_metric": told.__setitem__, "sampled_self_certainty": scores}
+        reward(prompts, none, none, **settings)
+
+    parts = [(prompts[i : i + 2], scores[i : i + 2]) for i in range(0, 8, 2)]
+    hand_over(monkeypatch, call, parts)
+    call(*parts[1])
     expected = (statistics.stdev(scores[:4]) + statistics.stdev(scores[4:])) / 2
     assert told["self_certainty/group_std"] == pytest.approx(expected)
 
@@ -149,6 +158,10 @@ def test_what_cannot_be_scored_is_refused(policy):
         SelfCertaintyReward("some/model", policy.tokenizer)
     with pytest.raises(ValueError, match="annotator='frozen'"):
         SelfCertaintyReward(policy.model, policy.tokenizer, annotator="frozen")
+    parameter = next(policy.model.parameters())
+    parameter.ds_id = 3  # how DeepSpeed ZeRO-3 marks a weight that lives elsewhere
+    with pytest.raises(ValueError, match="sharded over processes"):
+        SelfCertaintyReward(policy.model, policy.tokenizer)
 
 
 def test_accuracy():
@@ -213,6 +226,30 @@ def test_groups_vote_apart():
     assert values == [1, 1, 0, 1, 1, 0]
 
 
+def hand_over(monkeypatch, reward, parts):
+    """What processes gather if each calls `reward` with its part; then `gather_object` does so."""
+    shared = []
+    monkeypatch.setattr(answers, "gather_object", lambda pairs: shared.append(pairs) or pairs)
+    for part in parts:
+        reward(*part)
+    everything = [pair for pairs in shared for pair in pairs]
+    monkeypatch.setattr(answers, "gather_object", lambda pairs: everything)
+
+
+def test_a_group_over_two_processes_votes_as_one(monkeypatch):
+    prompts, completions = grouped(["1", "2", "2"], ["5", "5", "6"])
+    reward = PluralityReward(extraction="last_number")
+    whole = reward(prompts, completions)
+    halves = [(prompts[part], completions[part]) for part in (slice(0, 3), slice(3, 6))]
+    hand_over(monkeypatch, reward, halves)
+    found = []
+    for index, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
+        state = type("State", (), {"process_index": index})
+        monkeypatch.setattr(answers, "join", lambda state=state: state)
+        found += PluralityReward(extraction="last_number")(prompts[part], completions[part])
+    assert found == whole
+
+
 def test_only_a_box_votes_where_the_last_number_does_not_count():
     prompts, _ = grouped(["1", "1"])
     said = [[{"role": "assistant", "content": text}] for text in (r"\boxed{1}", "it is 1")]
@@ -233,7 +270,7 @@ def test_programs_by_their_tests():
     assert UnitTestReward()([None] * 4, said, tests=column) == [1.0, 0.0, 0.0, None]
 
 
-def test_the_random_reward_is_fair_and_repeats():
+def test_the_random_reward_is_fair_and_repeats(monkeypatch):
     class State:
         global_step = 3
 
@@ -241,8 +278,12 @@ def test_the_random_reward_is_fair_and_repeats():
     assert set(drawn) == {0.0, 1.0}
     assert 0.46 < sum(drawn) / 2000 < 0.54
     assert drawn == RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
-    first = RandomReward(seed=1)(["?"] * 8, trainer_state=State)
-    assert first == [0, 0, 1, 0, 0, 1, 0, 0]  # those of stored runs
+    # However its processes were started: MPI sets no RANK.
+    monkeypatch.delenv("RANK", raising=False)
+    second = type("State", (), {"process_index": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "join", lambda: second)
+        assert drawn != RandomReward(seed=1)(["?"] * 2000, trainer_state=State)
     assert drawn != RandomReward(seed=2)(["?"] * 2000, trainer_state=State)
 
 

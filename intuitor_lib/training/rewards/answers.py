@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+from accelerate.utils import gather_object
+
 from ...grading import clusters, extract_answers, extract_code, grade_labelled
 from ...grading.unit_tests import in_threads, run_tests
+from ...store.processes import join
 
 Conversation = Sequence[dict[str, str]]
 Texts = Sequence[str | Conversation]
@@ -23,10 +26,10 @@ def completion_text(completion: str | Conversation) -> str:
     return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
-def in_groups(prompts: Texts, values: Sequence[Value]) -> list[list[Value]]:
-    """The values of each run of equal prompts."""
-    pairs = zip(prompts, values, strict=True)
-    return [[value for _, value in group] for _, group in groupby(pairs, key=lambda p: p[0])]
+def gathered_groups(prompts: Texts, values: Sequence[Value]) -> list[list[Value]]:
+    """The values of each run of equal prompts, over all processes; each passes its own."""
+    everyone = gather_object(list(zip(prompts, values, strict=True)))
+    return [[value for _, value in group] for _, group in groupby(everyone, key=lambda p: p[0])]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,8 +67,8 @@ class PluralityReward:
     answer, or one that math-verify cannot read. The paper does not define ties; here every one of
     the equally frequent answers gets 1.0, so a group without two equal answers teaches nothing.
 
-    A group is a run of equal prompts. `extraction` is where a completion's answer is read: see
-    `grading.EXTRACTIONS`.
+    A group is a run of equal prompts, over all processes. `extraction` is where a completion's
+    answer is read: see `grading.EXTRACTIONS`.
     """
 
     extraction: str = "boxed"
@@ -74,12 +77,13 @@ class PluralityReward:
     def __call__(self, prompts: Texts, completions: Texts, **kwargs: Any) -> list[float | None]:
         """One value per completion."""
         answers = extract_answers([*map(completion_text, completions)], self.extraction)
-        values: list[float | None] = []
-        for members in in_groups(prompts, answers):
+        values = []
+        for members in gathered_groups(prompts, answers):
             votes = clusters(members)
             most = max((votes.count(vote) for vote in votes if vote is not None), default=0)
             values += [float(vote is not None and votes.count(vote) == most) for vote in votes]
-        return values
+        first = join().process_index * len(prompts)
+        return [*values[first : first + len(prompts)]]
 
 
 class UnitTestReward:
@@ -121,8 +125,8 @@ def _passes(text: str, tests: str | None) -> float | None:
 class RandomReward:
     """0.0 or 1.0 with equal probability (Figure 12): the control for any claim.
 
-    Drawn from a generator of its own, seeded by `seed` and the training step: it does not affect
-    sampling, and repeats when a run resumes.
+    Drawn from a generator of its own, seeded by `seed`, the training step and the process: it does
+    not affect sampling, and repeats when a run resumes.
     """
 
     seed: int = 0
@@ -133,5 +137,5 @@ class RandomReward:
     ) -> list[float | None]:
         """One random reward per completion."""
         step = getattr(trainer_state, "global_step", 0)
-        generator = random.Random(f"{self.seed}:{step}:0")
+        generator = random.Random(f"{self.seed}:{step}:{join().process_index}")
         return [float(generator.random() < 0.5) for _ in prompts]

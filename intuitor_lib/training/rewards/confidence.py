@@ -19,7 +19,7 @@ from ...certainty import score_completions, token_entropy, token_self_certainty
 from ...certainty.completions import Ids
 from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
 from ...problems import prompt_token_ids
-from .answers import Texts, in_groups
+from .answers import Texts, gathered_groups
 
 SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
 """The column in which `IntuitorTrainer` passes the self-certainty read while sampling."""
@@ -42,6 +42,7 @@ class _ForwardReward:
                 f"instance to the trainer and to {type(self).__name__}, since the reward must see "
                 "the weights being trained"
             )
+        _refuse_sharded(model)
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
@@ -60,6 +61,7 @@ class _ForwardReward:
 
     def _prompt_ids(self, prompts: Texts) -> list[list[int]]:
         """The prompts as the trainer renders them."""
+        _refuse_sharded(self.model)
         if isinstance(prompts[0], str):
             return self.tokenizer(list(prompts))["input_ids"]
         conversations: Any = prompts
@@ -89,7 +91,8 @@ class SelfCertaintyReward(_ForwardReward):
         chat_template_kwargs: as in the trainer's arguments.
 
     Raises:
-        ValueError: a model given by name, or certainty_from="sampling" for an offline annotator.
+        ValueError: a model given by name, one whose weights are sharded over processes, or
+            certainty_from="sampling" for an offline annotator.
     """
 
     __name__ = "self_certainty"
@@ -205,7 +208,22 @@ class NegativeEntropyReward(_ForwardReward):
 
 
 def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:
-    """Standard deviation (n - 1, as in TRL) within each group, averaged."""
-    values = [np.array(group) for group in in_groups(prompts, scores)]
+    """Standard deviation (n - 1, as in TRL) within each group of all processes, averaged."""
+    values = [np.array(group) for group in gathered_groups(prompts, scores)]
     stds = [np.nanstd(v, ddof=1) for v in values if np.isfinite(v).sum() > 1]
     return float(np.mean(stds)) if stds else float("nan")
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        sharded = (
+            hasattr(parameter, "ds_id")  # DeepSpeed ZeRO-3
+            or type(parameter).__name__ == "DTensor"  # FSDP2
+            or "FlatParameter" in type(parameter).__name__  # FSDP1
+        )
+        if sharded:
+            raise ValueError(
+                f"parameter {name!r} is sharded over processes (DeepSpeed ZeRO-3 or FSDP): the "
+                "reward's forward pass needs whole weights. Train with DDP, or with LoRA on a "
+                "4-bit model, which fits one device"
+            )
