@@ -5,7 +5,6 @@ from .completions import (
     token_self_certainty as token_self_certainty,
 )
 from .tokens import (
-    chunked_self_certainty as chunked_self_certainty,
     entropy as entropy,
     self_certainty as self_certainty,
     token_log_probs as token_log_probs,

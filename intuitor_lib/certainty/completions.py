@@ -13,19 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .forward import can_share_prompts, completion_states, sharing_pays
-from .head import (
-    CHUNK_LOGITS,
-    accumulator,
-    backbone_and_head,
-    causal_model,
-    head_logits,
-    head_settings,
-)
+from .head import CHUNK_LOGITS, Head, accumulator, backbone_and_head, causal_model
 from .tokens import chunked_self_certainty, entropy, token_log_probs
 
 Ids = Sequence[Sequence[int]]
-# (hidden states (n, H), LM head, logit scale, soft cap, the tokens they predict (n,)) -> (n,)
-_Score = Callable[[Tensor, Any, float, float | None, Tensor], Tensor]
+# (hidden states (n, H), LM head, the tokens they predict (n,)) -> (n,)
+_Score = Callable[[Tensor, Head, Tensor], Tensor]
 
 
 class ScoringOptions(TypedDict, total=False):
@@ -36,8 +29,6 @@ class ScoringOptions(TypedDict, total=False):
     the model's generation settings, then of its configuration; `[]` means that none ends it."""
     batch_size: int
     """Sequences per forward pass; 16 by default."""
-    pad_token_id: int
-    """Fills rows up; 0 by default. It may be an end token."""
 
 
 def token_self_certainty(
@@ -60,17 +51,15 @@ def token_self_certainty(
 
     Raises:
         ValueError: lists of different length, an empty prompt, a token id outside the vocabulary,
-            `batch_size` < 1, or a model that `head_settings` refuses.
+            `batch_size` < 1, or a model that `backbone_and_head` refuses.
     """
-
-    def score(
-        hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
-    ) -> Tensor:
-        return chunked_self_certainty(
-            hidden, head.weight, head.bias, logit_scale=scale, softcap=softcap
-        )
-
-    return _per_token(model, prompt_ids, completion_ids, score, **options)
+    return _per_token(
+        model,
+        prompt_ids,
+        completion_ids,
+        lambda hidden, head, _: chunked_self_certainty(hidden, head),
+        **options,
+    )
 
 
 def completion_log_probs(
@@ -113,16 +102,10 @@ def score_completions(
 def _in_chunks(value: Callable[[Tensor, Tensor], Tensor]) -> _Score:
     """`value(logits (n, V), tokens (n,))` on at most `CHUNK_LOGITS` logits at a time."""
 
-    def score(
-        hidden: Tensor, head: Any, scale: float, softcap: float | None, tokens: Tensor
-    ) -> Tensor:
-        rows = hidden.to(head.weight.device, head.weight.dtype)
-        size = max(1, CHUNK_LOGITS // head.weight.shape[0])
-        values = []
-        for block, ids in zip(rows.split(size), tokens.split(size), strict=True):
-            logits = head_logits(block, head.weight, head.bias, scale, softcap)
-            values.append(value(logits, ids.to(logits.device)))
-        return torch.cat(values)
+    def score(hidden: Tensor, head: Head, tokens: Tensor) -> Tensor:
+        size, tokens = head.rows(CHUNK_LOGITS), tokens.to(head.weight.device)
+        blocks = zip(hidden.split(size), tokens.split(size), strict=True)
+        return torch.cat([value(head.logits(block), ids) for block, ids in blocks])
 
     return score
 
@@ -134,18 +117,16 @@ def _per_token(
     score: _Score,
     *,
     eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int = 0,
     batch_size: int = 16,
 ) -> list[Tensor]:
     """`score` of every completion token, a tensor for each completion."""
     base, backbone, head = backbone_and_head(model)
-    logit_scale, softcap = head_settings(model)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 sequence.")
     embedding = base.get_input_embeddings().weight
     ends = end_tokens(base, eos_token_id=eos_token_id)
     completions = [through_end(completion, ends) for completion in completion_ids]
-    _check_sequences(prompt_ids, completions, pad_token_id, embedding.shape[0])
+    _check_sequences(prompt_ids, completions, embedding.shape[0])
     share = can_share_prompts(base)
     lengths = [len(prompt) + len(c) for prompt, c in zip(prompt_ids, completions, strict=True)]
     # Completions of a prompt side by side, else sequences of like length.
@@ -164,10 +145,9 @@ def _per_token(
                 chosen,
                 share_prompts=share,
                 device=embedding.device,
-                pad_token_id=pad_token_id,
             )
             tokens = torch.tensor([token for completion in chosen for token in completion])
-            scores = score(hidden, head, logit_scale, softcap, tokens)
+            scores = score(hidden, head, tokens)
             for i, value in zip(batch, scores.cpu().split([*map(len, chosen)]), strict=True):
                 values[i] = value
     return values
@@ -196,7 +176,7 @@ def through_end(completion: Sequence[int], ends: set[int]) -> list[int]:
     return list(completion[:stop])
 
 
-def _check_sequences(prompt_ids: Ids, completion_ids: Ids, pad: int, vocabulary: int) -> None:
+def _check_sequences(prompt_ids: Ids, completion_ids: Ids, vocabulary: int) -> None:
     if len(prompt_ids) != len(completion_ids):
         raise ValueError(
             f"{len(prompt_ids)} prompts and {len(completion_ids)} completions: repeat each prompt "
@@ -208,7 +188,7 @@ def _check_sequences(prompt_ids: Ids, completion_ids: Ids, pad: int, vocabulary:
             f"prompt_ids[{empty[0]}] is [], so nothing predicts its completion's first token: "
             "start the prompt with the beginning-of-sequence token."
         )
-    everything = itertools.chain(*prompt_ids, *completion_ids, [pad])
+    everything = itertools.chain(*prompt_ids, *completion_ids)
     stray = next((token for token in everything if not 0 <= token < vocabulary), None)
     if stray is not None:
         raise ValueError(

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .head import causal_model
-from .transformers_internals import DynamicCache, DynamicLayer, takes_default_cache
 
 # Rows of one batch waste at most this share of it on padding, unless the batch is small anyway.
 _PADDING = 0.2
@@ -32,7 +32,8 @@ def keeps_all_positions(model: Any) -> bool:
     base = causal_model(model)
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False
-    if base.config.is_encoder_decoder or not takes_default_cache(base):
+    takes_cache = getattr(base, "_supports_default_dynamic_cache", lambda: True)()
+    if base.config.is_encoder_decoder or not takes_cache:
         return False
     backbone = getattr(base, "base_model", base)
     takes = inspect.signature(backbone.forward).parameters
@@ -69,23 +70,15 @@ def completion_states(
     *,
     share_prompts: bool,
     device: torch.device,
-    pad_token_id: int = 0,
 ) -> Tensor:
-    """Last hidden states that predict the tokens of the completions.
+    """Last hidden states (T, H) that predict the T tokens of the completions, one after another.
 
-    Args:
-        backbone: the transformer under the LM head.
-        prompt_ids: N unpadded, non-empty lists of token ids; equal ones are computed once.
-        completion_ids: N unpadded lists, empty ones among them.
-        share_prompts: `can_share_prompts`; else every sequence is computed whole.
-        device: where the backbone takes token ids.
-        pad_token_id: fills rows up; no real token attends to it.
-
-    Returns:
-        (T, H) for the T tokens of the first completion, then of the second, and so on. The state
-        before a token predicts it: the prompt's last state predicts the first token.
+    The state before a token predicts it: the prompt's last state predicts the first token. Prompts
+    and completions are N unpadded lists of token ids each; completions may be empty. With
+    `share_prompts` (`can_share_prompts`) equal prompts are computed once. `device` is where the
+    backbone takes token ids.
     """
-    run = _Batches(backbone, device, pad_token_id, completion_ids)
+    run = _Batches(backbone, device, completion_ids)
     if share_prompts and sharing_pays(prompt_ids):
         run.shared(*distinct_prompts(prompt_ids))
     else:
@@ -97,14 +90,9 @@ class _Batches:
     """Runs the backbone over batches of like length and puts the states in order."""
 
     def __init__(
-        self,
-        backbone: Any,
-        device: torch.device,
-        pad_token_id: int,
-        completions: Sequence[Sequence[int]],
+        self, backbone: Any, device: torch.device, completions: Sequence[Sequence[int]]
     ) -> None:
-        self.backbone, self.device, self.pad_token_id = backbone, device, pad_token_id
-        self.completions = completions
+        self.backbone, self.device, self.completions = backbone, device, completions
         # Rows of the result at which each completion starts.
         self.starts = [0, *itertools.accumulate(map(len, completions))]
         self.pieces: list[Tensor] = []
@@ -117,7 +105,7 @@ class _Batches:
         scored = [i for i, completion in enumerate(self.completions) if completion]
         for rows in length_buckets([len(inputs[i]) for i in scored]):
             chosen = [scored[row] for row in rows]
-            ids, attended = padded([inputs[i] for i in chosen], self.pad_token_id)
+            ids, attended = padded([inputs[i] for i in chosen])
             hidden = self._forward(ids, attended, use_cache=False)
             counts = torch.tensor([len(self.completions[i]) for i in chosen]).unsqueeze(1)
             steps = torch.arange(ids.shape[1])
@@ -128,7 +116,7 @@ class _Batches:
 
     def shared(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> None:
         """Compute each prompt once; `groups[i]` is the place of completion i's prompt in them."""
-        ids, attended = padded(prompts, self.pad_token_id)
+        ids, attended = padded(prompts)
         cache = DynamicCache(config=self.backbone.config.get_text_config())
         hidden = self._forward(ids, attended, past_key_values=cache, use_cache=True)
         lengths = attended.sum(1)
@@ -139,7 +127,7 @@ class _Batches:
         longer = [i for i, completion in enumerate(self.completions) if len(completion) > 1]
         inputs = [self.completions[i][:-1] for i in longer]
         for bucket in length_buckets([len(row) for row in inputs]):
-            ids, fed = padded([inputs[row] for row in bucket], self.pad_token_id)
+            ids, fed = padded([inputs[row] for row in bucket])
             of = torch.tensor([groups[longer[row]] for row in bucket])
             positions = lengths[of].unsqueeze(1) + torch.arange(ids.shape[1])
             hidden = self._forward(
@@ -196,14 +184,14 @@ def length_buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield bucket
 
 
-def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids (B, T) and which of them are real (B, T).
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T), filled up with 0, and which of them are real (B, T).
 
-    Padding is on the right, where neither causal attention nor recurrent states nor positions
-    counted from 0 are affected by it.
+    No real token attends to padding. It is on the right, where neither causal attention nor
+    recurrent states nor positions counted from 0 are affected by it.
     """
     lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
     real = torch.arange(int(lengths.max())) < lengths
-    ids = torch.full(real.shape, pad_token_id)
+    ids = torch.zeros(real.shape, dtype=torch.long)
     ids[real] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
     return ids, real

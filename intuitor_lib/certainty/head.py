@@ -1,6 +1,6 @@
 """The LM head: from a model's last hidden states to logits, and to log-probabilities in chunks."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,38 @@ _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
 _UNSUPPORTED = ("logits_mup_width_multiplier", "output_logit_soft_cap", "unpadded_vocab_size")
 
 
+class Head(NamedTuple):
+    """An LM head: `softcap * tanh(z / softcap)` with `z = scale * (hidden @ weight.T + bias)`.
+
+    `weight` is (V, H) and `bias` (V,); without a soft cap the logits are z.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether a parameter of the head gets a gradient."""
+        return any(part is not None and part.requires_grad for part in (self.weight, self.bias))
+
+    def rows(self, chunk_size: int) -> int:
+        """Hidden states, at least one, that have `chunk_size` logits."""
+        return max(1, chunk_size // self.weight.shape[0])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (n, V) in fp32 or float64 of hidden states (n, H).
+
+        The product runs in the dtype of the weight, as in the model.
+        """
+        rows = hidden.to(self.weight.device, self.weight.dtype)
+        logits = functional.linear(rows, self.weight, self.bias).to(accumulator(self.weight.dtype))
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
 def _refusal(model: nn.Module, reason: str) -> ValueError:
     return ValueError(
         f"{type(model).__name__} cannot be scored from its hidden states: {reason}. "
@@ -27,8 +59,15 @@ def causal_model(model: Any) -> Any:
     return getattr(model, "get_base_model", lambda: model)()
 
 
-def backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
-    """The causal language model, inside PEFT or not, its transformer and its LM head."""
+def backbone_and_head(model: nn.Module) -> tuple[Any, Any, Head]:
+    """The causal language model, inside PEFT or not, its transformer and its LM head.
+
+    Scale and soft cap are read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse
+    Glimmer multiply their logits, Granite and MiniCPM3 divide them, Gemma and others cap them.
+
+    Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
+    one linear layer: an encoder-decoder, or a transformed, quantized, adapted or padded head.
+    """
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise _refusal(model, "its adapter adds virtual tokens outside the backbone")
     base = causal_model(model)
@@ -39,19 +78,6 @@ def backbone_and_head(model: nn.Module) -> tuple[Any, Any, Any]:
     others = [name for name, part in base.named_children() if part not in (backbone, head)]
     if others or backbone is base or base.config.is_encoder_decoder:
         raise _refusal(base, f"it is not one backbone under one LM head ({others} beside them)")
-    return base, backbone, head
-
-
-def head_settings(model: nn.Module) -> tuple[float, float | None]:
-    """`(logit_scale, softcap)` of a causal language model, for `chunked_self_certainty`.
-
-    Read from its configuration: Cohere, Falcon-H1, HyperCLOVA X and Muse Glimmer multiply their
-    logits, Granite and MiniCPM3 divide them, Gemma and others cap them.
-
-    Raises `ValueError` for a model whose logits are not its backbone's last hidden state through
-    one linear layer: an encoder-decoder, or a transformed, quantized, adapted or padded head.
-    """
-    base, _, _ = backbone_and_head(model)
     config = base.config.get_text_config()
     for name in _UNSUPPORTED:
         if getattr(config, name, None) is not None:
@@ -65,36 +91,24 @@ def head_settings(model: nn.Module) -> tuple[float, float | None]:
     if divisor is not None:
         scale = scale * divisor if config.model_type.startswith("hyperclovax") else scale / divisor
     caps = [cap for name in _SOFTCAPS if (cap := getattr(config, name, None)) is not None]
-    return scale, (float(caps[0]) if caps else None)
+    return base, backbone, Head(head.weight, head.bias, scale, float(caps[0]) if caps else None)
 
 
 def head_fault(model: nn.Module) -> str | None:
-    """Why `head_settings` refuses a model; None where it does not."""
+    """Why `backbone_and_head` refuses a model; None where it does not."""
     try:
-        head_settings(model)
+        backbone_and_head(model)
     except ValueError as error:
         return str(error)
     return None
 
 
-def head_logits(
-    rows: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None
-) -> Tensor:
-    """Logits (n, V) in fp32 or float64 of hidden states (n, H)."""
-    logits = functional.linear(rows, weight, bias).to(accumulator(weight.dtype))
-    if logit_scale != 1.0:
-        logits = logits * logit_scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
 def head_log_probs(
     hidden: Tensor,
-    head: nn.Linear,
+    head: Head,
     token_ids: Tensor,
     *,
     temperature: float = 1.0,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
     chunk_size: int = CHUNK_LOGITS,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (N,) of `token_ids` (N,) and entropies (N,), both in nats and fp32.
@@ -103,42 +117,33 @@ def head_log_probs(
     pass: the gradient of a log-probability with respect to its hidden state (H,),
     (W[token] - sum_v p_v W[v]) / temperature, is computed with the probabilities in the forward
     pass. Entropies and the head get no gradient. `hidden` (N, H) are the states that predict the
-    tokens; `logit_scale` and `softcap` are those of `head_settings`.
+    tokens.
 
     Raises `ValueError` for a trained head, which needs TRL's own function.
     """
-    if any(parameter.requires_grad for parameter in head.parameters()):
+    if head.trained:
         raise ValueError(
             "the LM head is trained, and head_log_probs gives it no gradient: freeze it, or use "
             "trl.kernels.ChunkedLogProbFunction"
         )
-    arguments = (token_ids, head.weight, head.bias, temperature, logit_scale, softcap, chunk_size)
-    log_probs, entropies = _HeadLogProbs.apply(hidden, *arguments)
+    log_probs, entropies = _HeadLogProbs.apply(hidden, head, token_ids, temperature, chunk_size)
     return log_probs, entropies
 
 
 class _HeadLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        token_ids: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        temperature: float,
-        logit_scale: float,
-        softcap: float | None,
-        chunk_size: int,
+        ctx: Any, hidden: Tensor, head: Head, token_ids: Tensor, temperature: float, chunk_size: int
     ) -> tuple[Tensor, Tensor]:
-        needs_gradient = ctx.needs_input_grad[0]
+        needs_gradient, weight = ctx.needs_input_grad[0], head.weight
         rows = hidden.detach().to(weight.device, weight.dtype)
         token_ids = token_ids.to(weight.device)
-        size = max(1, chunk_size // weight.shape[0])
+        size = head.rows(chunk_size)
         log_probs, entropies, directions = [], [], []
         for block, ids in zip(rows.split(size), token_ids.split(size), strict=True):
-            logits = head_logits(block, weight, bias, logit_scale, softcap)  # [n, V]
+            logits = head.logits(block)  # [n, V]
             # The derivative of the soft cap, before the logits are overwritten.
-            slope = None if softcap is None else 1 - (logits / softcap) ** 2
+            slope = None if head.softcap is None else 1 - (logits / head.softcap) ** 2
             picked = ids.unsqueeze(-1)
             probs = torch.softmax(logits.div_(temperature), -1)
             log_z = torch.logsumexp(logits, -1)
@@ -149,7 +154,7 @@ class _HeadLogProbs(torch.autograd.Function):
             probs.neg_().scatter_add_(-1, picked, probs.new_ones(picked.shape))
             if slope is not None:
                 probs.mul_(slope)
-            factor = logit_scale / temperature
+            factor = head.scale / temperature
             directions.append((probs.to(weight.dtype) @ weight).to(logits.dtype) * factor)
         if needs_gradient:
             ctx.save_for_backward(torch.cat(directions).to(hidden.device))
@@ -162,7 +167,7 @@ class _HeadLogProbs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Any:
         (directions,) = ctx.saved_tensors
         gradient = gradient.to(directions.device, directions.dtype)
-        return (gradient.unsqueeze(-1) * directions).to(ctx.dtype), *[None] * 7
+        return (gradient.unsqueeze(-1) * directions).to(ctx.dtype), *[None] * 4
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -94,11 +94,11 @@ def _train(options: argparse.Namespace) -> int:
 
     problems = load_problems(recipe)
     # Imported here so that bad problems are reported before torch is imported.
-    from ..store.processes import is_main
+    from ..store.processes import join
     from ..training.training import train
 
     run = train(recipe, runs=options.runs, problems=problems)
-    if is_main():
+    if join().is_main_process:
         print(run.path.resolve())
     return 0
 
@@ -124,7 +124,7 @@ def _memory(options: argparse.Namespace) -> int:
     print(f"{'fits' if fits else 'does not fit'} in {gib(budget)}")
     if not fits:
         found = advice(recipe, budget, device=estimate.device, prompt_tokens=options.prompt_tokens)
-        print("\n".join(map(str, found)))
+        print("\n".join(f"it fits with {text}: {gib(peak)}" for text, peak in found.items()))
     return int(not fits)
 
 

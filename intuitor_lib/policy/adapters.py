@@ -33,11 +33,7 @@ def ignore_renames() -> Iterator[None]:
 
 
 def check_adapter(recipe: Recipe) -> None:
-    """Refuse an adapter that cannot be trained, from settings alone, before a model is loaded.
-
-    Raises:
-        InputError: LoRA on the LM head, or an adapter of a kind that has no reference.
-    """
+    """Refuse an adapter that cannot be trained, from settings alone, before a model is loaded."""
     if not recipe.use_lora:
         return
     source, targets = "lora_target_modules", recipe.lora_target_modules
@@ -64,12 +60,7 @@ def check_adapter(recipe: Recipe) -> None:
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
-    """The model with the recipe's trainable adapter: new LoRA weights, or those of a folder.
-
-    Raises:
-        InputError: a layer that the model does not have, or as `load_adapter` and
-            `add_start_adapter`.
-    """
+    """The model with the recipe's trainable adapter: new LoRA weights, or those of a folder."""
     if recipe.adapter is not None:
         dropout = recipe.lora_dropout
         model = load_adapter(model, recipe.adapter, recipe.model, trainable=True, dropout=dropout)
@@ -106,11 +97,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
 
 
 def load_adapter_config(adapter: str) -> Any:
-    """The configuration of a PEFT adapter in a folder or on the hub.
-
-    Raises:
-        InputError: it cannot be loaded, or belongs to another kind of model.
-    """
+    """The configuration of a PEFT adapter in a folder or on the hub."""
     try:
         config = peft.PeftConfig.from_pretrained(adapter)
     except Exception as error:  # a file of any content
@@ -129,9 +116,6 @@ def load_adapter(
     """The model `name` with the PEFT adapter of a folder or hub name.
 
     `dropout` is that of LoRA layers; other kinds of adapters have none.
-
-    Raises:
-        InputError: the adapter cannot be loaded, or does not fit the model.
     """
     config = load_adapter_config(adapter)
     config.inference_mode = not trainable
@@ -147,11 +131,7 @@ def load_adapter(
 
 
 def read_adapter_weights(model: Any, adapter: str, name: str) -> None:
-    """Give the adapter `default` of a model, named `name` in errors, the weights of a folder.
-
-    Raises:
-        InputError: tensors of the file are missing, of another size, or fit nothing.
-    """
+    """Give the adapter `default` of a model, named `name` in errors, the weights of a folder."""
     own = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     try:
         weights = peft.load_peft_weights(adapter, device="cpu")
@@ -208,11 +188,7 @@ def adapter_is_fresh(model: Any) -> bool:
 
 
 def add_start_adapter(model: Any) -> None:
-    """Keep a frozen copy of the adapter `default` under the name `START_ADAPTER`.
-
-    Raises:
-        InputError: a second adapter of its kind computes something else, or changes the model.
-    """
+    """Keep a frozen copy of the adapter `default` under the name `START_ADAPTER`."""
     if START_ADAPTER in model.peft_config:
         return
     config = copy.deepcopy(model.peft_config["default"])

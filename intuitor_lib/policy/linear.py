@@ -15,11 +15,9 @@ from typing import Any
 import bitsandbytes
 import psutil
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
-
-from .bitsandbytes_internals import unpacked
-from .peft_internals import LoraLayer, plain_adapter
 
 UNPACKED_SHARE = 0.25
 """Unpacked weights may take this share of the memory that is free."""
@@ -81,18 +79,12 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
 def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
     """Keep the 4-bit weights of a model on a GPU unpacked during the block, if there is room.
 
-    Adapters are cast once, to autocast's dtype. The weights must not change meanwhile.
-
-    Args:
-        model: the model; nothing is done on a CPU, or where no layer has 4 bits.
-        reserve: bytes of the GPU's free memory that must stay free.
-
-    Yields:
-        Whether the weights are unpacked.
+    Adapters are cast once, to autocast's dtype. The weights must not change meanwhile. `reserve`
+    bytes of the GPU's free memory stay free. Yields whether the weights are unpacked.
     """
     modules: list[Any] = [*model.modules()]
     packed = [m for m in modules if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    room = _free_gpu_bytes(next(model.parameters()).device) - reserve
+    room = free_gpu_bytes(next(model.parameters()).device) - reserve
     if not packed or _unpacked_bytes(packed) > room:
         yield False
         return
@@ -119,7 +111,25 @@ def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
                 vars(layer).pop(name, None)
 
 
-def _free_gpu_bytes(device: torch.device) -> int:
+def unpacked(layer: Any) -> Tensor:
+    """The weight (out, in) of a 4-bit layer in the dtype it was quantized from."""
+    return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+
+
+def plain_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
+    """LoRA's A (r, in), B (out, r) and scaling; None unless one plain adapter is active."""
+    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    name = layer.active_adapters[0]
+    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias.get(name):
+        return None
+    if layer.training and not isinstance(layer.lora_dropout[name], nn.Identity):
+        return None
+    return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+
+
+def free_gpu_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that this process can still use; -1 on a CPU."""
     if device.type != "cuda":
         return -1
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -12,7 +12,6 @@ from ..problems.prompts import require_chat_template
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
-from .bitsandbytes_internals import keep_weights_packed
 from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
 
@@ -130,16 +129,16 @@ def _load(
         keep_quantized(model, kept)
     model.name_or_path = model.config.name_or_path = place  # which adapters are saved with
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    keep_weights_packed(model)
+    for module in model.modules():
+        # bitsandbytes would repack weights in place at the first forward in eval mode on an
+        # AVX512-BF16 CPU; from then on a layer's input gets no gradient and its weights differ.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return Policy(model, tokenizer)
 
 
 def _stored_quantization(name: str, config: Any, quantization: str) -> dict[str, Any] | None:
-    """The settings of a model that is stored in NF4; None for one that is not.
-
-    Raises:
-        InputError: it is stored in another form than `quantization` asks for.
-    """
+    """The settings of a model that is stored in NF4; None for one that is not."""
     stored = getattr(config, "quantization_config", None)
     if not stored:
         return None

@@ -14,11 +14,11 @@ import huggingface_hub
 import safetensors
 import torch
 import transformers
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ..recipe import EMBEDDED_MODELS, SMOLLM2, InputError, Recipe
 from ..report import quiet_transformers
 from .embedded import cache_folder, embedded_model_folder
-from .peft_internals import BaseTunerLayer
 
 _LFS = b"version https://git-lfs"
 
@@ -37,29 +37,17 @@ class Source(NamedTuple):
 
 
 def load_config(source: Source) -> Any:
-    """A model's configuration.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
+    """A model's configuration."""
     return _load(transformers.AutoConfig, "the configuration of ", source)
 
 
 def load_tokenizer(source: Source) -> Any:
-    """A model's tokenizer, which pads on the left.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
+    """A model's tokenizer, which pads on the left."""
     return _load(transformers.AutoTokenizer, "the tokenizer of ", source, padding_side="left")
 
 
 def load_weights(source: Source, **settings: Any) -> Any:
-    """A causal language model; `settings` are those of `from_pretrained`.
-
-    Raises:
-        InputError: it cannot be loaded, lacks weights, or is an adapter on another model.
-    """
+    """A causal language model; `settings` are those of `from_pretrained`."""
     # transformers fills weights that the files lack with random numbers.
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     model, found = _load(transformers.AutoModelForCausalLM, "", source, **settings)

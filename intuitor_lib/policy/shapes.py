@@ -53,11 +53,7 @@ ARCHITECTURES: Mapping[str, Shape] = {
 
 
 def model_shape(source: Source) -> Shape:
-    """Return a model's shape, from `ARCHITECTURES`, a local folder or the hub.
-
-    Raises:
-        InputError: the configuration cannot be loaded, or the model is not built as Llama.
-    """
+    """Return a model's shape, from `ARCHITECTURES`, a local folder or the hub."""
     if source.name in ARCHITECTURES:
         return ARCHITECTURES[source.name]
     config = load_config(source)

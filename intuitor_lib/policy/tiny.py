@@ -14,14 +14,11 @@ from .pretrained import Source, load_tokenizer
 def make_tiny_model(
     architecture: str, folder: str | Path, *, tokenizer: Any = None, seed: int = 0, **settings: Any
 ) -> Path:
-    """A random model of two layers with a tokenizer, written to a folder.
+    """A random model of two layers with a tokenizer, SmolLM2's by default, written to a folder.
 
-    Args:
-        architecture: transformers' name of the architecture: "Qwen2", "Llama".
-        folder: where the model is written.
-        tokenizer: by default SmolLM2's.
-        seed: seed of the weights; torch's global random state stays as it was.
-        settings: override the architecture's configuration; `dtype` is that of the stored weights.
+    `architecture` is transformers' name of it ("Qwen2", "Llama"), `settings` override its
+    configuration; `dtype` is that of the stored weights. `seed` does not change torch's global
+    random state.
     """
     tokenizer = tokenizer or load_tokenizer(Source(SMOLLM2))
     dtype = settings.pop("dtype", torch.float32)

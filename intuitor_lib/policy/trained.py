@@ -26,11 +26,7 @@ def load_run(run: Run, *, step: int | None = None) -> Policy:
 
 
 def load_run_frozen(run: Run, *, step: int | None = None) -> Policy:
-    """Load the same policy as `load_run` without a reference, with no trainable weights.
-
-    Raises:
-        InputError: as `load_run`.
-    """
+    """Load the same policy as `load_run` without a reference, with no trainable weights."""
     weights = str(_checked_weights(run, step))
     settings = base_settings(run.recipe)
     if run.recipe.use_lora:

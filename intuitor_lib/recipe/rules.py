@@ -31,7 +31,7 @@ RULES = (
     _one_of("answer_extraction", "boxed, alone, last_number, harness"),
     _one_of("annotator", "online, offline"),
     _one_of("multi_objective_aggregation", "sum_then_normalize, normalize_then_sum"),
-    _one_of("rollout", "auto, grouped, generate, continuous_batching, vllm"),
+    _one_of("rollout", "auto, grouped, generate, vllm"),
     _one_of("certainty_from", "auto, sampling, forward"),
     _one_of("update", "auto, grouped, plain"),
     _one_of("vllm_mode", "colocate, server"),

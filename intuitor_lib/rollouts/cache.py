@@ -3,8 +3,7 @@
 from typing import Any
 
 from torch import Tensor
-
-from ..certainty.transformers_internals import DynamicLayer
+from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):

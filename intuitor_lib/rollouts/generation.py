@@ -68,7 +68,6 @@ def generate(
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 eos_token_id=ends,
-                pad_token_id=tokenizer.pad_token_id,
                 batch_size=size,
                 stop=criterion,
             )

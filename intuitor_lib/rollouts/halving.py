@@ -16,9 +16,6 @@ def halve_until_it_fits(sample: Callable[[int], list[Any]], batch_size: int) -> 
     Every attempt starts from the same random state. A smaller batch draws other random numbers for
     a completion than a larger one, so these completions differ from those of the same request with
     enough memory: the size is halved only where sampling would fail otherwise.
-
-    Raises:
-        torch.OutOfMemoryError: a batch of one does not fit either.
     """
     state = torch.get_rng_state()
     gpu_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None

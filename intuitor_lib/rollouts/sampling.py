@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from ..certainty.completions import end_tokens, scoring
 from ..certainty.forward import distinct_prompts, keeps_all_positions, padded
-from ..certainty.head import backbone_and_head, head_fault, head_logits, head_settings
-from ..certainty.transformers_internals import DynamicCache
+from ..certainty.head import backbone_and_head, head_fault
 from ..policy.linear import merged_adapters, unpacked_linears
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
@@ -57,7 +57,6 @@ def sample_completions(
     top_k: int = 0,
     top_p: float = 1.0,
     eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int = 0,
     batch_size: int | None = None,
     self_certainty: bool = True,
     stop: Callable[[Tensor, Any], Tensor] | None = None,
@@ -76,14 +75,12 @@ def sample_completions(
         top_k: draw from this many of the most likely tokens; 0 draws from all.
         top_p: draw from the most likely tokens with this probability in total.
         eos_token_id: tokens that end a completion; the model's by default.
-        pad_token_id: fills rows up.
         batch_size: completions sampled at a time; all by default.
         self_certainty: compute it; else it is NaN.
         stop: a `transformers.StoppingCriteria`: `stop(ids, None)` returns which rows (B,) of the
             completions so far (B, T) have ended.
     """
     base, backbone, head = backbone_and_head(model)
-    logit_scale, softcap = head_settings(model)
     warpers = make_warpers(top_k, top_p)
     end_ids = sorted(end_tokens(base, eos_token_id=eos_token_id))
     ends = torch.tensor(end_ids, device=backbone.get_input_embeddings().weight.device)
@@ -92,20 +89,16 @@ def sample_completions(
     size = batch_size or max(1, len(order))
     completions: dict[int, Completion] = {}
 
-    def logits_of(hidden: Tensor) -> Tensor:
-        hidden = hidden.to(head.weight.device, head.weight.dtype)
-        return head_logits(hidden, head.weight, head.bias, logit_scale, softcap)
-
     rows = min(size, len(prompt_ids))
     longest = max(map(len, prompt_ids), default=0) + max_new_tokens
     reserve = cache_bytes(backbone, rows, longest) + _LOGITS_BYTES * rows * head.weight.shape[0]
     with scoring(model), merged_adapters(model), unpacked_linears(model, reserve=reserve):
         for batch in (order[i : i + size] for i in range(0, len(order), size)):
-            rollout = _Batch(backbone, [prompt_ids[i] for i in batch], max_new_tokens, pad_token_id)
+            rollout = _Batch(backbone, [prompt_ids[i] for i in batch], max_new_tokens)
             hidden = rollout.prefill()
             for step in range(max_new_tokens):
                 drawn = draw(
-                    logits_of(hidden),
+                    head.logits(hidden),
                     temperature=temperature,
                     warpers=warpers,
                     self_certainty=self_certainty,
@@ -126,13 +119,9 @@ class _Batch:
     """Unfinished completions: their tokens, and the keys and values of earlier positions."""
 
     def __init__(
-        self,
-        backbone: Any,
-        prompt_ids: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        pad_token_id: int,
+        self, backbone: Any, prompt_ids: Sequence[Sequence[int]], max_new_tokens: int
     ) -> None:
-        self.backbone, self.pad_token_id = backbone, pad_token_id
+        self.backbone = backbone
         self.prompts, groups = distinct_prompts(prompt_ids)
         self.groups = torch.tensor(groups)
         self.device = backbone.get_input_embeddings().weight.device
@@ -141,7 +130,7 @@ class _Batch:
         self.look_every = _look_every(self.device)
         # Of all completions; `lengths` cuts off the tokens that an ended one still gets.
         shape, device = (len(prompt_ids), max_new_tokens), self.device
-        self.tokens = torch.full(shape, pad_token_id, device=device)
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
         self.values = torch.zeros(2, *shape, device=device)
         self.lengths = torch.zeros(len(prompt_ids), dtype=torch.long, device=device)
         self.made = 0
@@ -151,7 +140,7 @@ class _Batch:
 
     def prefill(self) -> Tensor:
         """Feed the prompts; return the hidden states (B, H) that predict the first tokens."""
-        ids, real = padded(self.prompts, self.pad_token_id)
+        ids, real = padded(self.prompts)
         hidden = self.backbone(
             input_ids=ids.to(self.device),
             attention_mask=None if real.all() else real.long().to(self.device),

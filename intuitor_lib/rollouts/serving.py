@@ -1,4 +1,4 @@
-"""Rollouts by vLLM or continuous batching: requirements, settings, and weights sent to vLLM.
+"""Rollouts by vLLM: what they need, and the weights that vLLM is sent.
 
 TRL sends vLLM a LoRA policy by merging the adapter into the base weights and unmerging it after
 (`VLLMGeneration.sync_weights`). In bf16 this leaves rounding errors in the frozen base at every
@@ -6,32 +6,21 @@ step; in 4 bits it quantizes the base twice a step, and sends packed bytes witho
 `send_merged_weights` merges into copies, layer by layer, and does not change the base.
 """
 
-import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import bitsandbytes
 import peft
 import torch
+from peft.tuners.lora import LoraLayer
 
-from ..policy.peft_internals import LoraLayer, dequantize_bnb_weight
+from ..policy.linear import unpacked
 from ..recipe import InputError, Recipe
-from .trl_internals import send_instead
-
-_PAGE = 256  # tokens of a block of keys and values, as in transformers
-_CPU_BLOCKS = 64
-_VLLM = ("0.22.0", "0.31.0")  # as TRL 1.16 requires: trl.import_utils.is_vllm_available
 
 
 def check_rollout(recipe: Recipe, device: torch.device) -> None:
-    """Refuse a rollout that cannot work on this machine, before anything is loaded.
-
-    Raises:
-        InputError: vLLM without a GPU, without the package in a version that TRL supports, or
-            within the trainer's process on a 4-bit policy.
-    """
+    """Refuse a rollout that cannot work on this machine, before anything is loaded."""
     if recipe.rollout != "vllm":
         return
     instead = "or take rollout='auto', which needs no server and no GPU"
@@ -39,17 +28,10 @@ def check_rollout(recipe: Recipe, device: torch.device) -> None:
         raise InputError(
             f"rollout='vllm' on the device {device}: it needs an NVIDIA GPU; use one, {instead}"
         )
-    least, most = _VLLM
     if importlib.util.find_spec("vllm") is None:
-        raise InputError(
-            "rollout='vllm' and vllm cannot be imported: "
-            f"pip install 'vllm>={least},<={most}', {instead}"
-        )
-    version = importlib.metadata.version("vllm")
-    if not _release(least) <= _release(version) <= _release(most):
-        raise InputError(
-            f"rollout='vllm' with vllm {version}, which this version of TRL does not support: "
-            f"pip install 'vllm>={least},<={most}', {instead}"
+        raise InputError(  # TRL warns of a version that it does not support
+            "rollout='vllm' and vllm cannot be imported: pip install 'vllm>=0.22.0,<=0.31.0', "
+            + instead
         )
     if recipe.vllm_mode == "colocate" and recipe.quantization != "none":
         raise InputError(
@@ -60,30 +42,10 @@ def check_rollout(recipe: Recipe, device: torch.device) -> None:
         )
 
 
-def _release(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
-
-
-def continuous_batching_settings(recipe: Recipe, device: torch.device) -> dict[str, Any] | None:
-    """Settings of transformers' continuous batching; None for its own.
-
-    By default it takes a share of the memory for keys and values, on a CPU half of the machine's.
-    On a CPU these settings take as much as the completions need, up to a bound.
-    """
-    if recipe.rollout != "continuous_batching" or device.type != "cpu":
-        return None
-    longest = recipe.max_prompt_length + recipe.max_completion_length
-    blocks = -(-longest // _PAGE) + 1
-    return {
-        "page_size": _PAGE,
-        "num_blocks": max(2 * blocks, min(blocks * recipe.completions_per_step, _CPU_BLOCKS)),
-    }
-
-
 def send_merged_weights(generation: Any, model: Any) -> None:
     """Make TRL's `VLLMGeneration` send `merged_weights(model)` instead of merging in place."""
     if isinstance(model, peft.PeftModel):
-        send_instead(generation, lambda: merged_weights(model))
+        generation._iter_named_params = lambda: merged_weights(model)
 
 
 def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -92,9 +54,6 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     4-bit layers are dequantized to the dtype they compute in. The sum is computed in fp32 and
     rounded once to that dtype, which may hide a small adapter from vLLM; the policy itself adds
     the adapter to the layer's output instead. The model is not changed.
-
-    Raises:
-        ValueError: the adapter is not plain LoRA.
     """
     layers = dict(model.named_modules())
     for name, parameter in model.named_parameters():
@@ -107,7 +66,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         dtype = weight.dtype
         if isinstance(parameter, bitsandbytes.nn.Params4bit):
             dtype = layers[owner].compute_dtype
-            weight = dequantize_bnb_weight(parameter, state=parameter.quant_state)
+            weight = unpacked(layers[owner])
         layer = layers.get(owner.removesuffix(".base_layer"))
         if kind == "weight" and isinstance(layer, LoraLayer):
             weight = weight.float()

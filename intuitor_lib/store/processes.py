@@ -1,4 +1,4 @@
-"""Several processes on one training: roles, shared values, shares of a batch.
+"""Several processes on one training: joining them, shared values, shares of a batch.
 
 `torchrun` or `accelerate launch` start them. Each computes its share of every update, and gradients
 are averaged over them (DDP: NCCL between GPUs, gloo on the CPU). With one process nothing here has
@@ -15,7 +15,12 @@ from typing import Any, TypeVar
 import accelerate
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, gather_object, get_int_from_env, str_to_bool
+from accelerate.utils import (
+    broadcast_object_list,
+    gather_object,
+    get_int_from_env,
+    parse_flag_from_env,
+)
 
 from ..recipe import InputError
 
@@ -36,15 +41,14 @@ def join() -> Any:
     unnoticed.
     """
     several = get_int_from_env(_STARTED, 1) > 1
-    cpu = str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")) == 1
-    apple = torch.backends.mps.is_available()
-    cpu = cpu or ((several or apple) and not torch.cuda.is_available())
-    settings = {"timeout": _PATIENCE} if several else {}
-    state = accelerate.PartialState(cpu=cpu, **settings)
-    alone = several and state.num_processes == 1
-    if alone or state.device.type == "mps":  # made before, without `cpu`
-        AcceleratorState._reset_state(reset_partial_state=True)
-        state = accelerate.PartialState(cpu=cpu, **settings)
+    on_cpu = (several or torch.backends.mps.is_available()) and not torch.cuda.is_available()
+    settings: Any = {"cpu": on_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")}
+    if several:
+        settings["timeout"] = _PATIENCE
+    state = accelerate.PartialState(**settings)
+    if (several and state.num_processes == 1) or state.device.type == "mps":
+        AcceleratorState._reset_state(reset_partial_state=True)  # made before, without `cpu`
+        state = accelerate.PartialState(**settings)
     return state
 
 
@@ -54,38 +58,17 @@ def warn_if_alone() -> None:
     accelerate 1.15 starts several on a CPU only through MPI; without `--mpirun_hostfile` it sets
     the address where they would meet and runs one.
     """
-    launched = (
-        str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")) and "MASTER_ADDR" in os.environ
-    )
-    if launched and join().num_processes == 1 and not any(name in os.environ for name in _STARTED):
+    launched = parse_flag_from_env("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ
+    if launched and not any(name in os.environ for name in _STARTED):
         logger.warning(
             "accelerate launch --cpu started this one process, whatever its --num_processes: for "
             "several on the CPU use torchrun --standalone --nproc_per_node N"
         )
 
 
-def is_main() -> bool:
-    """Whether this is the process that writes files and messages."""
-    return bool(join().is_main_process)
-
-
-def wait() -> None:
-    """Wait until every process has called this."""
-    join().wait_for_everyone()
-
-
 def from_main(value: Value) -> Value:
     """The main process's value, on every process."""
-    if join().num_processes == 1:
-        return value
-    values: list[Any] = [value]
-    broadcast_object_list(values)
-    return values[0]
-
-
-def from_all(values: list[Value]) -> list[Value]:
-    """The concatenated lists of all processes in their order, on every process."""
-    return list(values) if join().num_processes == 1 else gather_object(values)
+    return broadcast_object_list([value])[0]
 
 
 @contextlib.contextmanager
@@ -103,7 +86,7 @@ def all_or_none() -> Iterator[None]:
         yield
     except Exception as error:
         failure = error
-    failures = from_all([None if failure is None else f"{type(failure).__name__}: {failure}"])
+    failures = gather_object([None if failure is None else f"{type(failure).__name__}: {failure}"])
     if failure is not None:
         raise failure
     for index, text in enumerate(failures):
@@ -114,14 +97,9 @@ def all_or_none() -> Iterator[None]:
 def share_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int, int]:
     """Batch size and accumulation steps of each process for an update of the same completions.
 
-    Each process computes an equal share of the `batch_size * accumulation` completions, in as few
-    passes as possible with at most `batch_size` at a time. A group may lie on two processes; its
-    rewards are gathered before they are normalized.
-
-    Args:
-        batch_size: the recipe's `per_device_train_batch_size`.
-        accumulation: the recipe's `gradient_accumulation_steps`.
-        processes: how many processes share an update.
+    Each of the `processes` computes an equal share of the `batch_size * accumulation` completions,
+    in as few passes as possible with at most `batch_size` at a time. A group may lie on two
+    processes; its rewards are gathered before they are normalized.
 
     Raises:
         InputError: the completions of an update cannot be shared equally.
@@ -129,15 +107,13 @@ def share_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int
     total = batch_size * accumulation
     if total % processes:
         fitting = [n for n in range(1, total + 1) if total % n == 0]
-        near = [n for n in fitting if n < processes][-1:] + [n for n in fitting if n > processes][
-            :1
-        ]
+        fewer, more = ([n for n in fitting if (n > processes) is above] for above in (False, True))
         raise InputError(
             f"{processes} processes cannot share the {total} completions of an update equally "
             f"(per_device_train_batch_size={batch_size} x "
             f"gradient_accumulation_steps={accumulation}): start "
-            f"{' or '.join(map(str, near))} processes, or make the product a multiple of "
-            f"{processes}"
+            f"{' or '.join(map(str, fewer[-1:] + more[:1]))} processes, or make the product a "
+            f"multiple of {processes}"
         )
     share = total // processes
     passes = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= batch_size)

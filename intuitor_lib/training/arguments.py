@@ -7,7 +7,6 @@ import trl
 
 from ..policy import compute_dtype
 from ..recipe import Recipe
-from ..rollouts.serving import check_rollout, continuous_batching_settings
 from ..store.processes import join, share_batch
 from .monitor import WINDOW
 
@@ -33,15 +32,11 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     the adapter rounded into the base (`serving.merged_weights`). TRL's importance sampling
     corrects the loss for this and leaves out completions whose probability differs more than
     threefold, which is not part of eq. 5. vLLM's seed is the number of the process.
-
-    Raises:
-        InputError: as `share_batch` and `check_rollout`.
     """
     dtype = compute_dtype(recipe.dtype, device)
     batch_size, accumulation = share_batch(
         recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
     )
-    check_rollout(recipe, device)
     return trl.GRPOConfig(
         output_dir=str(output_dir),
         **{name: getattr(recipe, name) for name in _SAME.split()},
@@ -50,8 +45,6 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         use_bias_correction_kl=False,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
-        use_transformers_continuous_batching=recipe.rollout == "continuous_batching",
-        transformers_continuous_batching_config=continuous_batching_settings(recipe, device),
         use_vllm=recipe.rollout == "vllm",
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,

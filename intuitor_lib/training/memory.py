@@ -105,8 +105,8 @@ def estimate_memory(
         assumptions += [f"{FRAGMENTATION:.0%} lost to the allocator's fragmentation"]
     if training.shape.kind not in ("llama", "mistral", "qwen2", "qwen3", "olmo2"):
         assumptions.append(f"layers of {training.shape.kind} take what Llama's do")
-    if recipe.rollout in ("vllm", "continuous_batching"):
-        assumptions.append(f"rollout={recipe.rollout!r} has memory of its own, not counted")
+    if recipe.rollout == "vllm":
+        assumptions.append("rollout='vllm' has memory of its own, not counted")
     phases = {}
     for phase, parts in training.phases().items():
         sizes = {**parts, "fragmentation": lost * sum(parts.values()), "runtime": runtime}
@@ -150,7 +150,7 @@ class _Training:
             "checkpoint file": file * (self.nf4 and self.width == 2),  # embeddings stay in it
         }
         found = {"loading": {"weights": weights, "checkpoint file": file}}
-        if recipe.rollout not in ("vllm", "continuous_batching"):
+        if recipe.rollout != "vllm":
             found["rollout"] = held | {"merged weights": merged} | self.rollout()
         if recipe.beta or recipe.annotator == "offline":
             found["reference"] = held | self.reference()

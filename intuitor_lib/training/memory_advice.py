@@ -1,17 +1,16 @@
 """Check that a training fits the available memory, and advise which settings to lower."""
 
 import contextlib
-import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from ..policy.linear import free_gpu_bytes
 from ..policy.pretrained import Source, load_tokenizer
 from ..policy.shapes import ARCHITECTURES, model_shape
 from ..problems import Problem, conversation, prompt_token_ids
@@ -22,89 +21,63 @@ from .memory import SKIP, MemoryEstimate, estimate_memory, gib
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Advice:
-    """Settings to change, the resulting peak and saving (bytes), and whether the training fits."""
-
-    changes: Mapping[str, Any]
-    total: int
-    saves: int
-    fits: bool
-
-    def __str__(self) -> str:
-        settings = " ".join(
-            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-            for key, value in self.changes.items()
-        )
-        verdict = "fits" if self.fits else "not enough"
-        return f"{settings}: {gib(self.total)}, {gib(self.saves)} less ({verdict})"
-
-
 def advice(
     recipe: Recipe, budget: int, *, device: str | None = None, prompt_tokens: int | None = None
-) -> list[Advice]:
-    """List settings to lower so that a training fits `budget` bytes; empty if it fits already.
+) -> dict[str, int]:
+    """Settings with which a training fits `budget` bytes, and its peak with them; empty if none do.
 
-    Each setting that saves memory has one entry, with the mildest value that fits, or else the
-    nearest. Settings that do not change the training, up to rounding, come first. If none of these
-    fits, the last entry combines several. Other arguments as for `estimate_memory`.
+    Settings that do not change the training, up to rounding, are lowered first, as little as
+    necessary. Where they are not enough, each entry changes one more: LoRA, length or model.
     """
-    estimate = functools.partial(estimate_memory, device=device, prompt_tokens=prompt_tokens)
 
     def excess(changed: Recipe) -> int:
-        made = estimate(changed)
+        made = estimate_memory(changed, device=device, prompt_tokens=prompt_tokens)
         return sum(max(0, made.phase_total(phase) - budget) for phase in made.phases)
 
-    def advise(changed: Recipe) -> Advice:
-        old, total = recipe.to_dict(), estimate(changed).total
-        changes = {key: value for key, value in changed.to_dict().items() if value != old[key]}
-        return Advice(changes, total, before - total, total <= budget)
+    def lowered(start: Recipe, values: Iterable[Mapping[str, Any]]) -> Recipe:
+        recipes = [start]
+        for changes in values:
+            with contextlib.suppress(RecipeError):
+                recipes.append(start.replace(**changes))
+        return min(recipes, key=excess)
 
-    before = estimate(recipe).total
-    if before <= budget:
-        return []
-    alone = [advise(min(lower, key=excess, default=recipe)) for lower in _lowered(recipe)]
-    found = [made for made in alone if made.saves > 0]
-    combined = recipe
-    for setting in range(len(alone)):
-        combined = min([combined, *_lowered(combined)[setting]], key=excess)
-    several = advise(combined)
-    harmless_fits = any(made.fits for made in alone[:_HARMLESS])
-    if several.saves > 0 and len(several.changes) > 1 and not harmless_fits:
-        found.append(several)
-    return found
+    same, others = _lower_values(recipe)
+    start = recipe
+    for values in same:
+        start = lowered(start, values)
+    found = [start] if not excess(start) else [lowered(start, values) for values in others]
+    old, peaks = recipe.to_dict(), {}
+    for fitting in (changed for changed in found if not excess(changed)):
+        changes = {key: value for key, value in fitting.to_dict().items() if value != old[key]}
+        text = " ".join(
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in changes.items()
+        )
+        peaks[text] = estimate_memory(fitting, device=device, prompt_tokens=prompt_tokens).total
+    return peaks
 
 
-_HARMLESS = 3  # of the settings of `_lowered`: they do not change the training
-
-
-def _lowered(recipe: Recipe) -> list[list[Recipe]]:
-    """For each setting that saves memory, valid recipes with ever lower values."""
+def _lower_values(recipe: Recipe) -> tuple[list[Iterable[Mapping[str, Any]]], ...]:
+    """Ever lower values of each setting that does not change the training, and of each other."""
     number, group = recipe.completions_per_step, recipe.num_generations
     rollouts = _halves(min(recipe.rollout_batch_size or number, number), 1)
-    rollouts = rollouts if recipe.rollout in ("auto", "grouped") else iter(())
     batches = [n for n in range(recipe.per_device_train_batch_size - 1, 0, -1) if number % n == 0]
     sizes = {name: sum(shape.parameters) for name, shape in ARCHITECTURES.items()}
     size = sum(model_shape(Source.of(recipe)).parameters)
     models = sorted((name for name in sizes if sizes[name] < size), key=lambda n: -sizes[n])
-    settings: list[Iterable[Mapping[str, Any]]] = [
+    return [
         ({"rollout_batch_size": n // group * group or n} for n in rollouts),  # whole groups
         (
             {"per_device_train_batch_size": n, "gradient_accumulation_steps": number // n}
             for n in batches
         ),
         [{"gradient_checkpointing": True}],
+    ], [
         [{"use_lora": True}, {"use_lora": True, "quantization": "nf4"}],
         ({"max_completion_length": n} for n in _halves(recipe.max_completion_length, 64)),
         # An adapter belongs to its model.
         ({"model": n, "model_revision": None} for n in models if recipe.adapter is None),
     ]
-    recipes: list[list[Recipe]] = [[] for _ in settings]
-    for valid, values in zip(recipes, settings, strict=True):
-        for changes in values:
-            with contextlib.suppress(RecipeError):
-                valid.append(recipe.replace(**changes))
-    return recipes
 
 
 def _halves(value: int, least: int) -> Iterator[int]:
@@ -114,31 +87,25 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 
 def available_memory(device: str) -> int:
-    """Return the bytes that this process can still use, of the GPU or of RAM and its cgroups."""
+    """Bytes that this process can still use, of the GPU or of RAM and its cgroups."""
     if device == "cuda":
-        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return torch.cuda.mem_get_info()[0] + cached
+        return free_gpu_bytes(torch.device(device))
     return min([psutil.virtual_memory().available, *_cgroup_room()])
 
 
 def _cgroup_room(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[int]:
-    """Bytes below the limit of this process's memory cgroup and of each of its parents."""
+    """Bytes below the limit of this process's cgroup (version 2) and of each of its parents."""
     lines = groups.read_text(encoding="utf-8").splitlines() if groups.exists() else []
-    for _, version_1, path in (line.split(":", 2) for line in lines):
-        folder = root / ("memory" if version_1 else "") / path.strip("/")
-        limit, used = "memory.max", "memory.current"
-        if version_1:
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+    for folder in (root / line[3:].strip("/") for line in lines if line.startswith("0::")):
         for group in (folder, *folder.parents):
-            # A limit may be "max". In a container `path` may be the host's: only parents exist.
+            # A limit may be "max". In a container the path may be the host's: only parents exist.
             with contextlib.suppress(OSError, ValueError):
-                room = int((group / limit).read_text()) - int((group / used).read_text())
+                limit, used = ((group / f"memory.{key}").read_text() for key in ("max", "current"))
                 pages = dict(map(str.split, (group / "memory.stat").read_text().splitlines()))
                 # The kernel frees file pages before memory runs out.
-                freed = pages.get("total_inactive_file", pages.get("inactive_file", 0))
-                yield max(0, room + int(freed))
+                yield max(0, int(limit) - int(used) + int(pages.get("inactive_file", 0)))
 
 
 def require_memory(
@@ -149,26 +116,15 @@ def require_memory(
     available: int | None = None,
     processes: int = 1,
 ) -> MemoryEstimate | None:
-    """Check that a training fits, before it loads anything.
+    """The estimate of a training that fits; refuses one that does not, before it loads anything.
 
     The process's current memory is not counted. If the longest prompt that the recipe allows does
-    not fit, the longest of `problems` counts. A recipe that cannot be estimated passes.
-
-    Args:
-        recipe: the training.
-        device: "cuda" or "cpu"; by default, where this machine would train.
-        problems: the training problems.
-        available: bytes; by default, `available_memory`.
-        processes: number of processes that share an update and, on a CPU, the memory.
-
-    Returns:
-        The estimate; None without one, or with `INTUITOR_MEMORY_CHECK=0`.
-
-    Raises:
-        InputError: the training does not fit; with the settings to lower.
+    not fit, the longest of `problems` counts. A recipe that cannot be estimated passes with None,
+    and so does every one with `INTUITOR_MEMORY_CHECK=0`. `available` is in bytes, by default
+    `available_memory`. `processes` share an update and, on a CPU, the memory.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if os.environ.get(SKIP) == "0" or device not in ("cuda", "cpu"):
+    if os.environ.get(SKIP) == "0":
         return None
     if available is None:
         available = available_memory(device) // (processes if device == "cpu" else 1)
@@ -193,17 +149,17 @@ def require_memory(
     if estimate.total - used <= available:
         return estimate
     found = advice(recipe, available + used, device=device, prompt_tokens=tokens)
-    remedies = "; ".join(map(str, [made for made in found if made.fits] or found))
+    remedies = "; or ".join(f"{settings} ({gib(peak - used)})" for settings, peak in found.items())
     raise InputError(
         f"training {recipe.model} would take {gib(estimate.total - used)} more at its peak "
         f"({estimate.phase}), and {gib(available)} are free on {device}. "
-        + (f"Lower one of: {remedies}" if found else "No setting lowers it enough")
+        + (f"It fits with {remedies}" if found else "No setting lowers it enough")
         + f". `intuitor memory` lists the parts; {SKIP}=0 trains without this check"
     )
 
 
 def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int | None:
-    """Return the tokens of the longest prompt that is not dropped; None without a tokenizer."""
+    """Tokens of the longest prompt that is not dropped; None without a tokenizer."""
     try:
         tokenizer = load_tokenizer(Source.of(recipe))
         ids = prompt_token_ids(tokenizer, [conversation(p.prompt, recipe) for p in problems])

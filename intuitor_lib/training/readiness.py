@@ -27,7 +27,6 @@ from ..problems import (
     control_tokens,
     conversation,
     fit_prompts,
-    prompt_date,
     prompt_token_ids,
 )
 from ..problems.prompts import PromptError
@@ -35,7 +34,7 @@ from ..recipe import InputError, Recipe
 from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
-from ..store.files import write_text
+from ..store.files import read_json, write_json
 from .monitor import distinct, repetition
 from .samples import sample_problems
 
@@ -104,7 +103,7 @@ def preflight(
     store = RunStore(runs)
     file = store.root / "preflights" / f"{_key(recipe, problems, policy)}.json"
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file)
         findings = [Finding(**finding) for finding in kept["findings"]]
         numbers = kept["numbers"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -119,7 +118,7 @@ def preflight(
         }
         # A fault is mended in the model's folder, so it is checked again.
         if not any(finding.verdict == "fault" for finding in findings):
-            write_text(file, json.dumps(content, indent=2) + "\n")
+            write_json(file, content)
     return Preflight((*findings, _disk(policy, store.root)), numbers)
 
 
@@ -193,15 +192,11 @@ def _measure(
 
 
 def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Finding]:
-    """Problems with control tokens, prompts with a date, answers that nothing can match."""
+    """Problems with control tokens, answers that nothing can match, or that the question holds."""
     both = [*problems.train, *problems.held_out]
     held = control_tokens(tokenizer, {problem.id: problem.prompt for problem in both})
     if held:
         yield Finding("control tokens", "warning", held)
-    date = prompt_date(tokenizer)
-    if date:
-        text = f"the chat template writes the date: {date} in every prompt, on every day"
-        yield Finding("prompt date", "ok", text)
     answers = {problem.id: problem.answer for problem in both if problem.answer is not None}
     found = doubtful(answers)
     if found:
@@ -224,9 +219,9 @@ def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Ite
     """Whether prompts end with the template's generation prompt, and begin with one start token."""
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
     bare = tokenizer.apply_chat_template(conversations, tokenize=False)[0]
-    text = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)[
-        0
-    ]
+    text, *_ = tokenizer.apply_chat_template(
+        conversations, tokenize=False, add_generation_prompt=True
+    )
     opening = text[len(bare) :] if text.startswith(bare) else ""
     all_ids = prompt_token_ids(tokenizer, conversations)
     if opening:
@@ -253,13 +248,11 @@ def _ending(recipe: Recipe, problem: Problem, policy: Policy) -> Finding:
     ends = end_tokens(*policy)
     tokenizer = policy.tokenizer
     rows = policy.model.get_output_embeddings().weight.shape[0]
-    if not ends:
-        text = "the model names no end token: every completion would run to its limit. Set "
-        return Finding(
-            "end token", "fault", text + "generation_config.eos_token_id in the model's folder"
-        )
     if not any(0 <= i < rows for i in ends):
         text = f"end tokens {sorted(ends)} are outside of its {rows} logits"
+        if not ends:
+            text = "the model names no end token: every completion would run to its limit. Set "
+            text += "generation_config.eos_token_id in the model's folder"
         return Finding("end token", "fault", text)
     turn = [*conversation(problem.prompt, recipe), {"role": "assistant", "content": "Answer."}]
     text = tokenizer.apply_chat_template([turn], tokenize=False)[0]
@@ -274,24 +267,16 @@ def _ending(recipe: Recipe, problem: Problem, policy: Policy) -> Finding:
 
 def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
     """Length, diversity, repetition and accuracy of the sampled completions."""
-
-    def check(name: str, text: str, advice: str, *, warn: bool) -> Finding:
-        return Finding(name, *(("warning", text + advice) if warn else ("ok", text)))
-
-    n, limit = numbers["completions"], recipe.max_completion_length
-    yield check(
-        "length",
-        f"{numbers['clipped_ratio']:.0%} of {n} completions reach max_completion_length={limit}",
-        ": their answers may be cut off. Raise it, or ask for shorter answers",
-        warn=numbers["clipped_ratio"] > 0.5,
-    )
-    yield check(
-        "diversity",
-        f"{numbers['distinct']:.0%} of a group's {recipe.num_generations} completions do not copy "
-        "another",
-        ": equal ones have no advantage over each other. Raise temperature",
-        warn=numbers["distinct"] < 0.2,
-    )
+    n, limit, group = numbers["completions"], recipe.max_completion_length, recipe.num_generations
+    clipped, different = numbers["clipped_ratio"], numbers["distinct"]
+    text = f"{clipped:.0%} of {n} completions reach max_completion_length={limit}"
+    if clipped > 0.5:
+        text += ": their answers may be cut off. Raise it, or ask for shorter answers"
+    yield Finding("length", "warning" if clipped > 0.5 else "ok", text)
+    text = f"{different:.0%} of a group's {group} completions do not copy another"
+    if different < 0.2:
+        text += ": equal ones have no advantage over each other. Raise temperature"
+    yield Finding("diversity", "warning" if different < 0.2 else "ok", text)
     if numbers["repetition"] > 0.3:
         text = f"{numbers['repetition']:.0%} of the 4-grams of a completion repeat an earlier one"
         yield Finding("repetition", "warning", text)
@@ -307,14 +292,10 @@ def signal(
 ) -> tuple[Finding, Estimate | None, int]:
     """Whether self-certainty ranks the good completions of a problem above its other ones.
 
-    Args:
-        rows: problem, self-certainty (nats) and goodness of each completion.
-        against: the criterion of goodness, for the message.
-
-    Returns:
-        The finding; the probability that the good completion of a pair from one problem has the
-        higher self-certainty (AUC; mean over problems with both kinds), None with too few of these
-        problems; their number.
+    `rows` hold problem, self-certainty (nats) and goodness of each completion, by the criterion
+    `against`. Beside the finding, the AUC and the number of problems with both kinds: the
+    probability that the good completion of a pair from one problem has the higher self-certainty,
+    averaged over these problems, None with too few.
     """
     table = [{"id": problem, "value": value, "correct": good} for problem, value, good in rows]
     auc = auc_within_groups(table, "value")
@@ -328,14 +309,12 @@ def signal(
         return Finding("signal", "warning", text), None, n
     text = f"AUC of self-certainty against {against} within {n} problems: {auc.text()}. "
     if auc.low > 0.5:
-        verdict, meaning = "ok", "Certain completions tend to be good ones: there is a signal"
+        text += "Certain completions tend to be good ones: there is a signal"
     elif auc.high < 0.5:
-        verdict = "warning"
-        meaning = "Certain completions tend to be WORSE: training on certainty would favour them"
+        text += "Certain completions tend to be WORSE: training on certainty would favour them"
     else:
-        verdict = "warning"
-        meaning = "Undecided: in this sample certainty may rank no better than at random"
-    return Finding("signal", verdict, text + meaning), auc, n
+        text += "Undecided: in this sample certainty may rank no better than at random"
+    return Finding("signal", "ok" if auc.low > 0.5 else "warning", text), auc, n
 
 
 def _disk(policy: Policy, root: Path) -> Finding:
@@ -351,11 +330,7 @@ def _disk(policy: Policy, root: Path) -> Finding:
 
 
 def require(found: Preflight, name: str) -> None:
-    """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults.
-
-    Raises:
-        InputError: lists every fault.
-    """
+    """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults."""
     for finding in found.warnings:
         logger.warning("preflight, %s: %s", finding.name, finding.text)
     if found.faults:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
+from accelerate.utils import gather_object
 
 from ..recipe import Recipe
 from ..report import LiveTraining
 from ..store import Run
 from ..store.files import read_rows
-from ..store.processes import from_all, from_main, is_main
+from ..store.processes import from_main, join
 from .monitor import Alarm, alarms, distinct
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class Recorder(transformers.TrainerCallback):
         snapshot: Callable[[int], object] | None = None,
     ) -> None:
         self.recipe, self.run, self.display = recipe, run, display
-        self.rows = read_rows(run.path / "metrics.jsonl") if is_main() else []
+        self._main = join().is_main_process
+        self.rows = read_rows(run.path / "metrics.jsonl") if self._main else []
         self._held_out = held_out
         self._snapshot = snapshot
         self._more: dict[str, float] = {}
@@ -44,8 +46,8 @@ class Recorder(transformers.TrainerCallback):
 
     def completions(self, rows: list[dict[str, Any]]) -> None:
         """Record the completions of every process; each process passes its own."""
-        rows = from_all(rows)
-        if is_main():
+        rows = gather_object(rows)
+        if self._main:
             self.run.append("completions.jsonl", rows)
             texts = [row["completion"] for row in rows]
             self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
@@ -57,7 +59,7 @@ class Recorder(transformers.TrainerCallback):
             accuracy, n = self._held_out()
             self._more |= {"held_out/accuracy": accuracy, "held_out/n": n}
         kept = self.recipe.snapshot_steps
-        if self._snapshot is not None and kept and state.global_step % kept == 0 and is_main():
+        if self._snapshot is not None and kept and state.global_step % kept == 0 and self._main:
             self._snapshot(state.global_step)
         control.should_log = True
 
@@ -72,7 +74,7 @@ class Recorder(transformers.TrainerCallback):
         if logs is None or "loss" not in logs:  # the summary at the end
             return
         found: list[Alarm] = []
-        if state.is_world_process_zero:
+        if self._main:
             numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
             finite = {k: v for k, v in numbers.items() if abs(v) < float("inf")}
             row: dict[str, Any] = {"step": state.global_step, **finite, **self._more}

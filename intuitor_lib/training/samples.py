@@ -27,7 +27,6 @@ def sample_aside(
             top_k=recipe.top_k,
             top_p=recipe.top_p,
             eos_token_id=sorted(end_tokens(*policy)),
-            pad_token_id=policy.tokenizer.pad_token_id,
             batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
         )
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 import transformers
+from accelerate.utils import gather_object
 
-from ..rollouts.trl_internals import RepeatSampler
 from ..store.checkpoints import complete_checkpoint
-from ..store.processes import from_all, is_main, wait
+from ..store.processes import join
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,29 +60,29 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-class EpochSampler(RepeatSampler):
+class EpochSampler(torch.utils.data.Sampler[int]):
     """TRL's order of problems, with each epoch's order a function of seed and epoch.
 
     TRL draws the orders of all epochs from one generator, which no checkpoint holds: a training
     resumed in its second epoch would repeat the first one's order. The first epoch is TRL's.
+    `per_rollout` is the number of optimizer steps for each rollout, `step()` the current step.
     """
 
-    def __init__(self, *args: Any, epoch: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._epoch = epoch
+    def __init__(self, theirs: Any, per_rollout: int, step: Callable[[], int]) -> None:
+        self.theirs, self._step = theirs, step
+        self.updates = len(theirs.data_source) // theirs.batch_size * per_rollout  # in an epoch
 
-    def __iter__(self) -> Any:
+    def __len__(self) -> int:
+        return len(self.theirs)
+
+    def __iter__(self) -> Iterator[int]:
         """Indices of the current epoch."""
-        if self.shuffle:
-            epoch, seed = self._epoch(), self.seed or 0
+        if self.theirs.shuffle:
+            epoch, seed = self._step() // max(1, self.updates), self.theirs.seed or 0
             # Torch's generator uses 32 bits of a seed.
             later = random.Random(f"{seed}:{epoch}").getrandbits(32)
-            self.generator.manual_seed(later if epoch else seed)
-        return super().__iter__()
-
-    def updates(self, per_rollout: int) -> int:
-        """Optimizer steps in an epoch, with `per_rollout` of them for each rollout."""
-        return len(self.data_source) // self.batch_size * per_rollout
+            self.theirs.generator.manual_seed(later if epoch else seed)
+        return iter(self.theirs)
 
 
 class SavePoints(transformers.TrainerCallback):
@@ -102,7 +103,7 @@ class SavePoints(transformers.TrainerCallback):
         self._saved = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        stopping = any(from_all([self._stop.asked]))
+        stopping = any(gather_object([self._stop.asked]))
         last = state.global_step >= state.max_steps
         if state.global_step % self._num_iterations and not last:
             return
@@ -113,8 +114,8 @@ class SavePoints(transformers.TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        wait()  # until each process has written its part
-        if is_main():
+        join().wait_for_everyone()  # until each process has written its part
+        if join().is_main_process:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             complete_checkpoint(folder, self._run)
         self._saved = state.global_step

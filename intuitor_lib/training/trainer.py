@@ -8,6 +8,9 @@ from typing import Any
 import peft
 import torch
 import trl
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import add_fused_lm_head, nanstd, split_tensor_dict
 
 from ..certainty.completions import end_tokens
 from ..policy.adapters import adapter_is_fresh, add_start_adapter
@@ -15,13 +18,6 @@ from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..rollouts.halving import halve_until_it_fits
 from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
-from ..rollouts.trl_internals import (
-    add_fused_lm_head,
-    nanstd,
-    profiling_context,
-    split_tensor_dict,
-    unwrap_model_for_generation,
-)
 from .monitor import repetition
 from .rewards.answers import completion_text
 from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward
@@ -127,22 +123,10 @@ class IntuitorTrainer(trl.GRPOTrainer):
         return f"its arguments set {', '.join(asked)}" if asked else None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        theirs = super()._get_train_sampler(dataset)
         parts = self.num_iterations * self.args.steps_per_generation
         per_rollout = max(1, parts // self.args.gradient_accumulation_steps)
-        names = (
-            "data_source",
-            "mini_repeat_count",
-            "batch_size",
-            "repeat_count",
-            "shuffle",
-            "seed",
-        )
-        sampler = EpochSampler(
-            *(getattr(theirs, name) for name in names),
-            epoch=lambda: self.state.global_step // max(1, sampler.updates(per_rollout)),
-        )
-        return sampler
+        theirs = super()._get_train_sampler(dataset)
+        return EpochSampler(theirs, per_rollout, lambda: self.state.global_step)
 
     def _generate_single_turn(
         self,
@@ -152,6 +136,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
+        # TRL's public `rollout_func` is experimental, and gets conversations instead of token ids.
         self._sampled_certainty = None
         if not self._grouped_rollouts or images is not None or multimodal_fields:
             return super()._generate_single_turn(
@@ -176,7 +161,6 @@ class IntuitorTrainer(trl.GRPOTrainer):
                     top_k=self.top_k,
                     top_p=self.top_p,
                     eos_token_id=sorted(end_tokens(policy, self._tokenizer)),
-                    pad_token_id=self._tokenizer.pad_token_id,
                     batch_size=size,
                     self_certainty=self._wants_self_certainty,
                 ),
@@ -255,8 +239,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
             rows = [self._row(*row) for row in zip(*columns, strict=True)]
             if self._sampled_certainty is not None:
                 # Of the first group alone: that of a large training would fill disks.
-                own_ids = completion_ids_list[: self.num_generations]
-                for row, ids, values in zip(rows, own_ids, self._sampled_certainty, strict=False):
+                group_ids = completion_ids_list[: self.num_generations]
+                for row, ids, values in zip(rows, group_ids, self._sampled_certainty, strict=False):
                     row["token_ids"] = list(ids)
                     row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
             self._on_completions(rows)

@@ -5,36 +5,28 @@ import errno
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import peft
+from accelerate.utils import gather_object
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
-from ..certainty.transformers_internals import load_checkpoint
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
 from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
 from ..recipe import InputError, Recipe
 from ..report import LiveTraining, quiet_transformers
 from ..rollouts.serving import check_rollout, send_merged_weights
-from ..store import Run
+from ..store import Run, RunStore
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
-from ..store.processes import (
-    all_or_none,
-    from_main,
-    is_main,
-    join,
-    share_batch,
-    wait,
-    warn_if_alone,
-)
+from ..store.processes import all_or_none, from_main, join, share_batch, warn_if_alone
 from .arguments import grpo_config
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
-from .opening import held, open_run
 from .readiness import preflight, require
 from .recorder import Recorder
 from .rewards.factory import reward_functions
@@ -53,7 +45,7 @@ def train(
     """Train a recipe, or return the run of the store that already holds it.
 
     An interrupted run resumes from its last whole checkpoint and ends, on a CPU, as if it had not
-    been interrupted. If another process is training the run, this one shows its steps and waits.
+    been interrupted. If another process is training the run, this one waits for it.
     Called on every process that `torchrun` or `accelerate launch` started, it trains the recipe on
     all of them: the main process writes the run, and each process returns it.
 
@@ -75,15 +67,44 @@ def train(
     share_batch(
         recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
     )
-    run = open_run(recipe, problems, runs)
+    run = _open(recipe, problems, runs)
     if from_main(run.finished):
-        if is_main():
+        if join().is_main_process:
             run.tidy()
         return run
-    with held(run):
+    with _held(run):
         if not from_main(run.finished):
             _Training(recipe, problems, run).train()
     return run
+
+
+def _open(recipe: Recipe, problems: Problems, runs: str | Path | None) -> Run:
+    """The run, created by the main process if it is new."""
+    with all_or_none():
+        described, path = problems.describe(), Path()
+        if join().is_main_process:
+            path = RunStore(runs).open(recipe, described).path
+    asked = set(gather_object([(recipe.digest, described["fingerprint"])]))
+    if len(asked) > 1:
+        raise InputError(
+            f"the processes were given {len(asked)} different recipes or problems: start them all "
+            "with the same command, on the same files"
+        )
+    return Run(from_main(path))
+
+
+@contextlib.contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Hold the run's lock in the main process; the other processes wait with it."""
+    if join().is_main_process:
+        # Told every second, the others wait as long as it takes.
+        with run.lock(lambda: from_main(False)):
+            from_main(True)
+            yield
+    else:
+        while not from_main(False):
+            pass
+        yield
 
 
 class _Training:
@@ -91,7 +112,7 @@ class _Training:
 
     def __init__(self, recipe: Recipe, problems: Problems, run: Run) -> None:
         self.recipe, self.problems, self.run = recipe, problems, run
-        self.main, self.processes = is_main(), join().num_processes
+        self.main, self.processes = join().is_main_process, join().num_processes
         self.display = LiveTraining(f"train {run.id}", recipe.max_steps, shown=self.main)
 
     def train(self) -> None:
@@ -112,7 +133,6 @@ class _Training:
             raise
         run = self.run
         self.display.close(f"`{run.id}`: trained {run.steps} steps in {run.seconds:.0f} s")
-        wait()
 
     def _resume(self) -> Path | None:
         """Mark the run as running; the checkpoint to resume from."""
@@ -122,21 +142,20 @@ class _Training:
             self.run.set_status("running")
             found = newest_checkpoint(self.run.path, self.display.note)
         checkpoint = from_main(found)
-        self.recipe = _with_common_dtype(self.recipe, self.run, resumed=checkpoint is not None)
+        self.recipe = _with_dtype(self.recipe, self.run, resumed=checkpoint is not None)
         return checkpoint
 
     def _load(self) -> Policy:
         """The policy, after checks of sampling and memory; followed by the preflight."""
-        device, problems = join().device, self.problems
+        recipe, problems, device = self.recipe, self.problems, join().device
         with all_or_none(), contextlib.nullcontext() if self.main else quiet_transformers():
-            check_rollout(self.recipe, device)
+            check_rollout(recipe, device)
             require_memory(
-                self.recipe, device=device.type, problems=problems.train, processes=self.processes
+                recipe, device=device.type, problems=problems.train, processes=self.processes
             )
-            policy = load_policy(self.recipe)
-            if self.main and self.recipe.preflight_problems:
-                found = preflight(self.recipe, problems, policy, runs=self.run.path.parent)
-                require(found, self.recipe.name)
+            policy = load_policy(recipe)
+            if self.main and recipe.preflight_problems:
+                require(preflight(recipe, problems, policy, runs=self.run.path.parent), recipe.name)
         return policy
 
     def _describe(self, policy: Policy) -> None:
@@ -158,18 +177,13 @@ class _Training:
             self.run.set_environment(facts)
 
     def _fail(self, error: BaseException) -> None:
-        """Record and show the failure.
-
-        Raises:
-            OSError: the disk caused it.
-        """
+        """Record and show the failure."""
         run = self.run
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         full = _disk_fault(error, run) if self.main else None
         if self.main:
             with contextlib.suppress(OSError):  # a full disk is reported below
-                text = redact(f"{type(error).__name__}: {error}")[:2000]
-                run.set_status(state, error=text)
+                run.set_status(state, error=redact(f"{type(error).__name__}: {error}")[:2000])
         steps = len(read_rows(run.path / "metrics.jsonl"))
         self.display.close(f"`{run.id}` {state} after {steps} of {self.recipe.max_steps} steps")
         if full is not None:
@@ -181,10 +195,6 @@ class _Training:
         Returns:
             Details for the run's status after a collapse: the alarms, and the step of the weights
             if an earlier checkpoint was restored.
-
-        Raises:
-            InputError: the run collapsed and has no checkpoint to restore.
-            Interrupted: stopped by a signal, with everything saved.
         """
         recipe = self.recipe
         stop = StopRequest()
@@ -194,17 +204,16 @@ class _Training:
         )
         with ignore_renames():
             trainer = self._make_trainer(policy, stop)
-            over = from_main(self._collapsed())
+            over = self._collapsed()
             if checkpoint is not None and (over or checkpoint_step(checkpoint) >= recipe.max_steps):
-                load_checkpoint(trainer, checkpoint)  # killed after its last step
+                trainer._load_from_checkpoint(str(checkpoint))  # killed after its last step
                 done = checkpoint_step(checkpoint)
             else:
                 resumed = None if checkpoint is None else str(checkpoint)
                 with stop.listening(promise):
                     trainer.train(resume_from_checkpoint=resumed)
                 done = trainer.state.global_step
-            wait()
-            found = from_main(self._collapsed())
+            found = self._collapsed()
             if not found and done < recipe.max_steps:
                 raise Interrupted(
                     f"stopped after step {done} of {recipe.max_steps}, and saved: train the same "
@@ -213,24 +222,25 @@ class _Training:
             if not found or recipe.on_collapse == "stop":
                 return {"collapse": found} if found else {}
             best = self._checkpoint_before(done, found)
-            load_checkpoint(trainer, best)
+            trainer._load_from_checkpoint(str(best))
             return {"collapse": found, "restored": checkpoint_step(best)}
 
     def _collapsed(self) -> list[str]:
         """The alarms that end the training; none under on_collapse="warn"."""
-        if self.recipe.on_collapse == "warn" or not self.main:
+        if self.recipe.on_collapse == "warn":
             return []
-        rows = read_rows(self.run.path / "metrics.jsonl")
-        return [str(alarm) for alarm in alarms(rows, problems=self.recipe.problems_per_step)]
+        rows = read_rows(self.run.path / "metrics.jsonl") if self.main else []
+        found = alarms(rows, problems=self.recipe.problems_per_step)
+        return from_main([str(alarm) for alarm in found])
 
     def _checkpoint_before(self, done: int, found: list[str]) -> Path:
         """The newest checkpoint from before the window of a collapse found at step `done`.
 
         The window is of rollouts, which are `num_iterations` steps apart.
         """
+        before = done - WINDOW * self.recipe.num_iterations
         best = None
         if self.main:
-            before = done - WINDOW * self.recipe.num_iterations
             best = newest_checkpoint(self.run.path, logger.warning, before=before)
         best = from_main(best)
         if best is None:
@@ -273,20 +283,12 @@ class _Training:
         )
         if recipe.rollout == "vllm":
             send_merged_weights(trainer.vllm_generation, policy.model)
-        elif recipe.rollout == "continuous_batching":
-            # With these TRL would cast the model, LoRA weights included, before every rollout.
-            # Autocast is set up by now and stays.
-            trainer.args.bf16 = trainer.args.fp16 = False
         for printer in (PrinterCallback, ProgressCallback, NotebookProgressCallback):
             trainer.remove_callback(printer)
         return trainer
 
     def _fitting_problems(self, policy: Policy) -> list[Problem]:
-        """The training problems whose prompts fit.
-
-        Raises:
-            InputError: there are too few of them for an update.
-        """
+        """The training problems whose prompts fit."""
         recipe, problems = self.recipe, self.problems.train
         kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
         if dropped and self.main:
@@ -333,22 +335,21 @@ def _disk_fault(error: BaseException, run: Run) -> OSError | None:
     )
 
 
-def _with_common_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
-    """The recipe with the same dtype for all processes and every resumption.
+def _with_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
+    """The recipe with the dtype that "auto" stands for, the same for all processes and resumptions.
 
     "auto" measures speed, so it might choose otherwise a moment later, on another day or in
     another process.
     """
-    state = join()
-    before = {}
-    if resumed and is_main():
-        with contextlib.suppress(OSError, ValueError):  # damaged: measured again
-            before = run.environment
     if recipe.dtype != "auto":
         return recipe
-    same_device = before.get("device", "").partition(":")[0] == state.device.type
+    device, before = join().device, {}
+    if resumed and join().is_main_process:
+        with contextlib.suppress(OSError, ValueError):  # damaged: measured again
+            before = run.environment
+    same_device = before.get("device", "").partition(":")[0] == device.type
     dtype = before.get("compute_dtype") if same_device else None
-    dtype = dtype or str(compute_dtype(recipe.dtype, state.device)).removeprefix("torch.")
+    dtype = dtype or str(compute_dtype(recipe.dtype, device)).removeprefix("torch.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the recipe has warned before
         return recipe.replace(dtype=from_main(dtype))
@@ -357,15 +358,12 @@ def _with_common_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
 def _save(policy: Policy, run: Run, name: str | None = None) -> None:
     """Save the policy's weights under `name`; by default as the run's result."""
     model, tokenizer = policy
+    is_adapter = isinstance(model, peft.PeftModel)
+    settings = {"selected_adapters": ["default"], "save_embedding_layers": False}
 
-    def save_adapter(folder: Path) -> None:
-        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder, **settings if is_adapter else {})
+        if not is_adapter:
+            tokenizer.save_pretrained(folder)
 
-    def save_model(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    if isinstance(model, peft.PeftModel):
-        run.save_folder(name or "adapter", save_adapter)
-    else:
-        run.save_folder(name or "model", save_model)
+    run.save_folder(name or ("adapter" if is_adapter else "model"), save)

@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from ..certainty.forward import can_share_prompts, completion_states, distinct_prompts
-from ..certainty.head import (
-    backbone_and_head,
-    causal_model,
-    head_fault,
-    head_log_probs,
-    head_settings,
-)
+from ..certainty.head import backbone_and_head, causal_model, head_fault, head_log_probs
 
 
 def reason_against(model: Any) -> str | None:
@@ -29,7 +23,7 @@ def reason_against(model: Any) -> str | None:
     if fault is not None:
         return fault
     base, _, head = backbone_and_head(model)
-    if any(parameter.requires_grad for parameter in head.parameters()):
+    if head.trained:
         return "its LM head is trained, which needs the gradient of every logit"
     if getattr(base.config.get_text_config(), "output_router_logits", False):
         return "it is a mixture of experts with an auxiliary loss on its router"
@@ -58,7 +52,6 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
         if completions is None:
             return original(*args, **kwargs)
         _, backbone, head = backbone_and_head(self)
-        logit_scale, softcap = head_settings(self)
         prompt_ids, completion_ids = completions
         hidden = completion_states(
             backbone,
@@ -68,9 +61,7 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
             device=self.get_input_embeddings().weight.device,
         )
         tokens = torch.tensor([token for ids in completion_ids for token in ids])
-        return head_log_probs(
-            hidden, head, tokens, temperature=temperature, logit_scale=logit_scale, softcap=softcap
-        )
+        return head_log_probs(hidden, head, tokens, temperature=temperature)
 
     base.forward = types.MethodType(forward, base)
 

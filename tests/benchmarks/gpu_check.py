@@ -32,7 +32,7 @@ from training_speed import now, train_step
 from two_processes import compare_devices
 
 from intuitor_lib.certainty.completions import completion_log_probs
-from intuitor_lib.policy.bitsandbytes_internals import unpacked
+from intuitor_lib.policy.linear import unpacked
 from intuitor_lib.policy.loading import load_policy, product_seconds
 from intuitor_lib.policy.shapes import ARCHITECTURES, Shape
 from intuitor_lib.policy.tiny import make_tiny_model

@@ -9,7 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from intuitor_lib.certainty.head import head_log_probs
+from intuitor_lib.certainty.head import Head, head_log_probs
 from intuitor_lib.certainty.tokens import chunked_self_certainty, self_certainty, token_log_probs
 
 __all__ = ["peak_resident", "scoring_peak"]
@@ -69,12 +69,12 @@ def _score(what: str, way: str, hidden: Tensor, head: torch.nn.Linear, ids: Tens
             if way == "full":
                 self_certainty(head(hidden))
             else:
-                chunked_self_certainty(hidden, head.weight)
+                chunked_self_certainty(hidden, Head(head.weight))
         return
     hidden.requires_grad_()
     scores = (
         token_log_probs(head(hidden), ids)
         if way == "full"
-        else head_log_probs(hidden, head, ids)[0]
+        else head_log_probs(hidden, Head(head.weight), ids)[0]
     )
     scores.mean().backward()

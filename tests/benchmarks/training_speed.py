@@ -381,7 +381,6 @@ def _by_sampling(policy: Policy, prompts: list[list[int]], recipe: Recipe) -> in
         max_new_tokens=recipe.max_completion_length,
         temperature=recipe.temperature,
         eos_token_id=policy.tokenizer.eos_token_id,
-        pad_token_id=policy.tokenizer.pad_token_id,
     )
     return sum(len(completion.ids) for completion in completions)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 
 from intuitor_lib.policy.adapters import ignore_renames
@@ -28,7 +29,7 @@ from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import fit_prompts, to_dataset
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipe import Recipe
-from intuitor_lib.store.processes import from_all, is_main, share_batch, wait
+from intuitor_lib.store.processes import join, share_batch
 from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.factory import reward_functions
 from intuitor_lib.training.trainer import IntuitorTrainer
@@ -152,7 +153,7 @@ def _compute(folder: Path, label: str) -> None:
         place = folder / str(index)
         place.mkdir(exist_ok=True)
         _update(Recipe.from_dict(values), place, label)
-        wait()
+        join().wait_for_everyone()
 
 
 class _GivenRollouts(IntuitorTrainer):
@@ -189,7 +190,7 @@ class _GivenRollouts(IntuitorTrainer):
         def real(name: str, i: int) -> list[int]:
             return batch[f"{name}_ids"][i][batch[f"{name}_mask"][i] == 1].tolist()
 
-        self.rows = from_all(
+        self.rows = gather_object(
             [
                 {
                     "prompt_ids": real("prompt", i),
@@ -214,7 +215,7 @@ class _Gradients(transformers.TrainerCallback):
 
     def on_pre_optimizer_step(self, *args: Any, model: Any = None, **kwargs: Any) -> None:
         self.seconds = time.perf_counter() - self.started
-        if is_main():
+        if join().is_main_process:
             trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
             save_file(
                 {n: g.cpu().contiguous() for n, g in trained.items() if g is not None}, self.file
@@ -248,7 +249,7 @@ def _update(recipe: Recipe, folder: Path, label: str) -> None:
         )
         _perturb(policy.model, recipe.seed)
         trainer.train()
-    if is_main():
+    if join().is_main_process:
         seconds = gradients.seconds - trainer.sampling_seconds
         made = {"recipe": recipe.name, "seconds": seconds, "rows": trainer.rows}
         (folder / f"{label}.json").write_text(json.dumps(made))

@@ -10,7 +10,7 @@ from intuitor_lib.certainty.completions import (
     score_completions,
     token_self_certainty,
 )
-from intuitor_lib.certainty.head import head_settings
+from intuitor_lib.certainty.head import backbone_and_head
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16], [17, 18, 19, 20]]
 COMPLETIONS = [[21, 22, 23, 24], [25, 26], [27], [28, 29, 30, 31, 32, 33, 34], [35, 36, 37]]
@@ -49,7 +49,7 @@ def test_scores_equal_the_definition_on_the_model_s_own_logits(family):
 def test_token_values_and_order_do_not_depend_on_the_batch(family, batch_size):
     model = make_model(family)
     values = token_self_certainty(
-        model, PROMPTS, COMPLETIONS, eos_token_id=[], pad_token_id=3, batch_size=batch_size
+        model, PROMPTS, COMPLETIONS, eos_token_id=[], batch_size=batch_size
     )
     assert [len(value) for value in values] == [4, 2, 1, 7, 3]
     for value, prompt, completion in zip(values, PROMPTS, COMPLETIONS, strict=True):
@@ -124,13 +124,10 @@ def test_generation_settings_name_the_end_tokens_before_the_configuration():
 
 
 def test_padding_may_be_the_end_token_and_may_stand_inside_a_prompt(shared_llama):
-    prompts, completions = [[2, 5, 2, 6], [7]], [[8, 2], [9, 10, 11]]
+    prompts, completions = [[0, 5, 0, 6], [7]], [[8, 0], [9, 10, 11]]
     expected = brute_force_scores(shared_llama, prompts, completions)
-    for pad in (0, 2, 96):
-        got = score_completions(
-            shared_llama, prompts, completions, eos_token_id=2, pad_token_id=pad
-        )
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    got = score_completions(shared_llama, prompts, completions, eos_token_id=0)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_one_token_and_empty_completions(shared_llama):
@@ -220,10 +217,7 @@ def test_bad_token_lists_are_refused(shared_llama, arguments, message):
             function(shared_llama, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"batch_size": 0}, "batch_size is 0"), ({"pad_token_id": -1}, "token id -1 is outside")],
-)
+@pytest.mark.parametrize(("settings", "message"), [({"batch_size": 0}, "batch_size is 0")])
 def test_bad_settings_are_refused(shared_llama, settings, message):
     with pytest.raises(ValueError, match=message):
         score_completions(shared_llama, [[5]], [[6]], **settings)
@@ -263,7 +257,7 @@ def packed_head():
 )
 def test_models_whose_head_is_unknown_are_refused(build, message):
     model = build()
-    for call in (head_settings, lambda model: score_completions(model, [[5]], [[6]])):
+    for call in (backbone_and_head, lambda model: score_completions(model, [[5]], [[6]])):
         with pytest.raises(ValueError, match=message + r".*Pass its logits to self_certainty"):
             call(model)
 

@@ -61,7 +61,7 @@ def test_values_and_gradients_are_those_of_each_sequence_alone(
     targets = {"GPT2": ["c_attn"], "OPT": ["q_proj", "fc2"]}
     settings = {"target_modules": targets[family]} if family in targets else {}
     model = lora(family, **settings, fan_in_fan_out=family == "GPT2")
-    expected, got = alone(model), states(model, share, pad_token_id=3)
+    expected, got = alone(model), states(model, share)
     assert got.shape == (TOKENS, expected.shape[1])
     torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
     # RMS norms compute in fp32, whatever the model is in; their backward pass rounds.
@@ -82,12 +82,12 @@ def test_in_fp32_too():
 
 def test_a_shared_prompt_is_computed_once_and_last_tokens_never():
     model = lora("Llama")
-    prompts, longer = fed(model, lambda: states(model, True, pad_token_id=0))
+    prompts, longer = fed(model, lambda: states(model, True))
     assert [[t for t in row if t] for row in prompts.tolist()] == [A, B, C]
     assert sorted([t for t in row if t] for row in longer.tolist()) == [
         *([21, 22, 23], [26], [28, 29, 30, 31, 32])
     ]
-    (whole,) = fed(model, lambda: states(model, False, pad_token_id=0))
+    (whole,) = fed(model, lambda: states(model, False))
     assert (whole != 0).sum() == sum(
         len(p) + len(c) - 1 for p, c in zip(PROMPTS, COMPLETIONS, strict=True) if c
     )
@@ -118,8 +118,8 @@ def test_every_row_is_in_one_batch_and_padding_is_bounded():
 
 
 def test_padding_goes_to_the_right():
-    ids, real = padded([[5], [6, 7, 8], [9, 3]], 3)
-    assert ids.tolist() == [[5, 3, 3], [6, 7, 8], [9, 3, 3]]
+    ids, real = padded([[5], [6, 7, 8], [9, 0]])
+    assert ids.tolist() == [[5, 0, 0], [6, 7, 8], [9, 0, 0]]
     assert real.tolist() == [[True, False, False], [True] * 3, [True, True, False]]
 
 

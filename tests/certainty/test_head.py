@@ -4,25 +4,28 @@ import pytest
 import torch
 from models import LargestTensor, lora, make_model
 
-from intuitor_lib.certainty.head import backbone_and_head, head_log_probs, head_settings
+from intuitor_lib.certainty.head import Head, backbone_and_head, head_log_probs
 
 VOCABULARY, WIDTH, ROWS = 97, 8, 7
 
 
-def make(dtype=torch.float64, *, bias=False, rows=ROWS, vocabulary=VOCABULARY):
+def make(
+    dtype=torch.float64, *, bias=False, rows=ROWS, vocabulary=VOCABULARY, scale=1.0, softcap=None
+):
     torch.manual_seed(1)
-    head = torch.nn.Linear(WIDTH, vocabulary, bias=bias).to(dtype).requires_grad_(False)
-    head.weight.mul_(3)
+    linear = torch.nn.Linear(WIDTH, vocabulary, bias=bias).to(dtype).requires_grad_(False)
+    linear.weight.mul_(3)
     hidden = torch.randn(rows, WIDTH, dtype=dtype, requires_grad=True)
+    head = Head(linear.weight, linear.bias, scale, softcap)
     return hidden, head, torch.randint(vocabulary, (rows,))
 
 
-def by_definition(hidden, head, ids, *, temperature=1.0, logit_scale=1.0, softcap=None):
+def by_definition(hidden, head, ids, *, temperature=1.0):
     """Log-probabilities and entropies in float64, from the whole matrix of logits."""
     bias = 0 if head.bias is None else head.bias.double()
-    logits = logit_scale * (hidden.double() @ head.weight.double().T + bias)
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = head.scale * (hidden.double() @ head.weight.double().T + bias)
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
     log_p = torch.log_softmax(logits / temperature, -1)
     return log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
 
@@ -34,8 +37,8 @@ def by_definition(hidden, head, ids, *, temperature=1.0, logit_scale=1.0, softca
     ("logit_scale", "softcap"), [(1.0, None), (0.3, None), (1.0, 2.0), (2.5, 4.0)]
 )
 def test_values_and_gradient_in_float64(chunk_size, bias, temperature, logit_scale, softcap):
-    settings = {"temperature": temperature, "logit_scale": logit_scale, "softcap": softcap}
-    hidden, head, ids = make(bias=bias)
+    hidden, head, ids = make(bias=bias, scale=logit_scale, softcap=softcap)
+    settings = {"temperature": temperature}
     got, entropies = head_log_probs(hidden, head, ids, chunk_size=chunk_size, **settings)
     expected, expected_entropies = by_definition(hidden, head, ids, **settings)
     torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
@@ -84,7 +87,7 @@ def test_large_logits_stay_finite():
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_the_chunk_bounds_the_memory_and_no_logits_are_kept(softcap):
     vocabulary, rows = 4096, 64
-    hidden, head, ids = make(torch.float32, rows=rows, vocabulary=vocabulary)
+    hidden, head, ids = make(torch.float32, rows=rows, vocabulary=vocabulary, softcap=softcap)
     kept = []
 
     def keep(tensor):
@@ -93,14 +96,14 @@ def test_the_chunk_bounds_the_memory_and_no_logits_are_kept(softcap):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with LargestTensor() as largest:
-            got, _ = head_log_probs(hidden, head, ids, softcap=softcap, chunk_size=9 * vocabulary)
+            got, _ = head_log_probs(hidden, head, ids, chunk_size=9 * vocabulary)
         assert largest.numel == 9 * vocabulary
         assert kept == [rows * WIDTH]  # the gradient itself, as large as the hidden states
         with LargestTensor() as largest:
             got.sum().backward()
         assert largest.numel <= rows * WIDTH
         kept.clear()
-        by_definition(hidden, head, ids, softcap=softcap)
+        by_definition(hidden, head, ids)
         assert max(kept) == rows * vocabulary  # the measurement sees logits where they are kept
 
 
@@ -143,15 +146,9 @@ def test_the_parts_of_a_model_give_its_own_log_probabilities(family):
     model = lora(make_model(family)).eval()
     base, backbone, head = backbone_and_head(model)
     assert base is model.get_base_model()
-    logit_scale, softcap = head_settings(model)
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     got, _ = head_log_probs(
-        backbone(ids).last_hidden_state[0, :-1],
-        head,
-        ids[0, 1:],
-        temperature=0.8,
-        logit_scale=logit_scale,
-        softcap=softcap,
+        backbone(ids).last_hidden_state[0, :-1], head, ids[0, 1:], temperature=0.8
     )
     log_p = torch.log_softmax(model(ids).logits[0, :-1].double() / 0.8, -1)
     expected = log_p.gather(-1, ids[0, 1:, None])[:, 0].float()
@@ -175,12 +172,13 @@ def test_the_parts_of_a_model_give_its_own_log_probabilities(family):
         ("Mpt", {}, (1.0, None)),
     ],
 )
-def test_head_settings(family, settings, expected):
-    assert head_settings(make_model(family, **settings)) == expected
+def test_scale_and_soft_cap_are_those_of_the_configuration(family, settings, expected):
+    head = backbone_and_head(make_model(family, **settings))[2]
+    assert (head.scale, head.softcap) == expected
 
 
 def test_output_multiplier_scales_the_logits():
     model = make_model("Llama")
     model.config.output_multiplier = 0.2
-    assert head_settings(model) == (0.2, None)
-    assert head_settings(make_model("Llama")) == (1.0, None)
+    assert backbone_and_head(model)[2][2:] == (0.2, None)
+    assert backbone_and_head(make_model("Llama"))[2][2:] == (1.0, None)

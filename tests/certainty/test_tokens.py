@@ -6,6 +6,7 @@ import pytest
 import torch
 from models import LargestTensor, kl_from_uniform
 
+from intuitor_lib.certainty.head import Head
 from intuitor_lib.certainty.tokens import (
     chunked_self_certainty,
     entropy,
@@ -61,9 +62,9 @@ def test_a_vocabulary_of_151936_words():
     torch.testing.assert_close(
         self_certainty(logits).double(), kl_from_uniform(logits), atol=1e-5, rtol=1e-6
     )
-    hidden, weight = torch.randn(1, 2, 4), torch.randn(151_936, 4)
+    hidden, weight = torch.randn(2, 4), torch.randn(151_936, 4)
     torch.testing.assert_close(
-        chunked_self_certainty(hidden, weight).double(),
+        chunked_self_certainty(hidden, Head(weight)).double(),
         kl_from_uniform(hidden.double() @ weight.double().T),
         atol=1e-5,
         rtol=1e-6,
@@ -105,35 +106,11 @@ def test_suppressed_words():
     assert token_log_probs(logits, torch.tensor([3, 2])).tolist() == [-math.inf, 0.0]
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("mask_type", [torch.bool, torch.int64])
-def test_a_padded_batch_equals_each_completion_alone(side, mask_type):
-    torch.manual_seed(5)
-    alone = [torch.randn(length, 13) * 3 for length in (1, 4, 6, 0)]
-    ids = [torch.randint(13, (len(row),)) for row in alone]
-    logits = torch.full((4, 6, 13), math.nan)
-    padded_ids = torch.full((4, 6), -100)
-    mask = torch.zeros(4, 6, dtype=mask_type)
-    for i, row in enumerate(alone):
-        place = slice(6 - len(row), 6) if side == "left" else slice(len(row))
-        logits[i, place], padded_ids[i, place], mask[i, place] = row, ids[i], 1
-    for function, one in (
-        (lambda z, m: self_certainty(z, m), lambda z, i: self_certainty(z)),
-        (lambda z, m: entropy(z, m), lambda z, i: entropy(z)),
-        (lambda z, m: token_log_probs(z, padded_ids, m), token_log_probs),
-    ):
-        value = function(logits, mask)
-        assert value[~mask.bool()].eq(0).all()
-        for i, row in enumerate(alone):
-            torch.testing.assert_close(value[i][mask[i].bool()], one(row, ids[i]))
-
-
 def test_certainty_and_log_probabilities_are_differentiable():
     torch.manual_seed(6)
     logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     ids = torch.tensor([1, 4])
-    mask = torch.tensor([True, False])
-    assert torch.autograd.gradcheck(lambda z: self_certainty(z, mask), logits)
+    assert torch.autograd.gradcheck(self_certainty, logits)
     assert torch.autograd.gradcheck(entropy, logits)
     assert torch.autograd.gradcheck(lambda z: token_log_probs(z, ids), logits)
 
@@ -146,19 +123,14 @@ def test_certainty_and_log_probabilities_are_differentiable():
         (lambda: self_certainty(torch.zeros(2, 3, dtype=torch.long)), "torch.int64.*floating"),
         (lambda: entropy(torch.zeros(0)), r"shape \(0,\)"),
         (
-            lambda: self_certainty(torch.zeros(2, 3, 4), torch.ones(2, 3, 4, dtype=torch.bool)),
-            r"mask has shape \(2, 3, 4\), expected \(2, 3\)",
-        ),
-        (lambda: entropy(torch.zeros(2, 3, 4), torch.ones(2, 3)), r"float32.*\.bool\(\)"),
-        (
             lambda: token_log_probs(torch.zeros(2, 3), torch.tensor([0, 3])),
             r"hold 3, outside 0\.\.2",
         ),
-        (lambda: token_log_probs(torch.zeros(2, 3), torch.tensor([-100, 0])), "hold -100.*mask"),
+        (lambda: token_log_probs(torch.zeros(2, 3), torch.tensor([-100, 0])), "-100.*leave out"),
         (lambda: token_log_probs(torch.zeros(2, 3), torch.tensor([[0, 1]])), r"expected \(2,\)"),
     ],
 )
-def test_bad_logits_masks_and_ids_are_refused(call, message):
+def test_bad_logits_and_ids_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -173,15 +145,14 @@ def test_bad_logits_masks_and_ids_are_refused(call, message):
 )
 def test_chunks_equal_the_full_logits(chunk_size, with_bias, logit_scale, softcap):
     torch.manual_seed(7)
-    hidden, weight = torch.randn(3, 5, 16), torch.randn(97, 16) + 0.5
+    hidden, weight = torch.randn(15, 16), torch.randn(97, 16) + 0.5
     bias = torch.randn(97) + 1 if with_bias else None
     logits = hidden.double() @ weight.double().T + (bias.double() if with_bias else 0)
     logits = logit_scale * logits
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
-    got = chunked_self_certainty(
-        hidden, weight, bias, logit_scale=logit_scale, softcap=softcap, chunk_size=chunk_size
-    )
+    head = Head(weight, bias, logit_scale, softcap)
+    got = chunked_self_certainty(hidden, head, chunk_size=chunk_size)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), kl_from_uniform(logits), atol=2e-5, rtol=1e-5)
 
@@ -192,11 +163,11 @@ def test_chunks_equal_the_full_logits(chunk_size, with_bias, logit_scale, softca
 )
 def test_chunks_in_other_types(dtype, tolerance, softcap):
     torch.manual_seed(8)
-    hidden, weight = torch.randn(2, 3, 8).to(dtype), torch.randn(31, 8).to(dtype)
+    hidden, weight = torch.randn(6, 8).to(dtype), torch.randn(31, 8).to(dtype)
     logits = hidden.double() @ weight.double().T
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
-    got = chunked_self_certainty(hidden, weight, softcap=softcap)
+    got = chunked_self_certainty(hidden, Head(weight, softcap=softcap))
     assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(got.double(), kl_from_uniform(logits), atol=tolerance, rtol=0)
 
@@ -211,34 +182,16 @@ def test_the_mean_logit_is_not_rounded_to_the_type_of_the_head(autocast):
     if not autocast:
         weight, hidden = weight.bfloat16(), hidden.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        got = chunked_self_certainty(hidden, weight)
+        got = chunked_self_certainty(hidden, Head(weight))
     assert got.item() == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_masked_hidden_states_are_skipped(softcap):
-    torch.manual_seed(9)
-    hidden, weight = torch.randn(3, 8, 4), torch.randn(512, 4)
-    mask = torch.rand(3, 8) < 0.3
-    expected = chunked_self_certainty(hidden, weight, softcap=softcap).where(mask, 0)
-    hidden[~mask] = math.nan
-    with LargestTensor() as largest:
-        got = chunked_self_certainty(hidden, weight, mask=mask, softcap=softcap)
-    torch.testing.assert_close(got, expected)
-    assert 0 < mask.sum() < 24
-    assert largest.numel == max(int(mask.sum()) * 512, weight.numel())
-    nothing = chunked_self_certainty(hidden, weight, mask=torch.zeros_like(mask), softcap=softcap)
-    assert nothing.eq(0).all()
-
-
-@pytest.mark.parametrize("softcap", [None, 2.0])
 def test_the_chunk_bounds_the_logits_in_memory(softcap):
-    hidden, weight, bias = torch.randn(4, 16, 2), torch.randn(4096, 2), torch.randn(4096)
+    hidden, weight, bias = torch.randn(64, 2), torch.randn(4096, 2), torch.randn(4096)
     with LargestTensor() as largest:
-        chunked_self_certainty(
-            hidden, weight, bias, logit_scale=0.5, softcap=softcap, chunk_size=3 * 4096 + 5
-        )
-    assert largest.numel == 3 * 4096  # and not 4 x 16 x 4096
+        chunked_self_certainty(hidden, Head(weight, bias, 0.5, softcap), chunk_size=3 * 4096 + 5)
+    assert largest.numel == 3 * 4096  # and not 64 x 4096
     with LargestTensor() as largest:
         self_certainty(hidden @ weight.T)
     assert largest.numel == 64 * 4096  # the measurement sees full logits where they exist
@@ -246,33 +199,12 @@ def test_the_chunk_bounds_the_logits_in_memory(softcap):
 
 def test_chunks_are_differentiable():
     torch.manual_seed(10)
-    hidden = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    hidden = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    mask = torch.tensor([[True, True, False], [True, False, False]])
     for softcap in (None, 2.0):
         assert torch.autograd.gradcheck(
             lambda h, w, cap=softcap: chunked_self_certainty(
-                h, w, mask=mask, logit_scale=0.7, softcap=cap, chunk_size=5
+                h, Head(w, None, 0.7, cap), chunk_size=5
             ),
             (hidden, weight),
         )
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"hidden": torch.zeros(2, 3, 5)}, r"hidden \(2, 3, 5\), weight \(7, 4\)"),
-        ({"weight": torch.zeros(7)}, r"shape \(7,\)"),
-        ({"weight": torch.zeros(1, 4)}, "V >= 2"),
-        ({"weight": torch.zeros(7, 4, dtype=torch.uint8)}, "torch.uint8.*dequantize"),
-        ({"bias": torch.zeros(4)}, r"bias \(4,\)"),
-        ({"mask": torch.ones(2, 4, dtype=torch.bool)}, r"\(2, 4\), expected \(2, 3\)"),
-        ({"mask": torch.ones(2, 3)}, r"float32.*\.bool\(\)"),
-        ({"chunk_size": 0}, "chunk_size is 0, expected at least 1"),
-        ({"softcap": 0.0}, "softcap is 0.0, .*None"),
-    ],
-)
-def test_bad_heads_are_refused(changes, message):
-    arguments = {"hidden": torch.zeros(2, 3, 4), "weight": torch.zeros(7, 4), **changes}
-    with pytest.raises(ValueError, match=message):
-        chunked_self_certainty(**arguments)

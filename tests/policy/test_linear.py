@@ -392,7 +392,7 @@ def test_4bit_layers_without_an_adapter_are_sped_up_too(tiny_recipe):
 def roomy(monkeypatch):
     """The CPU in a GPU's place, with memory to spare."""
     free = types.SimpleNamespace(bytes=2**20)
-    monkeypatch.setattr(linear, "_free_gpu_bytes", lambda device: free.bytes)
+    monkeypatch.setattr(linear, "free_gpu_bytes", lambda device: free.bytes)
     return free
 
 

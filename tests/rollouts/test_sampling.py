@@ -84,7 +84,6 @@ def test_greedy_is_generate_s(family, batch_size):
         max_new_tokens=STEPS,
         temperature=0,
         eos_token_id=ends,
-        pad_token_id=0,
         batch_size=batch_size,
     )
     assert [completion.ids for completion in got] == expected

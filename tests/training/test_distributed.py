@@ -17,13 +17,7 @@ from two_processes import compare_processes
 
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store import processes
-from intuitor_lib.store.processes import (
-    all_or_none,
-    from_all,
-    from_main,
-    share_batch,
-    warn_if_alone,
-)
+from intuitor_lib.store.processes import all_or_none, from_main, share_batch, warn_if_alone
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.store.runs import Run
 
@@ -55,7 +49,6 @@ def test_completions_that_cannot_be_shared_are_refused():
 
 def test_one_process_agrees_with_itself():
     assert from_main("run") == "run"
-    assert from_all([1, 2]) == [1, 2]
     with pytest.raises(KeyError), all_or_none():
         raise KeyError("its own error, not another's")
 

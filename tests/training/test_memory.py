@@ -16,10 +16,11 @@ from intuitor_lib.cli import main
 from intuitor_lib.policy import load_policy
 from intuitor_lib.policy.linear import merged_adapters, speed_up_linears
 from intuitor_lib.policy.pretrained import Source
+from intuitor_lib.policy.shapes import ARCHITECTURES, model_shape
 from intuitor_lib.recipe import PROFILES, RECIPES, InputError, get_recipe
 from intuitor_lib.rollouts.sampling import _Batch
 from intuitor_lib.training import memory
-from intuitor_lib.training.memory import ARCHITECTURES, estimate_memory, model_shape
+from intuitor_lib.training.memory import estimate_memory
 
 # Billions of parameters on the models' cards.
 PUBLISHED = {
@@ -152,7 +153,7 @@ def test_keys_and_values_take_what_a_rollouts_cache_takes(
         **changes, model=str(tmp_path), dtype=dtype, max_completion_length=length
     )
     with torch.no_grad(), autocast(dtype):
-        batch = _Batch(model.model, [[1] * prompt] * group + [[2] * prompt] * group, length, 0)
+        batch = _Batch(model.model, [[1] * prompt] * group + [[2] * prompt] * group, length)
         batch.prefill()
         for _ in range(length - 1):
             batch.step()

@@ -188,7 +188,6 @@ def test_what_data_brings_is_told(tiny_recipe, policy, tmp_path):
     problems = [(f"{a}+1=", a + 1) for a in range(6)]
     problems += [("6+1=<e><a>7", "the sum of it is 7"), ("7+1=", "see 1/0 in \\frac{")]
     recipe = tiny_recipe.replace(dataset=rows(tmp_path / "data.jsonl", problems))
-    policy.tokenizer.chat_template = "{{ strftime_now('%S') }}" + policy.tokenizer.chat_template
     findings = preflight(recipe, load_problems(recipe), policy, runs=tmp_path).findings
     told = {finding.name: (finding.verdict, finding.text) for finding in findings}
     verdict, text = told["control tokens"]
@@ -198,10 +197,6 @@ def test_what_data_brings_is_told(tiny_recipe, policy, tmp_path):
     verdict, text = told["answers"]
     assert verdict == "warning"
     assert "2 of 8 reference answers; the first, of data:7, is prose" in text
-    assert told["prompt date"] == (
-        "ok",
-        "the chat template writes the date: 2025-05-26 in every prompt, on every day",
-    )
     assert told["prompt end"][0] == "ok"
 
 
@@ -226,7 +221,7 @@ def test_a_reward_that_can_only_be_0_is_a_fault(tiny_recipe, policy, tmp_path, r
 def test_clean_data_is_not_mentioned(tiny_recipe, policy, tmp_path):
     findings = preflight(tiny_recipe, load_problems(tiny_recipe), policy, runs=tmp_path).findings
     told = {finding.name for finding in findings}
-    assert not told & {"control tokens", "answers", "prompt date", "prompt text"}
+    assert not told & {"control tokens", "answers", "prompt text"}
 
 
 def test_other_files_in_the_models_folder_are_looked_at_anew(tiny_model, tiny_recipe, tmp_path):

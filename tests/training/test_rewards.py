@@ -227,13 +227,13 @@ def test_groups_vote_apart():
 
 
 def hand_over(monkeypatch, reward, parts):
-    """What processes gather if each calls `reward` with its part; `from_all` then returns it."""
+    """What processes gather if each calls `reward` with its part; then `gather_object` does so."""
     shared = []
-    monkeypatch.setattr(answers, "from_all", lambda pairs: shared.append(pairs) or pairs)
+    monkeypatch.setattr(answers, "gather_object", lambda pairs: shared.append(pairs) or pairs)
     for part in parts:
         reward(*part)
     everything = [pair for pairs in shared for pair in pairs]
-    monkeypatch.setattr(answers, "from_all", lambda pairs: everything)
+    monkeypatch.setattr(answers, "gather_object", lambda pairs: everything)
 
 
 def test_a_group_over_two_processes_votes_as_one(monkeypatch):

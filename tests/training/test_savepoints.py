@@ -11,7 +11,12 @@ SHAPE = {"mini_repeat_count": 2, "batch_size": 3, "repeat_count": 2}
 
 
 def order(epoch, seed=7, n=10):
-    return list(EpochSampler(range(n), **SHAPE, seed=seed, epoch=lambda: epoch))
+    return list(at_epoch(lambda: epoch, seed, n))
+
+
+def at_epoch(epoch, seed=7, n=10, **settings):
+    theirs = RepeatSampler(range(n), **SHAPE, seed=seed, **settings)
+    return EpochSampler(theirs, 1, lambda: epoch() * (n // 3))
 
 
 def test_the_first_epoch_is_trl_s():
@@ -22,14 +27,12 @@ def test_the_first_epoch_is_trl_s():
 def test_without_a_shuffle_every_epoch_is_trl_s(seed):
     theirs = list(RepeatSampler(range(10), **SHAPE, seed=seed, shuffle=False))
     for epoch in (0, 1, 4):
-        sampler = EpochSampler(
-            range(10), **SHAPE, seed=seed, shuffle=False, epoch=lambda epoch=epoch: epoch
-        )
+        sampler = at_epoch(lambda epoch=epoch: epoch, seed, shuffle=False)
         assert list(sampler) == theirs
 
 
 def test_an_epoch_s_order_depends_on_seed_and_epoch_alone():
-    sampler = EpochSampler(range(10), **SHAPE, seed=7, epoch=lambda: epoch)
+    sampler = at_epoch(lambda: epoch)
     for epoch in (0, 1, 2, 1):
         assert list(sampler) == order(epoch)
     orders = [order(epoch, seed) for epoch in range(5) for seed in (7, 8)]
@@ -47,9 +50,11 @@ def test_every_epoch_has_whole_groups():
 
 
 def test_updates_of_an_epoch():
-    sampler = EpochSampler(range(10), **SHAPE, seed=7, epoch=lambda: 0)
-    assert sampler.updates(1) == 3
-    assert sampler.updates(2) == 6
+    theirs = RepeatSampler(range(10), **SHAPE, seed=7)
+    for per_rollout, updates in ((1, 3), (2, 6)):
+        sampler = EpochSampler(theirs, per_rollout, lambda: 0)
+        assert sampler.updates == updates
+        assert len(sampler) == len(theirs)
 
 
 @pytest.mark.parametrize(

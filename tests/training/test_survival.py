@@ -281,8 +281,7 @@ def test_a_read_only_folder_is_told_at_once(tiny_recipe, tmp_path):
     assert "INTUITOR_RUNS" in done.stderr
 
 
-def test_one_who_waits_sees_the_other_s_progress(tiny_recipe, tmp_path):
-    """Two processes ask; the second shows the first one's steps and gets its run."""
+def test_one_who_waits_gets_the_other_s_run(tiny_recipe, tmp_path):
     recipe = tiny_recipe.replace(max_steps=40, preflight_problems=0)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     code = (

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+from accelerate.utils import gather_object
+
 from ...grading import clusters, extract_answers, extract_code, grade_labelled
 from ...grading.unit_tests import in_threads, run_tests
-from ...store.processes import from_all, join
+from ...store.processes import join
 
 Conversation = Sequence[dict[str, str]]
 Texts = Sequence[str | Conversation]
@@ -26,7 +28,7 @@ def completion_text(completion: str | Conversation) -> str:
 
 def gathered_groups(prompts: Texts, values: Sequence[Value]) -> list[list[Value]]:
     """The values of each run of equal prompts, over all processes; each passes its own."""
-    everyone = from_all(list(zip(map(json.dumps, prompts), values, strict=True)))
+    everyone = gather_object(list(zip(prompts, values, strict=True)))
     return [[value for _, value in group] for _, group in groupby(everyone, key=lambda p: p[0])]
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import peft
-from torch import nn
+from torch import Tensor, nn
 
 from ...certainty import score_completions, token_entropy, token_self_certainty
+from ...certainty.completions import Ids
 from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
 from ...problems import prompt_token_ids
 from .answers import Texts, gathered_groups
@@ -46,6 +47,17 @@ class _ForwardReward:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.chat_template_kwargs = chat_template_kwargs or {}
+
+    def __call__(
+        self, prompts: Texts, completions: Texts, completion_ids: Ids, **kwargs: Any
+    ) -> list[float | None]:
+        """One value per completion (nats); None for an empty one."""
+        values = self._token_values(self._prompt_ids(prompts), completion_ids)
+        return [value.mean().item() if len(value) else None for value in values]
+
+    def _token_values(self, prompt_ids: Ids, completion_ids: Ids) -> list[Tensor]:
+        """The values of every completion's tokens, whose mean is its reward."""
+        raise NotImplementedError
 
     def _prompt_ids(self, prompts: Texts) -> list[list[int]]:
         """The prompts as the trainer renders them."""
@@ -128,7 +140,7 @@ class SelfCertaintyReward(_ForwardReward):
         self,
         prompts: Texts,
         completions: Texts,
-        completion_ids: Sequence[Sequence[int]],
+        completion_ids: Ids,
         log_metric: Callable[[str, float], None] | None = None,
         sampled_self_certainty: Sequence[float | None] | None = None,
         **kwargs: Any,
@@ -151,7 +163,7 @@ class SelfCertaintyReward(_ForwardReward):
             log_metric("self_certainty/group_std", _mean_group_std(prompts, scores))
         return [None if math.isnan(score) else score for score in scores]
 
-    def _score(self, prompts: Texts, completion_ids: Sequence[Sequence[int]]) -> list[float]:
+    def _score(self, prompts: Texts, completion_ids: Ids) -> list[float]:
         """Score by a forward pass over prompts and completions; NaN for an empty completion."""
         prompt_ids = self._prompt_ids(prompts)
         model = self._frozen or self.model
@@ -172,24 +184,13 @@ class LateSelfCertaintyReward(_ForwardReward):
 
     __name__ = "late_self_certainty"
 
-    def __call__(
-        self,
-        prompts: Texts,
-        completions: Texts,
-        completion_ids: Sequence[Sequence[int]],
-        **kwargs: Any,
-    ) -> list[float | None]:
-        """One value per completion (nats); None for an empty one."""
+    def _token_values(self, prompt_ids: Ids, completion_ids: Ids) -> list[Tensor]:
         # With one more token of any kind, the last distribution is that after the completion.
         longer = [[*ids, ids[-1]] if ids else [] for ids in completion_ids]
         values = token_self_certainty(
-            self.model,
-            self._prompt_ids(prompts),
-            longer,
-            batch_size=self.batch_size,
-            eos_token_id=[],
+            self.model, prompt_ids, longer, batch_size=self.batch_size, eos_token_id=[]
         )
-        return [value[1:].mean().item() if len(value) else None for value in values]
+        return [value[1:] for value in values]
 
 
 class NegativeEntropyReward(_ForwardReward):
@@ -201,17 +202,9 @@ class NegativeEntropyReward(_ForwardReward):
 
     __name__ = "negative_entropy"
 
-    def __call__(
-        self,
-        prompts: Texts,
-        completions: Texts,
-        completion_ids: Sequence[Sequence[int]],
-        **kwargs: Any,
-    ) -> list[float | None]:
-        """One value per completion (nats, at most 0); None for an empty one."""
-        prompt_ids = self._prompt_ids(prompts)
+    def _token_values(self, prompt_ids: Ids, completion_ids: Ids) -> list[Tensor]:
         values = token_entropy(self.model, prompt_ids, completion_ids, batch_size=self.batch_size)
-        return [-value.mean().item() if len(value) else None for value in values]
+        return [-value for value in values]
 
 
 def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:

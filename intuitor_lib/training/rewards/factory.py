@@ -35,22 +35,18 @@ def reward_functions(
                 f"rewards={recipe.rewards!r} with no {missing} in the problems: name {column}, or "
                 "reward self_certainty, which needs none"
             )
+    size = recipe.per_device_train_batch_size
     make: dict[str, Callable[[], _Reward]] = {
         "self_certainty": lambda: SelfCertaintyReward(
-            policy.model,
-            policy.tokenizer,
+            *policy,
             annotator=recipe.annotator,
             certainty_from=recipe.certainty_from,
-            batch_size=recipe.per_device_train_batch_size,
+            batch_size=size,
         ),
         "accuracy": lambda: AccuracyReward(extraction=recipe.answer_extraction),
         "plurality": lambda: PluralityReward(extraction=recipe.answer_extraction),
-        "late_self_certainty": lambda: LateSelfCertaintyReward(
-            policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
-        ),
-        "negative_entropy": lambda: NegativeEntropyReward(
-            policy.model, policy.tokenizer, batch_size=recipe.per_device_train_batch_size
-        ),
+        "late_self_certainty": lambda: LateSelfCertaintyReward(*policy, batch_size=size),
+        "negative_entropy": lambda: NegativeEntropyReward(*policy, batch_size=size),
         "unit_tests": UnitTestReward,
         "random": lambda: RandomReward(seed=recipe.seed),
     }
