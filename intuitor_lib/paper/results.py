@@ -39,15 +39,14 @@ def result(
     """
     key = json.loads(json.dumps(key))
     stored, data = RunStore(runs).root, data_folder()
+    file = Path("results", profile, f"{name}.parquet")
     for root in [stored] if retrain or data is None else [data, stored]:
-        path = root / "results" / profile / f"{name}.parquet"
-        if path.is_file():
-            found = read_result(path)
+        if (root / file).is_file():
+            found = read_result(root / file)
             if found["key"] == key:
                 return found["result"]
-    path = stored / "results" / profile / f"{name}.parquet"
-    _write(path, key, **make())
-    return read_result(path)["result"]
+    _write(stored / file, key, **make())
+    return read_result(stored / file)["result"]
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -25,10 +25,17 @@ from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
 from .results import result
 
-_KEPT = (  # of completions
-    *("id", "sample", "prompt", "completion", "answer"),
-    *("correct", "tokens", "clipped", "self_certainty"),
-)
+_KEPT = (
+    "id",
+    "sample",
+    "prompt",
+    "completion",
+    "answer",
+    "correct",
+    "tokens",
+    "clipped",
+    "self_certainty",
+)  # of completions
 _LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
 
 
