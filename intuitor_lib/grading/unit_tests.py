@@ -86,7 +86,7 @@ for part in spec["entry_point"].split("."):
 if "test" in spec:
     exec(compile(spec["test"], "test.py", "exec"), space)
     space["check"](functools.wraps(target)(lambda *given, **named: plain(target(*given, **named))))
-    print(spec["mark"], file=emit, flush=True)
+    print("\\n" + spec["mark"], file=emit, flush=True)
 for text in spec.get("arguments", ()):
     if spec["form"] == "json":
         arguments = [json.loads(line) for line in text.split("\\n") if line.strip()]
@@ -96,7 +96,7 @@ for text in spec.get("arguments", ()):
     result = target(*arguments)
     signal.setitimer(signal.ITIMER_REAL, 0)
     result = dict(result) if isinstance(result, dict) else result
-    print(spec["mark"] + repr(result).replace("\\n", " "), file=emit, flush=True)
+    print("\\n" + spec["mark"] + repr(result).replace("\\n", " "), file=emit, flush=True)
 """
 
 # One fork per test from a started interpreter takes a millisecond. The child has no access to the
@@ -140,16 +140,17 @@ for text in spec["inputs"]:
             if late:
                 os.kill(pid, 9)
                 status = os.waitpid(pid, 0)[1]
-            status = os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status)
+            status = "timeout" if late else "killed" if code < 0 else "error" if code else "ok"
             said.seek(0)
             erred.seek(0)
             result = {
-                "status": "timeout" if late else status,
+                "status": status,
                 "out": said.read(spec["most"]).decode("utf-8", "replace"),
                 "err": erred.read()[-2000:].decode("utf-8", "replace"),
             }
             print(spec["mark"] + json.dumps(result), file=emit, flush=True)
-            if status or late:
+            if status != "ok":
                 break
 """
 
@@ -181,15 +182,14 @@ def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> li
 
 
 def _check(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
-    mark = secrets.token_hex(16)
     spec = {key: tests[key] for key in ("setup", "test", "entry_point")}
-    done = _harness(_CALLS, code, spec, mark, seconds, seconds)
-    passed = done.status == "ok" and mark in done.stdout.split()
-    return passed, "passed" if passed else _failure(done)
+    done, told = _harness(_CALLS, code, spec, seconds, 1)
+    passed = done.status == "ok" and bool(told)
+    return passed, "passed" if passed else _failure(done.status, done.stderr)
 
 
 def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
-    pairs, mark = tests["tests"], secrets.token_hex(16)
+    pairs = tests["tests"]
     spec = {
         "setup": IMPORTS,
         "entry_point": tests["entry_point"],
@@ -197,73 +197,62 @@ def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, s
         "arguments": [arguments for arguments, _ in pairs],
     }
     # A loop in C code is not stopped by the limit of one call, only by that of all.
-    done = _harness(_CALLS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
+    ran = _harness(_CALLS, code, spec, seconds, len(pairs))
     read = json.loads if tests["form"] == "json" else ast.literal_eval
 
     def fault(result: str, expected: str) -> str | None:
         return None if _same_result(result, expected, read) else "wrong result"
 
-    return _first_failure(pairs, _marked(done.stdout, mark), fault, done)
+    return _first_failure(pairs, fault, *ran)
 
 
 def _runs(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
-    pairs, mark = tests["tests"], secrets.token_hex(16)
+    pairs = tests["tests"]
     spec = {
         "inputs": [given for given, _ in pairs],
         "most": max([1 << 20, *(4 * len(expected) for _, expected in pairs)]),
     }
-    done = _harness(_RUNS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
+    ran = _harness(_RUNS, code, spec, seconds, len(pairs))
 
     def fault(line: str, expected: str) -> str | None:
         result = json.loads(line)
-        if result["status"] != 0:
-            return _ending(result)
+        if result["status"] != "ok":
+            return _failure(result["status"], result["err"])
         return None if _same_output(result["out"], expected) else "wrong output"
 
-    return _first_failure(pairs, _marked(done.stdout, mark), fault, done)
+    return _first_failure(pairs, fault, *ran)
 
 
 def _first_failure(
     pairs: Sequence[Sequence[str]],
-    results: Sequence[str],
     fault: Callable[[str, str], str | None],
     done: Completed,
+    results: Sequence[str],
 ) -> tuple[bool, str]:
+    ended = _failure(done.status, done.stderr)  # before a test that has no result
     for i, (_, expected) in enumerate(pairs):
-        reason = fault(results[i], expected) if i < len(results) else _failure(done)
+        reason = fault(results[i], expected) if i < len(results) else ended
         if reason is not None:
             return False, f"test {i + 1} of {len(pairs)}: {reason}"
     return True, "passed"
 
 
-def _marked(stdout: str, mark: str) -> list[str]:
-    """Lines of the harness, among those that the program printed."""
-    return [line[len(mark) :] for line in stdout.split("\n") if line.startswith(mark)]
-
-
 def _harness(
-    harness: str, code: str, spec: Mapping[str, Any], mark: str, seconds: float, limit: float
-) -> Completed:
-    line = json.dumps({**spec, "code": code, "mark": mark, "seconds": seconds})
-    return run_python(
-        harness, line + "\n", timeout_s=limit + _STARTUP_SECONDS, output_bytes=_MAX_COMPARED
-    )
+    harness: str, code: str, spec: Mapping[str, Any], seconds: float, n: int
+) -> tuple[Completed, list[str]]:
+    """How a harness with n tests ended, and its own lines among those that the program printed."""
+    mark = secrets.token_hex(16)
+    given = json.dumps({**spec, "code": code, "mark": mark, "seconds": seconds}) + "\n"
+    limit = seconds * min(n, 10) + _STARTUP_SECONDS
+    done = run_python(harness, given, timeout_s=limit, output_bytes=_MAX_COMPARED)
+    lines = done.stdout.split("\n")
+    return done, [line.removeprefix(mark) for line in lines if line.startswith(mark)]
 
 
-def _failure(done: Completed) -> str:
-    if done.status == "ok":
-        return "ended early"
-    return _error(done.stderr) if done.status == "error" else done.status
-
-
-def _ending(result: Mapping[str, Any]) -> str:
-    status = result["status"]
-    if status == "timeout":
-        return "timeout"
-    return "killed" if status < 0 else _error(result["err"])
-
-
-def _error(stderr: str) -> str:
+def _failure(status: str, stderr: str) -> str:
+    """Why a program that did not pass ended with a status of `Completed`, in a few words."""
+    if status != "error":
+        return "ended early" if status == "ok" else status
     last = (stderr.strip().splitlines() or ["exit status other than 0"])[-1]
     if last.startswith("TimeoutError: over"):
         return "timeout"
