@@ -7,7 +7,6 @@ rounding.
 """
 
 import inspect
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,20 +82,21 @@ def completion_states(
         run.shared(*distinct_prompts(prompt_ids))
     else:
         run.whole(prompt_ids)
-    return run.states()
+    parts = [part for own in run.states for part in own]
+    if parts:
+        return torch.cat(parts)
+    weight = backbone.get_input_embeddings().weight
+    return torch.empty(0, weight.shape[1], dtype=weight.dtype, device=device)
 
 
 class _Batches:
-    """Runs the backbone over batches of like length and puts the states in order."""
+    """Runs the backbone over batches of like length; `states` are those of each completion."""
 
     def __init__(
         self, backbone: Any, device: torch.device, completions: Sequence[Sequence[int]]
     ) -> None:
         self.backbone, self.device, self.completions = backbone, device, completions
-        # Rows of the result at which each completion starts.
-        self.starts = [0, *itertools.accumulate(map(len, completions))]
-        self.pieces: list[Tensor] = []
-        self.places: list[int] = []  # the row of the result for each row of the pieces
+        self.states: list[list[Tensor]] = [[] for _ in completions]
 
     def whole(self, prompts: Sequence[Sequence[int]]) -> None:
         """Compute every sequence from its first token."""
@@ -107,12 +107,10 @@ class _Batches:
             chosen = [scored[row] for row in rows]
             ids, attended = padded([inputs[i] for i in chosen])
             hidden = self._forward(ids, attended, use_cache=False)
-            counts = torch.tensor([len(self.completions[i]) for i in chosen]).unsqueeze(1)
-            steps = torch.arange(ids.shape[1])
-            predicting = attended & (steps >= attended.sum(1, keepdim=True) - counts)
-            self.pieces.append(hidden[predicting.to(hidden.device)])
-            for i in chosen:
-                self.places += range(self.starts[i], self.starts[i + 1])
+            counts = [len(self.completions[i]) for i in chosen]
+            first = attended.sum(1) - torch.tensor(counts)
+            predicting = attended & (torch.arange(ids.shape[1]) >= first.unsqueeze(1))
+            self._add(chosen, hidden[predicting.to(hidden.device)], counts)
 
     def shared(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> None:
         """Compute each prompt once; `groups[i]` is the place of completion i's prompt in them."""
@@ -122,13 +120,13 @@ class _Batches:
         lengths = attended.sum(1)
         first = [i for i, completion in enumerate(self.completions) if completion]
         rows = torch.tensor([groups[i] for i in first], dtype=torch.long)
-        self.pieces.append(hidden[rows.to(hidden.device), (lengths[rows] - 1).to(hidden.device)])
-        self.places += [self.starts[i] for i in first]
+        last = hidden[rows.to(hidden.device), (lengths[rows] - 1).to(hidden.device)]
+        self._add(first, last, [1] * len(first))
         longer = [i for i, completion in enumerate(self.completions) if len(completion) > 1]
-        inputs = [self.completions[i][:-1] for i in longer]
-        for bucket in length_buckets([len(row) for row in inputs]):
-            ids, fed = padded([inputs[row] for row in bucket])
-            of = torch.tensor([groups[longer[row]] for row in bucket])
+        for bucket in length_buckets([len(self.completions[i]) - 1 for i in longer]):
+            chosen = [longer[row] for row in bucket]
+            ids, fed = padded([self.completions[i][:-1] for i in chosen])
+            of = torch.tensor([groups[i] for i in chosen])
             positions = lengths[of].unsqueeze(1) + torch.arange(ids.shape[1])
             hidden = self._forward(
                 ids,
@@ -137,18 +135,12 @@ class _Batches:
                 past_key_values=_behind(cache, of.to(self.device), self.backbone.config),
                 use_cache=True,
             )
-            self.pieces.append(hidden[fed.to(hidden.device)])
-            for i in (longer[row] for row in bucket):
-                self.places += range(self.starts[i] + 1, self.starts[i + 1])
+            counts = [len(self.completions[i]) - 1 for i in chosen]
+            self._add(chosen, hidden[fed.to(hidden.device)], counts)
 
-    def states(self) -> Tensor:
-        """The states (T, H) in the order of the completions' tokens."""
-        if not self.places:
-            weight = self.backbone.get_input_embeddings().weight
-            return torch.empty(0, weight.shape[1], dtype=weight.dtype, device=self.device)
-        order = torch.empty(len(self.places), dtype=torch.long)
-        order[torch.tensor(self.places)] = torch.arange(len(self.places))
-        return torch.cat(self.pieces).index_select(0, order.to(self.pieces[0].device))
+    def _add(self, chosen: Sequence[int], states: Tensor, counts: list[int]) -> None:
+        for i, part in zip(chosen, states.split(counts), strict=True):
+            self.states[i].append(part)
 
     def _forward(self, ids: Tensor, attended: Tensor, **inputs: Any) -> Tensor:
         # Attention is faster without a mask, so none is given where nothing is padded.

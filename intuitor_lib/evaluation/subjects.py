@@ -94,10 +94,8 @@ def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
 def _model(model: str, settings: dict[str, Any]) -> Subject:
     settings = dict(settings)
     trust = bool(settings.pop("trust_remote_code"))  # does not change what is computed
-    settings |= {
-        "quantization": settings["quantization"] or "none",
-        "dtype": settings["dtype"] or "auto",
-    }
+    settings["quantization"] = settings["quantization"] or "none"
+    settings["dtype"] = settings["dtype"] or "auto"
     if settings["quantization"] not in ("none", "nf4"):
         raise InputError(f"quantization={settings['quantization']!r}: choose 'none' or 'nf4'")
     name = model.removeprefix("embedded:").rstrip("/").rpartition("/")[2]

@@ -127,14 +127,8 @@ def marked_answer(text: str) -> str | None:
     return None
 
 
-_STATED = re.compile(r"\banswer\b[^.\n]{0,40}?(?:\bis\b|:)", re.IGNORECASE)
-
-
-def states_answer(text: str) -> bool:
-    """Whether a text says "the answer is" or "answer:"."""
-    return _STATED.search(text) is not None
-
-
+STATED = re.compile(r"\banswer\b[^.\n]{0,40}?(?:\bis\b|:)", re.IGNORECASE)
+"""What says "the answer is" or "answer:"."""
 _FINAL = re.compile(r"final answer is.{1,300}?I hope", re.IGNORECASE)
 
 

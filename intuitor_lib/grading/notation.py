@@ -135,21 +135,16 @@ def without_fonts(text: str) -> str:
 def _unset(found: re.Match[str]) -> str:
     r"""The content of a font command: words and units stay marked as ``\text``."""
     content = found[1]
+    if re.match(r"\s*[-+.]?[0-9]", content) or set(content) & {"\\", "$"}:
+        return content
     words = len(re.findall(r"[^\W\d_]", content)) > 1 and not re.search(r"[-+*/^=]", content)
     is_unit = (
         content.isalpha()
         and content not in "eid"
         and _AFTER_NUMBER.search(found.string[: found.start()])
     )
-    spaced = content != content.strip()
-    if (
-        re.match(r"\s*[-+.]?[0-9]", content)
-        or "\\" in content
-        or "$" in content
-        or not (words or is_unit or spaced)
-    ):
-        return content
-    return rf"\text{{{content}}}"
+    is_text = words or is_unit or content != content.strip()
+    return rf"\text{{{content}}}" if is_text else content
 
 
 def _without_label(answer: str) -> str:

@@ -162,8 +162,9 @@ _CONJUNCTION = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _BETWEEN = re.compile(r"\\text\s?\{\s*(?:and|or),?\s*\}|;|\\q?quad(?![A-Za-z])|\\(?:land|lor)\b")
 _GROUP_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _BRACKET = re.compile(r"\\?[()\[\]{}]|,")
-_ROUND = re.compile(r"(?:\\left)?\((.*?)(?:\\right)?\)", re.DOTALL)
-_BRACED = re.compile(r"(?:\\left)?\\\{(.*?)(?:\\right)?\\\}", re.DOTALL)
+# Brackets around the whole of a text.
+_ROUND = re.compile(r"\A(?:\\left)?\((.*?)(?:\\right)?\)\Z", re.DOTALL)
+_BRACED = re.compile(r"\A(?:\\left)?\\\{(.*?)(?:\\right)?\\\}\Z", re.DOTALL)
 _NAME = r"\\?[A-Za-z]+'*(?:_(?:\{\w+\}|\w))?(?:\(-?[A-Za-z0-9]+\))?"
 _ASSIGNMENT = re.compile(rf"({_NAME}|\({_NAME}(?:,\s*{_NAME})+\))\s*=\s*([^=<>]+)", re.DOTALL)
 _VALUE_AT = re.compile(r"\(-?[0-9]+\)$")  # math-verify takes f(2)=5 and f(3)=5 for the same
@@ -189,28 +190,17 @@ def _items(text: str) -> list[str]:
 
 def _is_item(text: str) -> bool:
     plain = without_text(text)
-    return bool(
-        number(text)
-        or time_of_day(plain)
-        or ratio(text)
-        or _is_words(plain)
-        or (plain and plain != text)
-    )
+    read = number(text), ratio(text), time_of_day(plain)
+    return any(read) or _is_words(plain) or plain not in ("", text)
 
 
 def _same_items(answer: str, reference: str) -> bool | Parts | None:
     """Compare lists of plain items: tuples in order, others as sets."""
-    given, expected = _ROUND.fullmatch(answer), _ROUND.fullmatch(reference)
-    if (given is None) != (expected is None):
+    in_order = _ROUND.match(reference) is not None
+    if in_order != (_ROUND.match(answer) is not None):
         return None
-    in_order = given is not None and expected is not None
-    if given is not None and expected is not None:
-        items, wanted = _items(given[1]), _items(expected[1])
-    else:
-        items, wanted = (
-            _items(braced[1] if (braced := _BRACED.fullmatch(side)) else side)
-            for side in (answer, reference)
-        )
+    brackets = _ROUND if in_order else _BRACED
+    items, wanted = (_items(brackets.sub(r"\1", side)) for side in (answer, reference))
     several = 1 < len(wanted) <= MAX_ITEMS and 1 < len(items) <= MAX_ITEMS
     if not several or not all(map(_is_item, (*items, *wanted))):
         return None
@@ -235,8 +225,7 @@ def _same_assignments(answer: str, reference: str) -> bool | Parts | None:
                 return False
             return [(values[name], value) for name, value in wanted]
         if not _RELATION.search(answer):
-            inside = _ROUND.fullmatch(answer)
-            items = _items(inside[1] if inside else answer)
+            items = _items(_ROUND.sub(r"\1", answer))
             in_order = zip(items, (value for _, value in wanted), strict=False)
             return [*in_order] if len(items) == len(wanted) else False
     elif len(wanted) > 1 and len(set(names)) == 1:
@@ -251,7 +240,7 @@ def _same_assignments(answer: str, reference: str) -> bool | Parts | None:
         return False if _VALUE_AT.search(name) and _VALUE_AT.search(name_given) else None
     elif len(wanted) == 1 and _VALUE_AT.search(names[0]) and not _RELATION.search(answer):
         return [(answer, wanted[0][1])]
-    elif not wanted and len(dict(given)) > 1 and (inside := _ROUND.fullmatch(reference)):
+    elif not wanted and len(dict(given)) > 1 and (inside := _ROUND.match(reference)):
         by_name = [value for _, value in sorted(given)]
         expected = _items(inside[1])
         return [*zip(by_name, expected, strict=True)] if len(by_name) == len(expected) else False
@@ -272,7 +261,7 @@ def _assignments(text: str) -> list[tuple[str, str]]:
         if not name.startswith("("):
             found.append((_bare(name), value))
             continue
-        names, inside = _items(name[1:-1]), _ROUND.fullmatch(value)
+        names, inside = _items(name[1:-1]), _ROUND.match(value)
         values = _items(inside[1]) if inside else []
         if len(names) != len(values):
             return []

@@ -121,9 +121,7 @@ def _read_json(content: bytes, name: str, columns: Sequence[str]) -> RawTable:
 
 def _rows_of(values: list[Any], name: str, columns: Sequence[str]) -> list[Any]:
     """The rows of a file of JSON values: of an array, or of the one list in an object."""
-    if len(values) != 1:
-        return values
-    value = values[0]
+    value = values[0] if len(values) == 1 else None
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
@@ -196,38 +194,34 @@ def _likely(text: bytes) -> str:
 
 
 def _read_csv(content: bytes) -> RawTable:
-    before = csv.field_size_limit(max(csv.field_size_limit(), len(content)))
-    try:
-        return _read_csv_lines(content)
-    finally:
-        csv.field_size_limit(before)
-
-
-def _read_csv_lines(content: bytes) -> RawTable:
     # Invalid bytes become surrogates, so that other lines can still be read.
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
     columns: list[str] = []
     records: list[tuple[int, Any]] = []
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return RawTable(columns, records)
-        except csv.Error as error:
-            records.append((number, Fault(f"invalid CSV: {error}")))
-            continue
-        if not is_unicode(line := "".join(cells)):
-            likely = _likely(line.encode("utf-8", "surrogateescape"))
-            records.append((number, Fault(f"invalid UTF-8{likely}")))
-        elif not columns:
-            columns = cells
-        elif len(cells) > len(columns):
-            fault = f"{len(cells)} cells under {len(columns)} columns: quote cells with commas"
-            records.append((number, Fault(fault)))
-        elif cells:
-            records.append((number, dict(zip(columns, cells, strict=False))))
+    before = csv.field_size_limit(max(csv.field_size_limit(), len(content)))
+    try:
+        while True:
+            number = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except csv.Error as error:
+                records.append((number, Fault(f"invalid CSV: {error}")))
+                continue
+            if not is_unicode(line := "".join(cells)):
+                likely = _likely(line.encode("utf-8", "surrogateescape"))
+                records.append((number, Fault(f"invalid UTF-8{likely}")))
+            elif not columns:
+                columns = cells
+            elif len(cells) > len(columns):
+                fault = f"{len(cells)} cells under {len(columns)} columns: quote cells with commas"
+                records.append((number, Fault(fault)))
+            elif cells:
+                records.append((number, dict(zip(columns, cells, strict=False))))
+    except StopIteration:
+        return RawTable(columns, records)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _read_parquet(content: bytes, name: str, columns: Sequence[str]) -> RawTable:
@@ -245,10 +239,10 @@ def _read_parquet(content: bytes, name: str, columns: Sequence[str]) -> RawTable
 
 def read_hub(
     dataset: str,
-    *,
     name: str | None,
     split: str,
     revision: str | None,
+    *,
     columns: Sequence[str] = (),
     instead: str,
 ) -> RawTable:
@@ -302,8 +296,4 @@ def shown(name: str) -> str:
 
 def is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogate."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return re.search("[\ud800-\udfff]", text) is None

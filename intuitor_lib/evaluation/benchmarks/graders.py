@@ -57,12 +57,7 @@ class Grader:
         return None
 
 
-_WITHOUT_BOX = {
-    "boxed": "boxed",
-    "alone": "number alone",
-    "last_number": "last number",
-    "harness": "stated",
-}
+_WITHOUT_BOX = {"alone": "number alone", "last_number": "last number", "harness": "stated"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class MathGrader(Grader):
         references = [item.reference for item in items]
         answers = extract_answers(texts, self.extraction)
         verdicts = grade_answers(answers, references, self.extraction)
-        without_box = _WITHOUT_BOX[self.extraction]
+        without_box = _WITHOUT_BOX.get(self.extraction, "boxed")
         return [
             Verdict(correct, answer, "boxed" if boxed else without_box if answer else "no answer")
             for correct, answer, boxed in zip(
