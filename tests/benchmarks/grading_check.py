@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     for benchmark in benchmarks:
         try:
             items = load_items(benchmark, folder=folder)
-        except DataError:
-            if options.names:
+        except DataError as error:
+            if options.names or "Hugging Face hub" not in str(error):
                 raise
             rows.append([benchmark.name, "-", "-", "-", "only on the hub: name it to fetch it"])
             continue
