@@ -138,13 +138,9 @@ def _per_token(
     values = [torch.empty(0, dtype=accumulator(head.weight.dtype)) for _ in completions]
     with scoring(model):
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            chosen = [completions[i] for i in batch]
+            prompts, chosen = [prompt_ids[i] for i in batch], [completions[i] for i in batch]
             hidden = completion_states(
-                backbone,
-                [prompt_ids[i] for i in batch],
-                chosen,
-                share_prompts=share,
-                device=embedding.device,
+                backbone, prompts, chosen, share_prompts=share, device=embedding.device
             )
             tokens = torch.tensor([token for completion in chosen for token in completion])
             scores = score(hidden, head, tokens)

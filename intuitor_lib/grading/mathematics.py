@@ -126,11 +126,8 @@ def _same_where_real(given: Any, expected: Any) -> bool:
     symbols = sorted(given.free_symbols | expected.free_symbols, key=str)
     if not symbols or given.free_symbols != expected.free_symbols:
         return False
-    if not any(
-        power.exp.is_Rational and not power.exp.is_Integer
-        for value in values
-        for power in value.atoms(sympy.Pow)
-    ):
+    exponents = [power.exp for value in values for power in value.atoms(sympy.Pow)]
+    if not any(exponent.is_Rational and not exponent.is_Integer for exponent in exponents):
         return False
     positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
     if sympy.simplify((given - expected).doit().subs(positive)) != 0:

@@ -45,11 +45,7 @@ def without_text(answer: str) -> str:
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _SUBSCRIPT = re.compile("[₀-₎ₐₑₒₓₔₕₖₗₘₙₚₛₜ]+")
 _RADICAL = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
-_SYMBOLS = {
-    ord(character): latex
-    for characters, latex in _TABLES["symbols"].items()
-    for character in characters
-}
+_SYMBOLS = {ord(char): latex for chars, latex in _TABLES["symbols"].items() for char in chars}
 
 
 def in_ascii(text: str) -> str:

@@ -38,15 +38,8 @@ def is_plain(answer: str) -> bool:
 def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | None:
     if answer == reference:
         return True
-    for rule in (
-        _same_words,
-        _same_time,
-        _same_number,
-        _same_percentage,
-        _same_assignments,
-        _same_items,
-        _same_base,
-    ):
+    of_one = (_same_words, _same_time, _same_number, _same_percentage)
+    for rule in (*of_one, _same_assignments, _same_items, _same_base):
         verdict = rule(answer, reference)
         if isinstance(verdict, list):
             return _all(_decide(*pair, mathematics) for pair in verdict)

@@ -151,14 +151,9 @@ def load_problems(recipe: Recipe) -> Problems:
                 f"{recipe.eval_problems} would leave none to train on: lower it"
             )
     order = random.Random(recipe.dataset_seed).sample(range(len(distinct)), len(distinct))
-    held_out, train = order[: recipe.eval_problems], order[recipe.eval_problems :]
-    return Problems(
-        source,
-        tuple(distinct[i] for i in sorted(train[: recipe.max_problems])),
-        tuple(distinct[i] for i in sorted(held_out)),
-        duplicates,
-        unusable,
-    )
+    parts = (order[recipe.eval_problems :][: recipe.max_problems], order[: recipe.eval_problems])
+    train, held_out = (tuple(distinct[i] for i in sorted(part)) for part in parts)
+    return Problems(source, train, held_out, duplicates, unusable)
 
 
 def gold_answer(text: str) -> str:

@@ -73,13 +73,10 @@ class MathGrader(Grader):
         references = [item.reference for item in items]
         answers = extract_answers(texts, self.extraction)
         verdicts = grade_answers(answers, references, self.extraction)
-        without_box = _WITHOUT_BOX.get(self.extraction, "boxed")
-        return [
-            Verdict(correct, answer, "boxed" if boxed else without_box if answer else "no answer")
-            for correct, answer, boxed in zip(
-                verdicts, answers, extract_answers(texts), strict=True
-            )
-        ]
+        place = _WITHOUT_BOX.get(self.extraction, "boxed")
+        found = zip(answers, extract_answers(texts), strict=True)
+        reasons = ["boxed" if box else place if answer else "no answer" for answer, box in found]
+        return [*map(Verdict, verdicts, answers, reasons)]
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return plurality(answers)

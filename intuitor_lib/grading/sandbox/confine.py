@@ -149,14 +149,8 @@ def _probe() -> Protections:
 
 def _request(mode: str, folder: str, limits: dict[str, Any]) -> dict[str, Any]:
     home, program = f"{folder}/box", f"{folder}/program.py"
-    environment = {
-        "HOME": home,
-        "TMPDIR": home,
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {"HOME": home, "TMPDIR": home, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return {
         **limits,
         **(layout() if mode != "none" else {}),
