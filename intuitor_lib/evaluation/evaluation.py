@@ -287,15 +287,14 @@ def _votes(rows: Sequence[dict[str, Any]], benchmark: Benchmark) -> list[dict[st
         if elected is None:
             return []
         winners = [row for row, is_in in zip(completions, elected, strict=True) if is_in]
-        votes.append(
-            {
-                "id": item,
-                "answer": winners[0]["answer"] if winners else None,
-                "correct": bool(winners and winners[0]["correct"]),
-                "votes": len(winners),
-                "completions": len(completions),
-            }
-        )
+        vote = {
+            "id": item,
+            "answer": winners[0]["answer"] if winners else None,
+            "correct": bool(winners and winners[0]["correct"]),
+            "votes": len(winners),
+            "completions": len(completions),
+        }
+        votes.append(vote)
     return votes
 
 

@@ -93,8 +93,6 @@ _NEXT_QUESTION = re.compile(
 )
 _MARK = re.compile(r"^[ \t]*(?:####(?!#)|A(?:nswer)?:)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILINE)
 _UNIT_WORDS = re.compile(r"\s?\\?%?(?: ?[a-z²³/]+){0,3}")
-
-
 _MATHEMATICS = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\[A-Za-z]+\s?(?:\{[^{}]*\})?", re.S)
 
 

@@ -162,8 +162,8 @@ def extract_code(text: str, defines: str | None = None) -> str | None:
     the end of the text closes the last one. With `defines` it is the last block that defines that
     function, method or class, if any does. A block of values, assignments or asserts alone, of a
     session (``>>>``), or one that names no language and is no Python, is an example: another block
-    goes before it. A text
-    without fences is code if it parses as Python and has more than expressions.
+    goes before it. A text without fences is code if it parses as Python and has more than
+    expressions.
     """
     blocks = list(_blocks(text))
     if not blocks:

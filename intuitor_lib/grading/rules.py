@@ -5,7 +5,7 @@ products of letters), several assignments by their names, and lists of these ele
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from .notation import is_product, normalized, without_letter_unit, without_text
 from .numerals import Number, number, ratio, time_of_day
@@ -42,15 +42,11 @@ def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | No
     for rule in (*of_one, _same_assignments, _same_items, _same_base):
         verdict = rule(answer, reference)
         if isinstance(verdict, list):
-            return _all(_decide(*pair, mathematics) for pair in verdict)
+            found = {_decide(*pair, mathematics) for pair in verdict}
+            return False if False in found else None if None in found else True
         if verdict is not None:
             return verdict
     return None if mathematics is None else mathematics(answer, reference)
-
-
-def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    found = set(verdicts)
-    return False if False in found else None if None in found else True
 
 
 # --- Words ----------------------------------------------------------------------------------
@@ -75,6 +71,10 @@ def _is_words(text: str) -> bool:
 
 # --- Numbers --------------------------------------------------------------------------------
 
+_DECIMAL_COMMA = re.compile(r"([+-]?[0-9 ]*[0-9])(?:,|\{,\})([0-9]+)")
+_PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
+_BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
+
 
 def _same_time(answer: str, reference: str) -> bool | None:
     given, expected = (time_of_day(without_text(side)) for side in (answer, reference))
@@ -97,9 +97,6 @@ def _in_24_hours(hour: int, minute: int, second: int, half: str) -> tuple[int, i
     return (hour % 12 + 12 * (half == "p") if half else hour, minute, second)
 
 
-_DECIMAL_COMMA = re.compile(r"([+-]?[0-9 ]*[0-9])(?:,|\{,\})([0-9]+)")
-
-
 def _same_number(answer: str, reference: str) -> bool | None:
     given, expected = number(answer), number(reference)
     if given is None and expected is not None:
@@ -114,9 +111,6 @@ def _with_comma(text: str, other: Number) -> Number | None:
     is_decimal = not other.is_fraction and other.value.denominator > 1
     found = _DECIMAL_COMMA.fullmatch(text) if is_decimal else None
     return number(f"{found[1]}.{found[2]}") if found else None
-
-
-_PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
 
 
 def _same_percentage(answer: str, reference: str) -> bool | None:
@@ -139,9 +133,6 @@ def _equal(given: Number, expected: Number) -> bool:
         return given.value == expected.value
     most = max(abs(given.value), abs(expected.value))
     return abs(given.value - expected.value) * 10**6 <= most
-
-
-_BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
 
 
 def _same_base(answer: str, reference: str) -> bool | None:

@@ -102,56 +102,41 @@ for text in spec.get("arguments", ()):
 # One fork per test from a started interpreter takes a millisecond. The child has no access to the
 # harness's output, so it cannot fake a result.
 _RUNS = """\
-import json, os, sys, tempfile, time, traceback
+import json, os, sys
+from multiprocessing import get_context
+from tempfile import TemporaryFile
 spec = json.loads(sys.stdin.readline())
 emit = os.fdopen(os.dup(1), "w")
 
 def child(given, said, erred):
+    emit.close()
     for target, file in enumerate((given, said, erred)):
         os.dup2(file.fileno(), target)
-    os.closerange(3, 64)
     sys.stdin, sys.stdout, sys.stderr = (open(i, "r" if i == 0 else "w") for i in range(3))
-    status = 0
-    try:
-        exec(compile(spec["code"], "solution.py", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        status = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status & 255)
+    exec(compile(spec["code"], "solution.py", "exec"), {"__name__": "__main__"})
 
 for text in spec["inputs"]:
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
-        with tempfile.TemporaryFile() as erred:
-            given.write(text.encode("utf-8", "replace"))
-            given.seek(0)
-            pid = os.fork()
-            if pid == 0:
-                child(given, said, erred)
-            end = time.monotonic() + spec["seconds"]
-            ended = 0
-            while not ended and time.monotonic() < end:
-                time.sleep(0.001)
-                ended, status = os.waitpid(pid, os.WNOHANG)
-            late = not ended
-            if late:
-                os.kill(pid, 9)
-                status = os.waitpid(pid, 0)[1]
-            code = os.waitstatus_to_exitcode(status)
-            status = "timeout" if late else "killed" if code < 0 else "error" if code else "ok"
-            said.seek(0)
-            erred.seek(0)
-            result = {
-                "status": status,
-                "out": said.read(spec["most"]).decode("utf-8", "replace"),
-                "err": erred.read()[-2000:].decode("utf-8", "replace"),
-            }
-            print(spec["mark"] + json.dumps(result), file=emit, flush=True)
-            if status != "ok":
-                break
+    with TemporaryFile() as given, TemporaryFile() as said, TemporaryFile() as erred:
+        given.write(text.encode("utf-8", "replace"))
+        given.seek(0)
+        process = get_context("fork").Process(target=child, args=(given, said, erred))
+        process.start()
+        process.join(spec["seconds"])
+        late = process.exitcode is None
+        process.kill()
+        process.join()
+        code = process.exitcode
+        status = "timeout" if late else "killed" if code < 0 else "error" if code else "ok"
+        said.seek(0)
+        erred.seek(0)
+        result = {
+            "status": status,
+            "out": said.read(spec["most"]).decode("utf-8", "replace"),
+            "err": erred.read()[-2000:].decode("utf-8", "replace"),
+        }
+        print(spec["mark"] + json.dumps(result), file=emit, flush=True)
+        if status != "ok":
+            break
 """
 
 
@@ -160,10 +145,8 @@ def run_tests(
 ) -> tuple[bool, str]:
     """Whether a program passes all its tests, and its first failure in a few words.
 
-    Args:
-        code: the program.
-        tests: a mapping of one of the kinds above.
-        seconds: limit of each test; ten times that is the limit of all tests together.
+    `tests` is a mapping of one of the kinds above. `seconds` limits each test, and ten times that
+    all tests together.
 
     Raises:
         ValueError: tests of an unknown kind.

@@ -297,22 +297,16 @@ def _problems_of(
         for n, row in table.records
         if isinstance(row, Fault) or not faults
     ]
-    problems = _with_unique_ids([(n, row) for n, row in made if isinstance(row, Problem)])
+    numbered = [(n, row) for n, row in made if isinstance(row, Problem)]
+    # Results go by id, so one that several have gets the number of its row.
+    count = Counter(p.id for _, p in numbered)
+    problems = [p if count[p.id] == 1 else replace(p, id=f"{p.id}:{n}") for n, p in numbered]
     bad = [f"{table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
     if faults or (bad and not (drop_faults and problems)):
         if bad:
             faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
         raise DataError(f"{source}: {'; '.join(faults)}{list_faults(bad)}")
     return problems, len(bad)
-
-
-def _with_unique_ids(numbered: list[tuple[int, Problem]]) -> list[Problem]:
-    """The problems; an id that several have gets the number of its row, since results go by id."""
-    count = Counter(problem.id for _, problem in numbered)
-    return [
-        problem if count[problem.id] == 1 else replace(problem, id=f"{problem.id}:{n}")
-        for n, problem in numbered
-    ]
 
 
 def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:

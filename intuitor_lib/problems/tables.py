@@ -151,6 +151,19 @@ def _is_row(value: dict[str, Any], column: str) -> bool:
     return top in value and (bool(dot) or not plain)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} occurs twice in an object")
+    return values
+
+
+_SPACE = re.compile(r"\s*")
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def _parse_json(text: bytes, *, several: bool = False) -> Any:
     """The value of a text, or the list of its `several` values one behind the other."""
     try:
@@ -169,19 +182,6 @@ def _parse_json(text: bytes, *, several: bool = False) -> Any:
         return Fault(f"invalid JSON: {error.msg} at character {error.pos}")
     except (ValueError, RecursionError) as error:
         return Fault(f"invalid JSON: {error}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} occurs twice in an object")
-    return values
-
-
-_SPACE = re.compile(r"\s*")
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _likely(text: bytes) -> str:
