@@ -3,6 +3,7 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -37,9 +38,16 @@ REWARDS = (
 )
 """Reward functions a recipe can name."""
 
-SYSTEM_PROMPTS: Mapping[str, str] = types.MappingProxyType(
-    yaml.safe_load(Path(__file__).with_name("system_prompts.yaml").read_text(encoding="utf-8"))
-)
+
+def _read(file: str) -> Mapping[str, Any]:
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return types.MappingProxyType(yaml.safe_load(text))
+
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = _read("settings.yaml")
+"""The settings of `Recipe`, in order: sources of their defaults, and rules for their values."""
+
+SYSTEM_PROMPTS: Mapping[str, str] = _read("system_prompts.yaml")
 """The system prompts of the paper, word for word (its spelling included)."""
 
 
