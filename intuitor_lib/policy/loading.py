@@ -10,6 +10,7 @@ import transformers
 from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
+from ..recipe.checks import context_faults
 from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
 from .embedded import keep_quantized, quantized_folder
@@ -40,7 +41,9 @@ def load_policy(recipe: Recipe) -> Policy:
     check_adapter(recipe)
     source = Source.of(recipe)
     config = load_config(source)
-    _check_context(recipe, config)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    for fault in context_faults(recipe, context):
+        raise InputError(fault)
     _turn_off_dropout(config)
     dtype = compute_dtype(recipe.dtype, join().device)
     model, tokenizer = _load(
@@ -167,17 +170,6 @@ def _turn_off_dropout(config: Any) -> None:
             _turn_off_dropout(value)
         elif ("drop" in key or "jitter" in key) and type(value) is float:
             setattr(config, key, 0.0)
-
-
-def _check_context(recipe: Recipe, config: Any) -> None:
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    needed = recipe.max_prompt_length + recipe.max_completion_length
-    if context is not None and needed > context:
-        raise InputError(
-            f"max_prompt_length={recipe.max_prompt_length} + max_completion_length="
-            f"{recipe.max_completion_length} exceed the {context} tokens of {recipe.model}: "
-            "lower one"
-        )
 
 
 def _set_pad_token(tokenizer: Any, name: str) -> None:
