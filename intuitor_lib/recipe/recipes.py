@@ -91,12 +91,5 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
         under = {key: value for key, value in under.items() if key not in _OWN_PROBLEMS}
     if "eval_problems" not in {**named.settings, **under, **changes}:
         under.pop("eval_steps", None)
-    settings = {
-        **named.settings,
-        **PROFILES[profile].settings,
-        **under,
-        "name": name,
-        "profile": profile,
-        **changes,
-    }
-    return Recipe(**settings)
+    settings = {**named.settings, **PROFILES[profile].settings, **under, **changes}
+    return Recipe(**{"name": name, "profile": profile, **settings})
