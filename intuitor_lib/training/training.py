@@ -11,8 +11,7 @@ from typing import Any
 
 import peft
 from accelerate.utils import gather_object
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils.notebook import NotebookProgressCallback
+from transformers.trainer_callback import PrinterCallback
 
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
@@ -283,8 +282,7 @@ class _Training:
         )
         if recipe.rollout == "vllm":
             send_merged_weights(trainer.vllm_generation, policy.model)
-        for printer in (PrinterCallback, ProgressCallback, NotebookProgressCallback):
-            trainer.remove_callback(printer)
+        trainer.remove_callback(PrinterCallback)
         return trainer
 
     def _fitting_problems(self, policy: Policy) -> list[Problem]:
