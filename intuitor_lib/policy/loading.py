@@ -190,22 +190,16 @@ def describe_policy(model: Any) -> dict[str, Any]:
 
     four_bit = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     first = next(model.parameters())
-    # A 4-bit layer keeps two weights in a byte.
-    total = sum(
-        p.numel() * (2 if isinstance(p, bitsandbytes.nn.Params4bit) else 1)
-        for p in model.parameters()
-    )
+    dtype = four_bit[0].compute_dtype if four_bit else first.dtype
     return {
         "device": str(first.device),
         "device_name": torch.cuda.get_device_name(first.device) if first.is_cuda else "CPU",
-        "compute_dtype": str(four_bit[0].compute_dtype if four_bit else first.dtype).removeprefix(
-            "torch."
-        ),
+        "compute_dtype": str(dtype).removeprefix("torch."),
         "quantization": "nf4" if four_bit else "none",
         "layers_4bit": len(four_bit),
-        "parameters": total,
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "memory_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "parameters": model.num_parameters(),
+        "trainable_parameters": model.num_parameters(only_trainable=True),
+        "memory_bytes": model.get_memory_footprint(return_buffers=False),
     }
 
 
