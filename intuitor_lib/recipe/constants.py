@@ -45,7 +45,7 @@ def _read(file: str) -> Mapping[str, Any]:
 
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = _read("settings.yaml")
-"""The settings of `Recipe`, in order: sources of their defaults, and rules for their values."""
+"""What `settings.yaml` has of each setting of `Recipe`: source, rules, and what it counts for."""
 
 SYSTEM_PROMPTS: Mapping[str, str] = _read("system_prompts.yaml")
 """The system prompts of the paper, word for word (its spelling included)."""

@@ -7,16 +7,9 @@ import trl
 
 from ..policy import compute_dtype
 from ..recipe import Recipe
+from ..recipe.constants import SETTINGS
 from ..store.processes import join, share_batch
 from .monitor import WINDOW
-
-# Settings with the same name and meaning in a recipe and in TRL's arguments.
-_SAME = (
-    "num_generations num_iterations beta epsilon multi_objective_aggregation "
-    "max_completion_length temperature top_p top_k vllm_mode vllm_server_base_url "
-    "vllm_gpu_memory_utilization learning_rate lr_scheduler_type max_steps adam_beta1 adam_beta2 "
-    "adam_epsilon weight_decay max_grad_norm gradient_checkpointing seed"
-)
 
 
 def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) -> trl.GRPOConfig:
@@ -39,7 +32,7 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     )
     return trl.GRPOConfig(
         output_dir=str(output_dir),
-        **{name: getattr(recipe, name) for name in _SAME.split()},
+        **{key: getattr(recipe, key) for key, about in SETTINGS.items() if "trl" in about},
         loss_type="grpo",
         scale_rewards="group",
         use_bias_correction_kl=False,

@@ -31,6 +31,7 @@ from ..problems import (
 )
 from ..problems.prompts import PromptError
 from ..recipe import InputError, Recipe
+from ..recipe.constants import SETTINGS
 from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
@@ -43,14 +44,6 @@ logger = logging.getLogger(__name__)
 _GROUPS_AT_LEAST = 5  # a bootstrap interval needs as many groups
 _PROMPTS = 64  # prompts checked
 _ECHOES = 0.1  # share of answers that may stand in their questions
-# Settings of the untrained policy, its prompts and its sampling. The result depends on no others.
-_SETTINGS = (
-    "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
-    "dataset_revision dataset_kwargs dataset_seed max_problems eval_problems prompt_column "
-    "answer_column prompt_template system_prompt answer_extraction over_long_prompts "
-    "num_generations max_prompt_length max_completion_length temperature top_p top_k "
-    "preflight_problems"
-)
 
 
 @dataclass(frozen=True)
@@ -101,32 +94,25 @@ def preflight(
         InputError: as `fit_prompts`.
     """
     store = RunStore(runs)
-    file = store.root / "preflights" / f"{_key(recipe, problems, policy)}.json"
+    file = store.root / "preflights" / f"{_key(recipe, problems)}.json"
     try:
         kept = read_json(file)
-        findings = [Finding(**finding) for finding in kept["findings"]]
-        numbers = kept["numbers"]
+        findings, numbers = [Finding(**found) for found in kept["findings"]], kept["numbers"]
     except (OSError, ValueError, KeyError, TypeError):
         began = time.perf_counter()
         findings, numbers = _look(recipe, problems, policy)
         numbers["seconds"] = round(time.perf_counter() - began, 1)
-        content = {
-            "model": recipe.model,
-            "problems": problems.describe(),
-            "findings": [asdict(finding) for finding in findings],
-            "numbers": numbers,
-        }
         # A fault is mended in the model's folder, so it is checked again.
         if not any(finding.verdict == "fault" for finding in findings):
-            write_json(file, content)
+            about = {"model": recipe.model, "problems": problems.describe()}
+            write_json(file, about | asdict(Preflight(tuple(findings), numbers)))
     return Preflight((*findings, _disk(policy, store.root)), numbers)
 
 
-def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
-    values = recipe.to_dict()
-    settings = {name: values[name] for name in _SETTINGS.split()} | recipe.local_weights()
-    revision = cached_commit(Source.of(recipe))
-    text = json.dumps([settings, problems.fingerprint, revision], sort_keys=True)
+def _key(recipe: Recipe, problems: Problems) -> str:
+    settings = {key: x for key, x in recipe.to_dict().items() if "sampling" in SETTINGS[key]}
+    about = [settings | recipe.local_weights(), problems.fingerprint]
+    text = json.dumps([*about, cached_commit(Source.of(recipe))], sort_keys=True)
     name = recipe.model.rpartition("/")[2].rpartition(":")[2]
     label = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[-40:]
     return f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
