@@ -38,10 +38,9 @@ def type_faults(recipe: Recipe) -> Iterator[str]:
     """Values that are not of the type of their setting."""
     hints = typing.get_type_hints(type(recipe))
     for f in dataclasses.fields(recipe):
-        value, hint = getattr(recipe, f.name), hints[f.name]
-        if not fits(value, hint):
-            expected = str(f.type).replace("typing.", "")
-            yield f"{f.name}={value!r} is not of type {expected}"
+        value = getattr(recipe, f.name)
+        if not fits(value, hints[f.name]):
+            yield f"{f.name}={value!r} is not of type {f.type}"
 
 
 def fits(value: Any, hint: Any) -> bool:

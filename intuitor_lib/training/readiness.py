@@ -67,11 +67,6 @@ class Preflight:
         """Findings that prevent the training."""
         return [finding for finding in self.findings if finding.verdict == "fault"]
 
-    @property
-    def warnings(self) -> list[Finding]:
-        """Findings to consider before the training."""
-        return [finding for finding in self.findings if finding.verdict == "warning"]
-
     def __str__(self) -> str:
         width = max(len(finding.name) for finding in self.findings)
         return "\n".join(f"{f.verdict:<7}  {f.name:<{width}}  {f.text}" for f in self.findings)
@@ -317,8 +312,9 @@ def _disk(policy: Policy, root: Path) -> Finding:
 
 def require(found: Preflight, name: str) -> None:
     """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults."""
-    for finding in found.warnings:
-        logger.warning("preflight, %s: %s", finding.name, finding.text)
+    for finding in found.findings:
+        if finding.verdict == "warning":
+            logger.warning("preflight, %s: %s", finding.name, finding.text)
     if found.faults:
         listed = "; ".join(f"{finding.name}: {finding.text}" for finding in found.faults)
         raise InputError(
