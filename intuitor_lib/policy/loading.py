@@ -107,7 +107,14 @@ def _load(
     source: Source, config: Any, quantization: str, *, compute: torch.dtype, stored: torch.dtype
 ) -> Policy:
     tokenizer = load_tokenizer(source)
-    _set_pad_token(tokenizer, source.name)
+    if tokenizer.pad_token_id is None:
+        # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"the tokenizer of {source.name} has neither a pad nor an end-of-sequence token: set "
+            "tokenizer.pad_token and tokenizer.eos_token in its folder"
+        )
     device, kept, place = join().device, None, config.name_or_path
     weights: dict[str, Any] = {"config": config, "dtype": stored}
     if source.name in EMBEDDED_MODELS and quantization == "nf4" and device.type == "cpu":
@@ -170,18 +177,6 @@ def _turn_off_dropout(config: Any) -> None:
             _turn_off_dropout(value)
         elif ("drop" in key or "jitter" in key) and type(value) is float:
             setattr(config, key, 0.0)
-
-
-def _set_pad_token(tokenizer: Any, name: str) -> None:
-    if tokenizer.pad_token_id is not None:
-        return
-    if tokenizer.eos_token is None:
-        raise InputError(
-            f"the tokenizer of {name} has neither a pad nor an end-of-sequence token: set "
-            "tokenizer.pad_token and tokenizer.eos_token in its folder"
-        )
-    # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
-    tokenizer.pad_token = tokenizer.eos_token
 
 
 def describe_policy(model: Any) -> dict[str, Any]:

@@ -248,12 +248,3 @@ def _checksum(status: Mapping[str, Any]) -> str:
     """SHA-256 of a status without its own checksum."""
     kept = {key: value for key, value in status.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def run_digest(recipe: Recipe, problems: Mapping[str, Any], weights: Mapping[str, str]) -> str:
-    """The end of a run's name: 10 hex digits over recipe and fingerprint of the problems.
-
-    `weights` are the recipe's `local_weights`.
-    """
-    text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
