@@ -27,17 +27,13 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     threefold, which is not part of eq. 5. vLLM's seed is the number of the process.
     """
     dtype = compute_dtype(recipe.dtype, device)
-    batch_size, accumulation = share_batch(
-        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
-    )
     return trl.GRPOConfig(
         output_dir=str(output_dir),
         **{key: getattr(recipe, key) for key, about in SETTINGS.items() if "trl" in about},
         loss_type="grpo",
         scale_rewards="group",
         use_bias_correction_kl=False,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
+        **share_batch(recipe, join().num_processes),
         use_vllm=recipe.rollout == "vllm",
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,

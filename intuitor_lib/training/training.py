@@ -63,9 +63,7 @@ def train(
     """
     problems = problems or load_problems(recipe)
     warn_if_alone()
-    share_batch(
-        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
-    )
+    share_batch(recipe, join().num_processes)
     run = _open(recipe, problems, runs)
     if from_main(run.finished):
         if join().is_main_process:
