@@ -205,19 +205,17 @@ def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Ite
     )
     opening = text[len(bare) :] if text.startswith(bare) else ""
     all_ids = prompt_token_ids(tokenizer, conversations)
-    if opening:
-        ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]
-        wrong = [problem.id for problem, right in zip(problems, ends, strict=True) if not right]
-        text = f"every prompt ends with the template's {opening!r}"
-        if wrong:
-            text = (
-                f"{len(wrong)} prompts of {len(problems)} do not end with the template's "
-                f"{opening!r} (the first is {wrong[0]}): the tokenizer cuts or changes them"
-            )
-        yield Finding("prompt end", "fault" if wrong else "ok", text)
-    else:
+    ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]
+    wrong = [problem.id for problem, right in zip(problems, ends, strict=True) if not right]
+    if not opening:
         text = "the chat template adds nothing after the user's turn (no generation prompt), so "
         yield Finding("prompt end", "warning", text + "the model may go on with that turn")
+    elif wrong:
+        text = f"{len(wrong)} prompts of {len(problems)} do not end with the template's {opening!r}"
+        text += f" (the first is {wrong[0]}): the tokenizer cuts or changes them"
+        yield Finding("prompt end", "fault", text)
+    else:
+        yield Finding("prompt end", "ok", f"every prompt ends with the template's {opening!r}")
     start = tokenizer.bos_token_id
     if start is not None and all_ids[0][:2] == [start, start]:
         text = f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
