@@ -24,7 +24,7 @@ from .files import (
     record_checksums,
     write_json,
 )
-from .locks import LOCK, OWNER, hold, now, owner
+from .locks import LOCK, OWNER, now, owner
 from .stored import Stored
 
 
@@ -45,6 +45,8 @@ class Run(Stored):
         checkpoints/       to resume from; removed when the run is finished
         SHA256SUMS         checksums of the finished files
     """
+
+    _work = "training"
 
     @property
     def recipe(self) -> Recipe:
@@ -233,15 +235,6 @@ class Run(Stored):
             for name, fault in checkpoint_faults(folder).items():
                 found[f"checkpoints/{folder.name}/{name}"] = fault
         return found
-
-    def lock(
-        self, while_waiting: Callable[[], object] | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Hold the run; waits, with a message, while another process trains it.
-
-        `while_waiting` is called about once a second of waiting.
-        """
-        return hold(self.path, f"training {self.id}", while_waiting)
 
 
 def _checksum(status: Mapping[str, Any]) -> str:

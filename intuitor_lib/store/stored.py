@@ -49,6 +49,7 @@ class Stored:
     """A folder of the store: its name, environment and tables."""
 
     path: Path
+    _work = "using"  # what a process that holds it does
 
     @property
     def id(self) -> str:
@@ -64,6 +65,15 @@ class Stored:
     def set_environment(self, details: Mapping[str, Any]) -> None:
         """Write versions and machine, with `details` of the policy."""
         write_json(self.path / "environment.json", {**environment(), **details})
+
+    def lock(
+        self, while_waiting: Callable[[], object] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder; waits, with a message, while another process works on it.
+
+        `while_waiting` is called about once a second of waiting.
+        """
+        return hold(self.path, f"{self._work} {self.id}", while_waiting)
 
     def has_table(self, name: str) -> bool:
         """Whether the measurement is stored."""
