@@ -105,14 +105,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     for notebook in notebooks:
         check_parameters(notebook, parameters)
     failed = 0
-    for done in reproduce(
-        notebooks,
-        options.profile,
-        parameters,
-        runs=options.runs,
-        force=options.force,
-        jobs=options.jobs,
-    ):
+    settings = {name: getattr(options, name) for name in ("runs", "force", "jobs")}
+    for done in reproduce(notebooks, options.profile, parameters, **settings):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
         print(f"{status} in {done.seconds:.0f} s: {done.notebook}", flush=True)
