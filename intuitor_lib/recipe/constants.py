@@ -27,17 +27,6 @@ EMBEDDED_PROBLEMS = (EMBEDDED_PRODUCTS, EMBEDDED_HUMANEVAL)
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
 
-REWARDS = (
-    "self_certainty",
-    "accuracy",
-    "plurality",
-    "negative_entropy",
-    "late_self_certainty",
-    "unit_tests",
-    "random",
-)
-"""Reward functions a recipe can name."""
-
 
 def _read(file: str) -> Mapping[str, Any]:
     text = Path(__file__).with_name(file).read_text(encoding="utf-8")
@@ -46,6 +35,9 @@ def _read(file: str) -> Mapping[str, Any]:
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = _read("settings.yaml")
 """What `settings.yaml` has of each setting of `Recipe`: source, rules, and what it counts for."""
+
+REWARDS: tuple[str, ...] = (*SETTINGS["rewards"]["each_of"].split(", "),)
+"""Reward functions a recipe can name."""
 
 SYSTEM_PROMPTS: Mapping[str, str] = _read("system_prompts.yaml")
 """The system prompts of the paper, word for word (its spelling included)."""
