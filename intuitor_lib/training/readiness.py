@@ -36,7 +36,7 @@ from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
 from ..store.files import read_json, write_json
-from .monitor import distinct, repetition
+from .monitor import Rows, distinct, repetition
 from .samples import sample_problems
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _look(
 
 def _measure(
     recipe: Recipe, problems: Sequence[Problem], policy: Policy
-) -> tuple[dict[str, Any], list[tuple[str, float, bool]], str]:
+) -> tuple[dict[str, Any], Rows, str]:
     """Numbers of a sample, and `signal`'s arguments: its rows and the name of their criterion."""
     group = recipe.num_generations
     completions, texts = sample_problems(policy, problems, recipe, group=group)
@@ -165,10 +165,11 @@ def _measure(
         groups = [voted[i : i + group] for i in range(0, len(voted), group)]
         good = [vote for members in groups for vote in plurality(members)]
     ids = [problem.id for problem in problems for _ in range(group)]
-    scores = [completion.self_certainty.mean().item() for completion in completions]
-    triples = zip(ids, scores, good, strict=True)
-    rows = [(problem, score, is_good) for problem, score, is_good in triples if is_good is not None]
-    numbers[name] = statistics.mean(float(is_good) for _, _, is_good in rows)
+    rows = [
+        {"id": id, "value": completion.mean_certainty, "correct": is_good}
+        for id, completion, is_good in zip(ids, completions, good, strict=True)
+    ]
+    numbers[name] = statistics.mean(float(x) for x in good if x is not None)
     return numbers, rows, against
 
 
@@ -266,18 +267,15 @@ def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
         yield Finding("accuracy", "warning", text)
 
 
-def signal(
-    rows: Sequence[tuple[str, float, bool]], against: str
-) -> tuple[Finding, Estimate | None, int]:
+def signal(rows: Rows, against: str) -> tuple[Finding, Estimate | None, int]:
     """Whether self-certainty ranks the good completions of a problem above its other ones.
 
-    `rows` hold problem, self-certainty (nats) and goodness of each completion, by the criterion
-    `against`. Beside the finding, the AUC and the number of problems with both kinds: the
-    probability that the good completion of a pair from one problem has the higher self-certainty,
-    averaged over these problems, None with too few.
+    `rows` have `id` of the problem, `value` (self-certainty, nats) and `correct` of each
+    completion, by the criterion `against`. Beside the finding, the AUC and the number of problems
+    with both kinds: the probability that the good completion of a pair from one problem has the
+    higher self-certainty, averaged over these problems, None with too few.
     """
-    table = [{"id": problem, "value": value, "correct": good} for problem, value, good in rows]
-    auc = auc_within_groups(table, "value")
+    auc = auc_within_groups(rows, "value")
     n = 0 if auc is None else auc.n
     if auc is None or n < _GROUPS_AT_LEAST:
         text = (

@@ -18,7 +18,9 @@ from intuitor_lib.training.training import train
 
 
 def rows_of(groups):
-    return [(str(i), s, g) for i, group in enumerate(groups) for s, g in group]
+    return [
+        {"id": str(i), "value": s, "correct": g} for i, group in enumerate(groups) for s, g in group
+    ]
 
 
 def test_the_signal_is_the_area_under_the_curve():
