@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .files import SUMS, faults, files, read_sums, record_checksums
+from .files import SUMS, faults, names_in, read_sums, record_checksums
 
 RECORDS = ("metrics.jsonl", "completions.jsonl")
 """Files of a run that grow with every step."""
@@ -36,7 +36,7 @@ def checkpoint_faults(folder: Path) -> dict[str, str]:
     found = faults(folder)
     if SUMS not in found:
         known = read_sums(folder)
-        needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt", *files(folder)} - {SUMS}
+        needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt", *names_in(folder)} - {SUMS}
         found |= dict.fromkeys(sorted(needed - known.keys()), f"not in {SUMS}")
     return found
 
