@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..policy import Policy, load_model
-from ..policy.trained import base_settings, load_run_frozen
+from ..policy.trained import base_settings, load_run
 from ..problems import load_problems
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest
@@ -81,7 +81,9 @@ def _run(run: Run, step: int | None) -> Subject:
     spec: dict[str, Any] = {"run": run.id, "_name": run.id}
     if step is not None and step != run.recipe.max_steps:
         spec |= {"step": step, "_name": f"{run.id}@{step}"}
-    return Subject(spec, lambda **_: load_run_frozen(run, step=step), _training_prompts(run.recipe))
+    return Subject(
+        spec, lambda **_: load_run(run, step=step, frozen=True), _training_prompts(run.recipe)
+    )
 
 
 def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
