@@ -1,26 +1,14 @@
-"""The arguments of the commands (`commands.yaml`), and the recipe that some describe."""
+"""Arguments that several commands share, and the recipe they describe."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ..evaluation.benchmarks.sources import FOLDER_VARIABLE
-from ..grading import EXTRACTIONS
-from ..recipe import (
-    EMBEDDED_MODELS,
-    PROFILES,
-    SYSTEM_PROMPTS,
-    InputError,
-    Recipe,
-    RecipeError,
-    get_recipe,
-)
+from ..recipe import PROFILES, InputError, Recipe, RecipeError, get_recipe
 from ..recipe.files import read_text
 from ..store.files import write_text
 
@@ -39,14 +27,19 @@ def assignment(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-_TYPES: Mapping[str, Any] = {"int": int, "float": float, "assignment": assignment}
-_NAMES: Mapping[str, Sequence[str]] = {
-    "profiles": [*PROFILES],
-    "models": [*EMBEDDED_MODELS],
-    "prompts": [*SYSTEM_PROMPTS],
-    "extractions": EXTRACTIONS,
-    "folder": [FOLDER_VARIABLE],
+ASSIGNMENTS: dict[str, Any] = {"type": assignment, "action": "append", "default": []}
+
+SHARED: dict[str, dict[str, Any]] = {
+    "--runs": {"metavar": "DIR", "help": "run store; default $INTUITOR_RUNS or runs/"},
+    "--profile": {"choices": [*PROFILES], "default": "cpu", "help": "default cpu"},
+    "--csv": {"metavar": "FILE", "help": "write the table there too"},
+    "--benchmarks": {
+        "metavar": "DIR",
+        "help": f"folder of benchmark files; default ${FOLDER_VARIABLE}",
+    },
+    "--set": {**ASSIGNMENTS, "metavar": "KEY=VALUE", "help": "change a setting"},
 }
+"""Options that several commands have."""
 
 
 class Command(argparse.ArgumentParser):
@@ -64,27 +57,19 @@ class Command(argparse.ArgumentParser):
             self._intermixed = False
 
 
-def add_commands(commands: Any, functions: Mapping[str, Callable[..., int]]) -> None:
-    """Add the parsers of `commands.yaml`, each with the function of its name as `command`."""
-    shown = {name: ", ".join(names) for name, names in _NAMES.items()}
-    text = Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8")
-    for name, about in yaml.safe_load(text).items():
-        if name.startswith("."):
-            continue
-        verb = commands.add_parser(name, help=about["help"], description=about["help"])
-        verb.set_defaults(command=functions[name])
-        for flags, settings in about["arguments"].items():
-            if "help" in settings:
-                settings = settings | {"help": settings["help"].format_map(shown)}
-            if "type" in settings:
-                settings = settings | {"type": _TYPES[settings["type"]]}
-            if isinstance(settings.get("choices"), str):
-                settings = settings | {"choices": _NAMES[settings["choices"]]}
-            verb.add_argument(*flags.split(), **settings)
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `read_recipe`."""
+    parser.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--set", **SHARED["--set"])
+    parser.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
+    parser.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
+    parser.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
+    parser.add_argument("--profile", **SHARED["--profile"])
 
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
-    """Make the recipe that the arguments of `train` describe."""
+    """Make the recipe that the arguments of `add_recipe` describe."""
     changes = dict(options.set)
     if "profile" in changes:
         raise InputError("--set profile=...: use --profile, which applies the profile's settings")

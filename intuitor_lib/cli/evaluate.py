@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from ..recipe import SYSTEM_PROMPTS
+from ..grading import EXTRACTIONS
+from ..recipe import SMOLLM2, SYSTEM_PROMPTS
 from ..store import RunStore
 from .arguments import print_table
 
@@ -12,6 +14,53 @@ _SETTINGS = (
     "n seed temperature num_samples max_new_tokens batch_size certainty adapter revision "
     "quantization dtype trust_remote_code extraction benchmarks runs"
 )
+
+
+def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands; `new(name, command, text, *shared)` makes the parser of one."""
+    new("benchmarks", _benchmarks, "list the benchmarks: source, licence, what they stand in for")
+
+    text = "evaluate a model, an adapter or a run on benchmarks"
+    verb = new("evaluate", _evaluate, text, "--benchmarks", "--csv", "--runs")
+    verb.add_argument("model", help=f"a run's id, '{SMOLLM2}', a folder, a hub name")
+    verb.add_argument(
+        *("-b", "--benchmark"),
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a name of `intuitor benchmarks`, repeatable; 'embedded' is all that need no hub",
+    )
+    verb.add_argument("--base", action="store_true", help="the policy the run started from")
+    verb.add_argument("--adapter", metavar="DIR", help="a PEFT adapter to put on the model")
+    verb.add_argument("--revision", help="of the model on the hub")
+    verb.add_argument("--quantization", choices=("none", "nf4"), help="of a model; default none")
+    verb.add_argument("--dtype", help="compute dtype; default auto")
+    verb.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="run the model's own code"
+    )
+    verb.add_argument("--n", type=int, help="number of items, drawn by the seed; default all")
+    verb.add_argument("--seed", type=int, default=0, help="of items and sampling; default 0")
+    verb.add_argument("--temperature", type=float, default=0.0, help="default 0, greedy")
+    verb.add_argument("--samples", dest="num_samples", type=int, default=1, help="for pass@k")
+    verb.add_argument("--max-new-tokens", type=int, help="instead of the benchmark's")
+    verb.add_argument(
+        "--system-prompt",
+        metavar="TEXT",
+        help=f"instead of the benchmark's: 'none', {', '.join(SYSTEM_PROMPTS)}, or a text",
+    )
+    verb.add_argument("--extraction", choices=EXTRACTIONS, help="where the answer is read")
+    verb.add_argument("--batch-size", type=int, help="completions at a time; default 32")
+    verb.add_argument(
+        "--no-certainty", dest="certainty", action="store_false", help="leave self-certainty out"
+    )
+
+    shared = ("--csv", "--runs")
+    verb = new("evaluations", _evaluations, "the scores of every stored evaluation", *shared)
+    verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
+
+    verb = new("compare", _compare, "compare two policies on the same items", *shared)
+    verb.add_argument("before", help="a run's id, a policy's name or an evaluation's id")
+    verb.add_argument("after", help="the same")
 
 
 def _benchmarks(options: argparse.Namespace) -> int:
@@ -80,11 +129,3 @@ def _compare(options: argparse.Namespace) -> int:
     sides = [find_evaluations(store, name) for name in (options.before, options.after)]
     print_table(comparison_table(*sides), options.csv)
     return 0
-
-
-COMMANDS = {
-    "benchmarks": _benchmarks,
-    "evaluate": _evaluate,
-    "evaluations": _evaluations,
-    "compare": _compare,
-}

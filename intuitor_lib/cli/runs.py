@@ -11,7 +11,25 @@ import yaml
 from ..recipe import InputError, Recipe
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.locks import owner
-from .arguments import read_recipe
+from .arguments import add_recipe, read_recipe
+
+
+def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands; `new(name, command, text, *shared)` makes the parser of one."""
+    verb = new("runs", _runs, "list the runs of the store; show or verify some", "--runs")
+    verb.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        choices=[*_ACTIONS],
+        help="list (default); show: settings, state, alarms; verify: checksums of all or some, "
+        "exit status 1 if one is damaged",
+    )
+    verb.add_argument("ids", nargs="*", metavar="RUN", help="runs, or 'evaluations/NAME'")
+    verb.add_argument("--json", action="store_true", help="list as JSON")
+
+    text = "check a training before it begins; exit status 1: do not begin it"
+    add_recipe(new("preflight", _preflight, text, "--runs"))
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -124,6 +142,3 @@ def _preflight(options: argparse.Namespace) -> int:
     print(f"ok       memory      {needed}")
     print(found)
     return int(bool(found.faults))
-
-
-COMMANDS = {"runs": _runs, "preflight": _preflight}

@@ -9,12 +9,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, InputError, Recipe, get_recipe
+from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, SMOLLM2, InputError, Recipe, get_recipe
 from ..store import RunStore
-from . import evaluate, runs
-from .arguments import Command, add_commands, print_table, read_recipe
+from . import evaluate as evaluate_verbs, runs as run_verbs
+from .arguments import ASSIGNMENTS, SHARED, Command, add_recipe, print_table, read_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,16 +43,45 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intuitor", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Command)
 
-    functions = {
-        "train": _train,
-        "memory": _memory,
-        "reproduce": _reproduce,
-        "quickstart": _quickstart,
-        "recipes": _recipes,
-        "report": _report,
-        "fetch": _fetch,
-    }
-    add_commands(commands, functions | runs.COMMANDS | evaluate.COMMANDS)
+    def new(
+        name: str, command: Callable[..., int], text: str, *shared: str
+    ) -> argparse.ArgumentParser:
+        verb = commands.add_parser(name, help=text, description=text)
+        verb.set_defaults(command=command)
+        for flag in shared:
+            verb.add_argument(flag, **SHARED[flag])
+        return verb
+
+    add_recipe(new("train", _train, "train a recipe; prints the run's folder last", "--runs"))
+
+    verb = new("memory", _memory, "estimate the memory of a recipe; exit status 1: too much")
+    add_recipe(verb)
+    verb.add_argument("--gpu-gb", type=float, metavar="N", help="for a GPU of N GiB")
+    verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
+    verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
+
+    shared = ("--profile", "--runs")
+    verb = new("reproduce", _reproduce, "execute notebooks under a profile", *shared)
+    verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
+    verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
+    verb.add_argument("--force", action="store_true", help="execute finished ones again")
+    verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
+    new("quickstart", _quickstart, "fetch the model, execute 00_quickstart", *shared)
+
+    verb = new("recipes", _recipes, "list the recipes, or print one with its sources", "--profile")
+    verb.add_argument("recipe", nargs="?")
+
+    text = "the paper's claims beside the notebooks' findings, or a comparison of runs"
+    verb = new("report", _report, text, "--csv", "--runs")
+    verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
+    verb.add_argument("--markdown", action="store_true", help="the verdicts as Markdown")
+    verb.add_argument("--short", action="store_true", help="a line for each question and claim")
+    verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
+
+    run_verbs.add_verbs(new)
+    evaluate_verbs.add_verbs(new)
+    verb = new("fetch", _fetch, "fetch and convert an embedded model, once")
+    verb.add_argument("model", nargs="?", default=SMOLLM2, choices=[*EMBEDDED_MODELS])
     return parser
 
 
