@@ -64,7 +64,7 @@ class Sites:
         import torch
         from transformers import TrainerState
 
-        from intuitor_lib.store import files, runs
+        from intuitor_lib.store import files
         from intuitor_lib.training import trainer, training
 
         def around(owner, name, before):
@@ -132,7 +132,7 @@ class Sites:
 
         torch_save = torch.save
         around(os, "replace", replacing)
-        around(runs, "append_rows", lambda path, rows: appending(path, rows))
+        around(files, "append_rows", lambda path, rows: appending(path, rows))
         around(torch, "save", saving)
         around(peft.peft_model, "safe_save_file", saving_tensors)
         around(TrainerState, "save_to_json", saving_state)

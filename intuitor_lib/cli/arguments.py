@@ -29,7 +29,7 @@ def assignment(text: str) -> tuple[str, Any]:
 
 ASSIGNMENTS: dict[str, Any] = {"type": assignment, "action": "append", "default": []}
 
-_SHARED: dict[str, dict[str, Any]] = {
+SHARED: dict[str, dict[str, Any]] = {
     "--runs": {"metavar": "DIR", "help": "run store; default $INTUITOR_RUNS or runs/"},
     "--profile": {"choices": [*PROFILES], "default": "cpu", "help": "default cpu"},
     "--csv": {"metavar": "FILE", "help": "write the table there too"},
@@ -39,6 +39,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "--set": {**ASSIGNMENTS, "metavar": "KEY=VALUE", "help": "change a setting"},
 }
+"""Options that several commands have."""
 
 
 class Command(argparse.ArgumentParser):
@@ -56,21 +57,15 @@ class Command(argparse.ArgumentParser):
             self._intermixed = False
 
 
-def add_shared(parser: argparse.ArgumentParser, *flags: str) -> None:
-    """Add options that several commands have."""
-    for flag in flags:
-        parser.add_argument(flag, **_SHARED[flag])
-
-
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `read_recipe`."""
     parser.add_argument("recipe", help="a name of `intuitor recipes`, or a .json or .yaml file")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    add_shared(parser, "--set")
+    parser.add_argument("--set", **SHARED["--set"])
     parser.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
     parser.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
     parser.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
-    add_shared(parser, "--profile")
+    parser.add_argument("--profile", **SHARED["--profile"])
 
 
 def read_recipe(options: argparse.Namespace) -> Recipe:

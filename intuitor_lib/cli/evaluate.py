@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..grading import EXTRACTIONS
 from ..recipe import SMOLLM2, SYSTEM_PROMPTS
 from ..store import RunStore
-from .arguments import add_shared, print_table
+from .arguments import print_table
 
 # Options of `intuitor evaluate` that `evaluation.evaluate` takes as they are.
 _SETTINGS = (
@@ -17,10 +17,11 @@ _SETTINGS = (
 
 
 def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands; `new(name, command, text)` makes the parser of one."""
+    """Add the commands; `new(name, command, text, *shared)` makes the parser of one."""
     new("benchmarks", _benchmarks, "list the benchmarks: source, licence, what they stand in for")
 
-    verb = new("evaluate", _evaluate, "evaluate a model, an adapter or a run on benchmarks")
+    text = "evaluate a model, an adapter or a run on benchmarks"
+    verb = new("evaluate", _evaluate, text, "--benchmarks", "--csv", "--runs")
     verb.add_argument("model", help=f"a run's id, '{SMOLLM2}', a folder, a hub name")
     verb.add_argument(
         *("-b", "--benchmark"),
@@ -52,16 +53,14 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--no-certainty", dest="certainty", action="store_false", help="leave self-certainty out"
     )
-    add_shared(verb, "--benchmarks", "--csv", "--runs")
 
-    verb = new("evaluations", _evaluations, "the scores of every stored evaluation")
+    shared = ("--csv", "--runs")
+    verb = new("evaluations", _evaluations, "the scores of every stored evaluation", *shared)
     verb.add_argument("names", nargs="*", metavar="NAME", help="of policies or evaluations")
-    add_shared(verb, "--csv", "--runs")
 
-    verb = new("compare", _compare, "compare two policies on the same items")
+    verb = new("compare", _compare, "compare two policies on the same items", *shared)
     verb.add_argument("before", help="a run's id, a policy's name or an evaluation's id")
     verb.add_argument("after", help="the same")
-    add_shared(verb, "--csv", "--runs")
 
 
 def _benchmarks(options: argparse.Namespace) -> int:

@@ -11,12 +11,12 @@ import yaml
 from ..recipe import InputError, Recipe
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.locks import owner
-from .arguments import add_recipe, add_shared, read_recipe
+from .arguments import add_recipe, read_recipe
 
 
 def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands; `new(name, command, text)` makes the parser of one."""
-    verb = new("runs", _runs, "list the runs of the store; show or verify some")
+    """Add the commands; `new(name, command, text, *shared)` makes the parser of one."""
+    verb = new("runs", _runs, "list the runs of the store; show or verify some", "--runs")
     verb.add_argument(
         "action",
         nargs="?",
@@ -27,12 +27,9 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     )
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs, or 'evaluations/NAME'")
     verb.add_argument("--json", action="store_true", help="list as JSON")
-    add_shared(verb, "--runs")
 
     text = "check a training before it begins; exit status 1: do not begin it"
-    verb = new("preflight", _preflight, text)
-    add_recipe(verb)
-    add_shared(verb, "--runs")
+    add_recipe(new("preflight", _preflight, text, "--runs"))
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, SMOLLM2, InputError, Recipe, get_recipe
 from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
-from .arguments import ASSIGNMENTS, Command, add_recipe, add_shared, print_table, read_recipe
+from .arguments import ASSIGNMENTS, SHARED, Command, add_recipe, print_table, read_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,14 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intuitor", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Command)
 
-    def new(name: str, command: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    def new(
+        name: str, command: Callable[..., int], text: str, *shared: str
+    ) -> argparse.ArgumentParser:
         verb = commands.add_parser(name, help=text, description=text)
         verb.set_defaults(command=command)
+        for flag in shared:
+            verb.add_argument(flag, **SHARED[flag])
         return verb
 
-    verb = new("train", _train, "train a recipe; prints the run's folder last")
-    add_recipe(verb)
-    add_shared(verb, "--runs")
+    add_recipe(new("train", _train, "train a recipe; prints the run's folder last", "--runs"))
 
     verb = new("memory", _memory, "estimate the memory of a recipe; exit status 1: too much")
     add_recipe(verb)
@@ -58,28 +60,23 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--device", choices=["cuda", "cpu"], help="default: by --gpu-gb and profile")
     verb.add_argument("--prompt-tokens", type=int, metavar="N", help="length of the longest prompt")
 
-    verb = new("reproduce", _reproduce, "execute notebooks under a profile")
+    shared = ("--profile", "--runs")
+    verb = new("reproduce", _reproduce, "execute notebooks under a profile", *shared)
     verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
     verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
     verb.add_argument("--force", action="store_true", help="execute finished ones again")
     verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
-    add_shared(verb, "--profile", "--runs")
+    new("quickstart", _quickstart, "fetch the model, execute 00_quickstart", *shared)
 
-    verb = new("quickstart", _quickstart, "fetch the model, execute 00_quickstart")
-    add_shared(verb, "--profile", "--runs")
-
-    verb = new("recipes", _recipes, "list the recipes, or print one with its sources")
+    verb = new("recipes", _recipes, "list the recipes, or print one with its sources", "--profile")
     verb.add_argument("recipe", nargs="?")
-    add_shared(verb, "--profile")
 
     text = "the paper's claims beside the notebooks' findings, or a comparison of runs"
-    verb = new("report", _report, text)
+    verb = new("report", _report, text, "--csv", "--runs")
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
     verb.add_argument("--markdown", action="store_true", help="the verdicts as Markdown")
     verb.add_argument("--short", action="store_true", help="a line for each question and claim")
-    add_shared(verb, "--csv")
     verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
-    add_shared(verb, "--runs")
 
     run_verbs.add_verbs(new)
     evaluate_verbs.add_verbs(new)
@@ -137,14 +134,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     for notebook in notebooks:
         check_parameters(notebook, parameters)
     failed = 0
-    for done in reproduce(
-        notebooks,
-        options.profile,
-        parameters,
-        runs=options.runs,
-        force=options.force,
-        jobs=options.jobs,
-    ):
+    settings = {name: getattr(options, name) for name in ("runs", "force", "jobs")}
+    for done in reproduce(notebooks, options.profile, parameters, **settings):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
         print(f"{status} in {done.seconds:.0f} s: {done.notebook}", flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..policy import Policy, load_model
-from ..policy.trained import base_settings, load_run_frozen
+from ..policy.trained import base_settings, load_run
 from ..problems import load_problems
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest
@@ -80,7 +80,7 @@ def _run(run: Run, step: int | None) -> Subject:
     # Its file or the hub may be out of reach now; the run can still be evaluated.
     with contextlib.suppress(InputError):
         prompts = frozenset(problem.prompt.strip() for problem in load_problems(run.recipe).train)
-    return Subject(spec, lambda **_: load_run_frozen(run, step=step), prompts)
+    return Subject(spec, lambda **_: load_run(run, step=step, frozen=True), prompts)
 
 
 def _model(model: str, settings: dict[str, Any]) -> Subject:

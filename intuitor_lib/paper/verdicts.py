@@ -144,10 +144,13 @@ def ask(
 
     Raises:
         KeyError: an unknown id.
+        ValueError: a question that `separation_answer` answers.
     """
     answers = []
     for id in ids:
         question = QUESTIONS[id]
+        if question.kind not in _RULES:
+            raise ValueError(f"{id!r} needs other rows than trials have: use separation_answer")
         for decoding, test in question.tests.items():
             other_test = question.other_tests.get(decoding, test)
             tests = {question.arm: test, question.other: other_test, "base": other_test}

@@ -7,7 +7,6 @@ safetensors once, in a cache.
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import shutil
@@ -23,7 +22,7 @@ import yaml
 
 from ..recipe import EMBEDDED_MODELS, SMOLLM2
 from ..report import quiet_transformers
-from ..store.files import apply_umask
+from ..store.files import apply_umask, digest
 
 
 class _Gguf(NamedTuple):
@@ -119,13 +118,12 @@ def _download(model: str, folder: Path) -> Path:
             continue
         if file is None:
             continue
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest == expected:
+        found = digest(file)
+        if found == expected:
             return file
         shutil.rmtree(folder)
         folder.mkdir()
-        faults.append(f"{source}: a file with SHA-256 {digest}, expected {expected}")
+        faults.append(f"{source}: a file with SHA-256 {found}, expected {expected}")
     others = [name for name in EMBEDDED_MODELS if name != model and is_cached(name)]
     instead = f" Or train {others[0]!r}, which is here already." if others else ""
     if not others and model != SMOLLM2:

@@ -1,10 +1,13 @@
-"""Faster linear layers: 4-bit weights unpacked once, LoRA in fewer operations.
+"""Linear layers with LoRA: in one product where numbers are short, and faster.
 
-bitsandbytes unpacks a 4-bit weight for every product, and PEFT adds LoRA in separate operations,
-each a pass over the layer's output. On a CPU that is a large part of the time, and memory is
-plentiful (`speed_up_linears`). On a GPU it is most of the time of sampling, whose products are
-small (`unpacked_linears`); an update keeps the libraries' own kernels. Results are the same up to
-the order of sums.
+PEFT adds an adapter's output to the base's. In bf16 the base's is rounded already: a change of less
+than half a unit in its last place gives the same number again, so that an adapter is without effect
+while it is small, as in the first steps of a training. Here both are one product, rounded once.
+
+bitsandbytes unpacks a 4-bit weight for every product, and PEFT's operations are each a pass over
+the layer's output. On a CPU that is a large part of the time, and memory is plentiful: weights are
+kept unpacked (`speed_up_linears`). Sampling makes many small products with the same weights:
+`fixed_weights` prepares them once.
 """
 
 import contextlib
@@ -24,90 +27,51 @@ UNPACKED_SHARE = 0.25
 
 
 def speed_up_linears(model: nn.Module) -> None:
-    """Replace the forward of the linear layers of a model on the CPU, once.
+    """Replace the forward of the LoRA layers of a model, and of its 4-bit layers on a CPU, once.
 
-    4-bit weights are kept unpacked beside the packed ones if they fit in `UNPACKED_SHARE` of the
-    free memory. Saved, quantized and trained weights stay as they are.
+    On a CPU, 4-bit weights are kept unpacked beside the packed ones if they fit in
+    `UNPACKED_SHARE` of the free memory. Saved, quantized and trained weights stay as they are.
     """
-    if next(model.parameters()).device.type != "cpu":
-        return
-    packed = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, bitsandbytes.nn.Linear4bit) and not _is_unpacked(layer)
-    ]
-    if _unpacked_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
-        for layer in packed:
-            # In a tuple, so that nn.Module does not register the weight once more.
-            layer._unpacked, layer._packed = unpacked(layer), (layer.weight,)
-            layer.forward = types.MethodType(_unpacked_forward, layer)
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer) and "forward" not in vars(layer) and _is_linear(layer):
+    if next(model.parameters()).device.type == "cpu":
+        packed = [layer for layer in _layers(model, _Linear4bit) if not _is_unpacked(layer)]
+        if _weight_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
+            for layer in packed:
+                _keep_unpacked(layer)
+    for layer in _layers(model, LoraLayer):
+        if "forward" not in vars(layer) and _is_linear(layer):
             layer._plain_forward = layer.forward
             layer.forward = types.MethodType(_lora_forward, layer)
 
 
 @contextlib.contextmanager
-def merged_adapters(model: nn.Module) -> Iterator[None]:
-    """Merge adapters into copies of the base weights, so that a layer is one product.
+def fixed_weights(model: nn.Module, *, reserve: int = 0) -> Iterator[bool]:
+    """Make each layer of `speed_up_linears` one product with one copy of its weights.
 
-    For many small products with the same weights, as in sampling; the weights must not change
-    meanwhile. Only for fp32 layers of `speed_up_linears`: lower precision would round the adapter
-    away.
+    For many small products, as in sampling; the weights must not change during the block. In fp32
+    an adapter is merged into the copy; lower precision would round it away, so there it stands
+    beside the weight, as more inputs. On a GPU, 4-bit weights are unpacked for this if `reserve`
+    bytes of its free memory stay free, else nothing is done; on a CPU those that are packed still
+    are left so. Yields whether the weights are prepared.
     """
-    merged = []
-    try:
-        for layer in model.modules():
-            if not (isinstance(layer, LoraLayer) and hasattr(layer, "_plain_forward")):
-                continue
-            adapter = plain_adapter(layer)
-            weight = _weight(layer.get_base_layer())
-            low = torch.is_autocast_enabled("cpu")
-            if adapter is None or weight is None or low or weight.dtype != torch.float32:
-                continue
-            down, up, scaling = adapter
-            with torch.no_grad():
-                layer._merged = torch.addmm(weight, up.float(), down.float(), alpha=scaling)
-            merged.append(layer)
-        yield
-    finally:
-        for layer in merged:
-            del layer._merged
-
-
-@contextlib.contextmanager
-def unpacked_linears(model: nn.Module, *, reserve: int) -> Iterator[bool]:
-    """Keep the 4-bit weights of a model on a GPU unpacked during the block, if there is room.
-
-    Adapters are cast once, to autocast's dtype. The weights must not change meanwhile. `reserve`
-    bytes of the GPU's free memory stay free. Yields whether the weights are unpacked.
-    """
-    modules: list[Any] = [*model.modules()]
-    packed = [m for m in modules if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    room = free_gpu_bytes(next(model.parameters()).device) - reserve
-    if not packed or _unpacked_bytes(packed) > room:
+    room = free_gpu_bytes(next(model.parameters()).device)
+    adapted = [layer for layer in _layers(model, LoraLayer) if hasattr(layer, "_plain_forward")]
+    bases = [layer.get_base_layer() for layer in adapted]
+    others = [] if room is None else [x for x in _layers(model, _Linear4bit) if x not in bases]
+    if room is not None and _weight_bytes([*bases, *others]) > room - reserve:
         yield False
         return
-    changed: list[Any] = []
     try:
-        for layer in packed:
-            layer._unpacked, layer._packed = unpacked(layer), (layer.weight,)
-            layer.forward = types.MethodType(_unpacked_forward, layer)
-            changed.append(layer)
-        for layer in modules:
-            adapter = plain_adapter(layer) if isinstance(layer, LoraLayer) else None
-            if adapter is not None and _is_linear(layer):
-                down, up, scaling = adapter
-                if torch.is_autocast_enabled(down.device.type):
-                    low = torch.get_autocast_dtype(down.device.type)
-                    down, up = down.to(low), up.to(low)
-                layer._cast_adapter = (down.detach(), up.detach(), scaling)
-                layer.forward = types.MethodType(_cast_lora_forward, layer)
-                changed.append(layer)
-        yield True
+        for layer in others:
+            _keep_unpacked(layer)
+        for layer in adapted:
+            with torch.no_grad():
+                layer._fixed = _fixed(layer, unpack=room is not None)
+        yield bool(adapted or others)
     finally:
-        for layer in changed:
-            for name in ("forward", "_unpacked", "_packed", "_cast_adapter"):
+        for layer in adapted:
+            vars(layer).pop("_fixed", None)
+        for layer in others:
+            for name in ("forward", "_unpacked", "_packed"):
                 vars(layer).pop(name, None)
 
 
@@ -128,38 +92,45 @@ def plain_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
     return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
 
 
-def free_gpu_bytes(device: torch.device) -> int:
-    """Bytes of a GPU that this process can still use; -1 on a CPU."""
+def free_gpu_bytes(device: torch.device) -> int | None:
+    """Bytes of a GPU that this process can still use; None on a CPU."""
     if device.type != "cuda":
-        return -1
+        return None
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached
 
 
-def _unpacked_bytes(layers: Iterable[Any]) -> int:
-    return sum(
-        layer.in_features * layer.out_features * layer.weight.quant_state.dtype.itemsize
-        for layer in layers
-    )
+_Linear4bit = bitsandbytes.nn.Linear4bit
+
+
+def _layers(model: nn.Module, kind: type) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+def _stored_dtype(base: Any) -> torch.dtype:
+    """The dtype of a weight; of a 4-bit one, that it was quantized from."""
+    return base.weight.quant_state.dtype if isinstance(base, _Linear4bit) else base.weight.dtype
+
+
+def _weight_bytes(layers: Iterable[Any]) -> int:
+    """The bytes of unpacked weights."""
+    return sum(x.in_features * x.out_features * _stored_dtype(x).itemsize for x in layers)
 
 
 def _is_linear(layer: LoraLayer) -> bool:
     # A subclass may compute something else.
-    forward = type(layer.get_base_layer()).forward
-    return forward in (nn.Linear.forward, bitsandbytes.nn.Linear4bit.forward)
+    return type(layer.get_base_layer()).forward in (nn.Linear.forward, _Linear4bit.forward)
+
+
+def _keep_unpacked(layer: Any) -> None:
+    # In a tuple, so that nn.Module does not register the weight once more.
+    layer._unpacked, layer._packed = unpacked(layer), (layer.weight,)
+    layer.forward = types.MethodType(_unpacked_forward, layer)
 
 
 def _is_unpacked(layer: Any) -> bool:
     """Whether the packed weight is still the one unpacked; merging an adapter replaces it."""
     return hasattr(layer, "_unpacked") and layer._packed[0] is layer.weight
-
-
-def _weight(base: Any) -> Tensor | None:
-    """The weight (out, in) in the dtype of computing; None where there is no such matrix."""
-    if not isinstance(base, bitsandbytes.nn.Linear4bit):
-        return base.weight
-    computes_in_it = _is_unpacked(base) and base.compute_dtype in (None, base._unpacked.dtype)
-    return base._unpacked if computes_in_it else None
 
 
 def _unpacked_forward(self: Any, x: Tensor) -> Tensor:
@@ -170,69 +141,108 @@ def _unpacked_forward(self: Any, x: Tensor) -> Tensor:
     return functional.linear(x.to(dtype), self._unpacked.to(dtype), bias).to(x.dtype)
 
 
+def _dtype(base: Any) -> torch.dtype:
+    """The dtype in which a layer computes."""
+    device = base.weight.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    chosen = base.compute_dtype if isinstance(base, _Linear4bit) else None
+    return chosen or _stored_dtype(base)
+
+
+def _is_low(dtype: torch.dtype) -> bool:
+    return dtype in (torch.bfloat16, torch.float16)
+
+
+def _weight(base: Any) -> Tensor:
+    """The weight (out, in) of a layer, unpacked now if it is not kept so."""
+    if not isinstance(base, _Linear4bit):
+        return base.weight
+    return base._unpacked if _is_unpacked(base) else unpacked(base)
+
+
+def _fuses(base: Any, *, unpack: bool) -> bool:
+    """Whether base and adapter can be one product: the base is frozen, its dtype has no mixture."""
+    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+        return False
+    packed = isinstance(base, _Linear4bit) and not _is_unpacked(base)
+    return unpack or not packed
+
+
+def _beside(weight: Tensor, up: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
+    """The weight of base and adapter (out, in + r), for inputs beside their products with A."""
+    return torch.cat([weight.to(dtype), (up * scaling).to(dtype)], 1)
+
+
+def _fixed(layer: Any, *, unpack: bool) -> tuple[Tensor, Tensor | None] | None:
+    """The weight of a layer with its adapter, and A in low precision; None if PEFT computes it."""
+    base, adapter = layer.get_base_layer(), plain_adapter(layer)
+    if adapter is None or not _fuses(base, unpack=unpack):
+        return None
+    dtype, (down, up, scaling), weight = _dtype(base), adapter, _weight(base)
+    if _is_low(dtype):
+        return _beside(weight, up, scaling, dtype), down.to(dtype)
+    if weight.dtype != torch.float32 or dtype != torch.float32:
+        return None
+    return torch.addmm(weight, up.float(), down.float(), alpha=scaling), None
+
+
 def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    base = self.get_base_layer()
-    if not args and not kwargs:
-        if hasattr(self, "_merged") and x.dtype == torch.float32 and not self.disable_adapters:
-            return functional.linear(x, self._merged, base.bias)
-        weight, adapter = _weight(base), plain_adapter(self)
-        # PEFT computes trained weights and mixed dtypes.
-        if (
-            adapter is not None
-            and weight is not None
-            and not weight.requires_grad
-            and (base.bias is None or not base.bias.requires_grad)
-            and x.dtype == weight.dtype == adapter[0].dtype
-            and x.device == weight.device
-            and not torch.is_autocast_enabled("cpu")
-        ):
-            return _LoraProduct.apply(x, weight, base.bias, *adapter)
-    return self._plain_forward(x, *args, **kwargs)
-
-
-def _cast_lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    if args or kwargs or self.disable_adapters:
-        return type(self).forward(self, x, *args, **kwargs)
-    down, up, scaling = self._cast_adapter
-    out = self.base_layer(x)
-    rows = x.reshape(-1, x.shape[-1]).to(down.dtype)
-    added = torch.addmm(
-        out.reshape(-1, out.shape[-1]).to(down.dtype), rows @ down.T, up.T, alpha=scaling
-    )
-    return added.view(out.shape).to(out.dtype)
+    base, adapter = self.get_base_layer(), plain_adapter(self)
+    if args or kwargs or adapter is None or x.device != base.weight.device:
+        return self._plain_forward(x, *args, **kwargs)
+    fixed = getattr(self, "_fixed", None)
+    if fixed is not None and (x.dtype == torch.float32 or fixed[1] is not None):
+        weight, down = fixed
+        bias = None if base.bias is None else base.bias.to(weight.dtype)
+        rows = x.to(weight.dtype)
+        if down is not None:
+            rows = torch.cat([rows, functional.linear(rows, down)], -1)
+        return functional.linear(rows, weight, bias).to(x.dtype)
+    dtype = _dtype(base)
+    low = _is_low(dtype)
+    alike = x.dtype == dtype == _stored_dtype(base) == adapter[0].dtype
+    if _fuses(base, unpack=low) and (low or alike):
+        return _LoraProduct.apply(x, base, dtype, *adapter)
+    return self._plain_forward(x)
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x @ weight.T + bias + scaling * (x @ down.T) @ up.T` for a frozen weight and bias."""
+    """`x @ W.T + bias + scaling * (x @ down.T) @ up.T` for a frozen base layer, in a dtype.
+
+    In low precision it is one product, so that it is rounded once.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        down: Tensor,
-        up: Tensor,
-        scaling: float,
+        ctx: Any, x: Tensor, base: Any, dtype: torch.dtype, down: Tensor, up: Tensor, scaling: float
     ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low = rows @ down.T
-        out = functional.linear(rows, weight, bias).addmm_(low, up.T, alpha=scaling)
-        ctx.save_for_backward(rows, low, weight, down, up)
-        ctx.scaling = scaling
-        return out.view(*x.shape[:-1], weight.shape[0])
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        low = rows @ down.to(dtype).T
+        weight, bias = _weight(base), None if base.bias is None else base.bias.to(dtype)
+        if _is_low(dtype):
+            beside = _beside(weight, up, scaling, dtype)
+            out = functional.linear(torch.cat([rows, low], 1), beside, bias)
+        else:
+            out = functional.linear(rows, weight, bias).addmm_(low, up.T, alpha=scaling)
+        ctx.save_for_backward(rows, low, down, up)
+        ctx.base, ctx.dtypes, ctx.scaling = base, (x.dtype, dtype), scaling
+        return out.to(x.dtype).view(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        rows, low, weight, down, up = ctx.saved_tensors
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        back = flat @ up
+        rows, low, down, up = ctx.saved_tensors
         to_x = to_down = to_up = None
+        outer, dtype = ctx.dtypes
+        flat = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
+        back = flat @ up.to(dtype)
         if ctx.needs_input_grad[0]:
-            to_x = (flat @ weight).addmm_(back, down, alpha=ctx.scaling)
-            to_x = to_x.view(*gradient.shape[:-1], weight.shape[1])
+            to_x = (flat @ _weight(ctx.base).to(dtype)).addmm_(
+                back, down.to(dtype), alpha=ctx.scaling
+            )
+            to_x = to_x.to(outer).view(*gradient.shape[:-1], rows.shape[1])
         if ctx.needs_input_grad[3]:
-            to_down = (back.T @ rows).mul_(ctx.scaling)
+            to_down = (back.T @ rows).mul_(ctx.scaling).to(down.dtype)
         if ctx.needs_input_grad[4]:
-            to_up = (flat.T @ low).mul_(ctx.scaling)
+            to_up = (flat.T @ low).mul_(ctx.scaling).to(up.dtype)
         return to_x, None, None, to_down, to_up, None

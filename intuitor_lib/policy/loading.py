@@ -10,6 +10,7 @@ import transformers
 from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
+from ..recipe.checks import context_faults
 from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
 from .embedded import keep_quantized, quantized_folder
@@ -40,7 +41,9 @@ def load_policy(recipe: Recipe) -> Policy:
     check_adapter(recipe)
     source = Source.of(recipe)
     config = load_config(source)
-    _check_context(recipe, config)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    for fault in context_faults(recipe, context):
+        raise InputError(fault)
     _turn_off_dropout(config)
     dtype = compute_dtype(recipe.dtype, join().device)
     model, tokenizer = _load(
@@ -104,7 +107,14 @@ def _load(
     source: Source, config: Any, quantization: str, *, compute: torch.dtype, stored: torch.dtype
 ) -> Policy:
     tokenizer = load_tokenizer(source)
-    _set_pad_token(tokenizer, source.name)
+    if tokenizer.pad_token_id is None:
+        # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"the tokenizer of {source.name} has neither a pad nor an end-of-sequence token: set "
+            "tokenizer.pad_token and tokenizer.eos_token in its folder"
+        )
     device, kept, place = join().device, None, config.name_or_path
     weights: dict[str, Any] = {"config": config, "dtype": stored}
     if source.name in EMBEDDED_MODELS and quantization == "nf4" and device.type == "cpu":
@@ -169,51 +179,22 @@ def _turn_off_dropout(config: Any) -> None:
             setattr(config, key, 0.0)
 
 
-def _check_context(recipe: Recipe, config: Any) -> None:
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    needed = recipe.max_prompt_length + recipe.max_completion_length
-    if context is not None and needed > context:
-        raise InputError(
-            f"max_prompt_length={recipe.max_prompt_length} + max_completion_length="
-            f"{recipe.max_completion_length} exceed the {context} tokens of {recipe.model}: "
-            "lower one"
-        )
-
-
-def _set_pad_token(tokenizer: Any, name: str) -> None:
-    if tokenizer.pad_token_id is not None:
-        return
-    if tokenizer.eos_token is None:
-        raise InputError(
-            f"the tokenizer of {name} has neither a pad nor an end-of-sequence token: set "
-            "tokenizer.pad_token and tokenizer.eos_token in its folder"
-        )
-    # As in TRL. Masks are made from lengths, so an end token that is also padding still counts.
-    tokenizer.pad_token = tokenizer.eos_token
-
-
 def describe_policy(model: Any) -> dict[str, Any]:
     """Device, precision, 4-bit layers, trainable and all parameters of a loaded model."""
     import bitsandbytes
 
     four_bit = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     first = next(model.parameters())
-    # A 4-bit layer keeps two weights in a byte.
-    total = sum(
-        p.numel() * (2 if isinstance(p, bitsandbytes.nn.Params4bit) else 1)
-        for p in model.parameters()
-    )
+    dtype = four_bit[0].compute_dtype if four_bit else first.dtype
     return {
         "device": str(first.device),
         "device_name": torch.cuda.get_device_name(first.device) if first.is_cuda else "CPU",
-        "compute_dtype": str(four_bit[0].compute_dtype if four_bit else first.dtype).removeprefix(
-            "torch."
-        ),
+        "compute_dtype": str(dtype).removeprefix("torch."),
         "quantization": "nf4" if four_bit else "none",
         "layers_4bit": len(four_bit),
-        "parameters": total,
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "memory_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "parameters": model.num_parameters(),
+        "trainable_parameters": model.num_parameters(only_trainable=True),
+        "memory_bytes": model.get_memory_footprint(return_buffers=False),
     }
 
 

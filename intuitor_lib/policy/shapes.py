@@ -1,12 +1,15 @@
 """Sizes of decoders built like Llama, from their configuration.
 
-The shapes of the recipes' models are stored here, so that estimates need no network.
+Those of the recipes' models are in `shapes.yaml`, so that estimates need no network.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-from ..recipe import QWEN_CODER, SMOLLM2, InputError
+import yaml
+
+from ..recipe import InputError
 from .pretrained import Source, load_config
 
 
@@ -38,17 +41,8 @@ class Shape(NamedTuple):
         return linear, self.hidden * (self.vocabulary * (2 - self.tied) + 2 * self.layers + 1)
 
 
-ARCHITECTURES: Mapping[str, Shape] = {
-    SMOLLM2: Shape("llama", 576, 1536, 30, 576, 192, 49152, True),
-    QWEN_CODER: Shape("qwen2", 896, 4864, 24, 896, 128, 151936, True),
-    "Qwen/Qwen2.5-1.5B": Shape("qwen2", 1536, 8960, 28, 1536, 256, 151936, True),
-    "Qwen/Qwen2.5-3B": Shape("qwen2", 2048, 11008, 36, 2048, 256, 151936, True),
-    "Qwen/Qwen2.5-7B": Shape("qwen2", 3584, 18944, 28, 3584, 512, 152064, False),
-    "Qwen/Qwen2.5-14B": Shape("qwen2", 5120, 13824, 48, 5120, 1024, 152064, False),
-    "Qwen/Qwen3-14B": Shape("qwen3", 5120, 17408, 40, 5120, 1024, 151936, False),
-    "meta-llama/Llama-3.2-3B-Instruct": Shape("llama", 3072, 8192, 28, 3072, 1024, 128256, True),
-    "allenai/OLMo-2-1124-7B-SFT": Shape("olmo2", 4096, 11008, 32, 4096, 4096, 100352, False),
-}
+_FILE = yaml.safe_load(Path(__file__).with_name("shapes.yaml").read_text(encoding="utf-8"))
+ARCHITECTURES: Mapping[str, Shape] = {name: Shape(*sizes) for name, sizes in _FILE.items()}
 """Shapes of the recipes' models, from their `config.json`."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,9 @@ from .constants import (
     EMBEDDED_PROBLEMS,
     GENERATOR_PREFIX,
     REWARDS,
+    SETTINGS,
     RecipeError,
 )
-from .rules import RULES
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -37,10 +38,9 @@ def type_faults(recipe: Recipe) -> Iterator[str]:
     """Values that are not of the type of their setting."""
     hints = typing.get_type_hints(type(recipe))
     for f in dataclasses.fields(recipe):
-        value, hint = getattr(recipe, f.name), hints[f.name]
-        if not fits(value, hint):
-            expected = str(f.type).replace("typing.", "")
-            yield f"{f.name}={value!r} is not of type {expected}"
+        value = getattr(recipe, f.name)
+        if not fits(value, hints[f.name]):
+            yield f"{f.name}={value!r} is not of type {f.type}"
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -60,16 +60,25 @@ def fits(value: Any, hint: Any) -> bool:
 
 def value_faults(r: Recipe) -> Iterator[str]:
     """Values that break a rule of their setting, or are at odds with another setting."""
-    for rule in RULES:
-        for key in rule.settings.split():
-            value = getattr(r, key)
-            if not rule.holds(value):
-                yield f"{key}={value!r}: {rule.remedy}"
+    for key, about in SETTINGS.items():
+        value, choices = getattr(r, key), about.get("one_of")
+        if choices is not None and value not in choices.split(", "):
+            yield f"{key}={value!r}: choose one of {choices}"
+        for interval, remedy in about.get("within", {}).items():
+            if value is not None and not _inside(value, interval):
+                yield f"{key}={value!r}: {remedy}"
     yield from _batch_faults(r)
     yield from _rollout_faults(r)
     yield from _problem_faults(r)
     yield from _reward_faults(r)
     yield from _policy_faults(r)
+
+
+def _inside(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval as mathematics writes it, such as `[0, 1)`."""
+    low, high = map(float, interval[1:-1].split(", "))
+    above = value > low or (value == low and interval[0] == "[")
+    return above and (value < high or (value == high and interval[-1] == "]"))
 
 
 def _batch_faults(r: Recipe) -> Iterator[str]:
@@ -111,6 +120,8 @@ def _problem_faults(r: Recipe) -> Iterator[str]:
     for key, what in {"answer_column": "answers", "tests_column": "unit tests"}.items():
         if getattr(r, key) == "":
             yield f"{key} is empty: name a column, or null for problems without {what}"
+    if r.prompt_template.count("{prompt}") != 1:
+        yield f"prompt_template={r.prompt_template!r}: must hold {{prompt}} exactly once"
     if not _is_json(r.dataset_kwargs):
         yield f"dataset_kwargs={dict(r.dataset_kwargs)!r}: must hold JSON values under text keys"
     if r.dataset.startswith("embedded:") and r.dataset not in EMBEDDED_PROBLEMS:
@@ -128,6 +139,10 @@ def _reward_faults(r: Recipe) -> Iterator[str]:
     for reward in r.rewards:
         if reward not in REWARDS:
             yield f"rewards holds {reward!r}: choose from {', '.join(REWARDS)}"
+    if not r.rewards:
+        yield f"rewards={r.rewards!r}: name at least one of {', '.join(REWARDS)}"
+    if len(set(r.rewards)) < len(r.rewards):
+        yield f"rewards={r.rewards!r}: each may be named once; use reward_weights to weigh them"
     generated = r.dataset.startswith(GENERATOR_PREFIX)
     if "accuracy" in r.rewards and r.answer_column is None and not generated:
         yield "rewards holds 'accuracy' and answer_column is null: name the answers' column"
@@ -136,6 +151,10 @@ def _reward_faults(r: Recipe) -> Iterator[str]:
             "rewards holds 'unit_tests' and tests_column is null: name the tests' column, or take "
             f"dataset={EMBEDDED_HUMANEVAL!r}, whose problems have tests"
         )
+    if r.reward_weights and not (
+        all(map(math.isfinite, r.reward_weights)) and any(r.reward_weights)
+    ):
+        yield f"reward_weights={r.reward_weights!r}: must be finite numbers, not all of them 0"
     if r.reward_weights is not None and len(r.reward_weights) != len(r.rewards):
         yield (
             f"reward_weights={r.reward_weights!r} has {len(r.reward_weights)} values for "
@@ -155,13 +174,19 @@ def _policy_faults(r: Recipe) -> Iterator[str]:
         yield "lora_target_modules is empty: name layers, or 'all-linear'"
     if r.model.startswith("embedded:") and r.model not in EMBEDDED_MODELS:
         yield f"model={r.model!r}: embedded models are {' and '.join(EMBEDDED_MODELS)}"
-    context = model_context(r.model)
-    if context is not None and r.max_completion_length >= context:
+    yield from context_faults(r, model_context(r.model))
+
+
+def context_faults(r: Recipe, context: int | None) -> Iterator[str]:
+    """Lengths that do not fit a model's context (tokens, None if it is not known)."""
+    if context is None:
+        return
+    if r.max_completion_length >= context:
         yield (
             f"max_completion_length={r.max_completion_length} leaves no room for a prompt in the "
             f"{context} tokens of {r.model}: lower it"
         )
-    elif context is not None and r.max_prompt_length + r.max_completion_length > context:
+    elif r.max_prompt_length + r.max_completion_length > context:
         yield (
             f"max_prompt_length={r.max_prompt_length} + max_completion_length="
             f"{r.max_completion_length} exceed the {context} tokens of {r.model}: lower one"

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,20 +27,19 @@ EMBEDDED_PROBLEMS = (EMBEDDED_PRODUCTS, EMBEDDED_HUMANEVAL)
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
 
-REWARDS = (
-    "self_certainty",
-    "accuracy",
-    "plurality",
-    "negative_entropy",
-    "late_self_certainty",
-    "unit_tests",
-    "random",
-)
+
+def _read(file: str) -> Mapping[str, Any]:
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return types.MappingProxyType(yaml.safe_load(text))
+
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = _read("settings.yaml")
+"""What `settings.yaml` has of each setting of `Recipe`: source, rules, and what it counts for."""
+
+REWARDS: tuple[str, ...] = (*SETTINGS["rewards"]["each_of"].split(", "),)
 """Reward functions a recipe can name."""
 
-SYSTEM_PROMPTS: Mapping[str, str] = types.MappingProxyType(
-    yaml.safe_load(Path(__file__).with_name("system_prompts.yaml").read_text(encoding="utf-8"))
-)
+SYSTEM_PROMPTS: Mapping[str, str] = _read("system_prompts.yaml")
 """The system prompts of the paper, word for word (its spelling included)."""
 
 

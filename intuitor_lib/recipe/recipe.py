@@ -1,7 +1,7 @@
-"""`Recipe`: typed, validated settings of a training, each with the source of its default.
+"""`Recipe`: typed, validated settings of a training.
 
 It holds every setting that changes the result, under the names of TRL, PEFT and transformers
-wherever they have one.
+wherever they have one. `settings.yaml` has the source of each default and the rules for values.
 """
 
 from __future__ import annotations
@@ -21,21 +21,8 @@ from typing import Any
 import yaml
 
 from .checks import fits, plain, type_faults, value_faults
-from .constants import SYSTEM_PROMPTS, RecipeError
+from .constants import SETTINGS, SYSTEM_PROMPTS, RecipeError
 from .files import folder_digest
-
-
-def _setting(default: Any, source: str, *, label: bool = False, later: bool = False) -> Any:
-    """A dataclass field that carries the source of its default.
-
-    `label` marks a field that does not change the result (`save_steps` does under
-    on_collapse="restore"). `later` marks one that was added after runs had been stored: at its
-    default it is left out of the digest, so that stored runs are still found.
-    """
-    metadata = {"source": source, "label": label, "later": later}
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,110 +38,84 @@ class Recipe:
     """
 
     # Labels: they do not change the result.
-    name: str = _setting("custom", "ours: label", label=True)
-    profile: str = _setting("none", "ours: label of the machine setting", label=True)
+    name: str = "custom"
+    profile: str = "none"
 
     # Policy
-    model: str = _setting("Qwen/Qwen2.5-3B", "paper section 4, main model")
-    model_revision: str | None = _setting(None, "ours: newest revision of the hub")
-    trust_remote_code: bool = _setting(False, "transformers' default: no code of the model's")
-    adapter: str | None = _setting(None, "ours: a fresh adapter; a path continues that one")
-    dtype: str = _setting(
-        "auto", "paper: bf16; ours: bf16 where the device multiplies it fast, else fp32"
-    )
-    quantization: str = _setting("nf4", "ours: QLoRA, arXiv 2305.14314; the paper trains bf16")
-    use_lora: bool = _setting(True, "ours: fits one consumer GPU; the paper trains all weights")
-    lora_r: int = _setting(16, "ours: as in PEFT's QLoRA guides")
-    lora_alpha: int = _setting(32, "ours: alpha = 2 r")
-    lora_dropout: float = _setting(0.0, "ours: the on-policy ratio of eq. 5 must start at 1")
-    lora_target_modules: str | tuple[str, ...] = _setting(
-        "all-linear", "ours: QLoRA, arXiv 2305.14314, adapts every linear layer"
-    )
+    model: str = "Qwen/Qwen2.5-3B"
+    model_revision: str | None = None
+    trust_remote_code: bool = False
+    adapter: str | None = None
+    dtype: str = "auto"
+    quantization: str = "nf4"
+    use_lora: bool = True
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: str | tuple[str, ...] = "all-linear"
 
     # Problems
-    dataset: str = _setting("DigitalLearningGmbH/MATH-lighteval", "public config")
-    dataset_name: str | None = _setting(None, "ours: the data set's default configuration")
-    dataset_split: str = _setting("train", "paper section 4: MATH train, 7,500 problems")
-    dataset_revision: str | None = _setting(None, "ours: newest revision of the hub")
-    dataset_kwargs: Mapping[str, Any] = _setting({}, "ours: configuration of a generator")
-    dataset_seed: int = _setting(0, "ours: which problems a generator makes, and held-out choice")
-    max_problems: int | None = _setting(None, "paper section 4: all of MATH train")
-    eval_problems: int = _setting(0, "ours: problems held out of training for before and after")
-    prompt_column: str = _setting("problem", "MATH's column")
-    answer_column: str | None = _setting("solution", "MATH's column")
-    tests_column: str | None = _setting(
-        None, "ours: column of unit tests, for the reward 'unit_tests'", later=True
-    )
-    prompt_template: str = _setting("{prompt}", "ours: the problem as it is")
-    system_prompt: str | None = _setting(SYSTEM_PROMPTS["math-3b"], "paper, prompt for 3B")
-    answer_extraction: str = _setting(
-        "boxed", "ours: only \\boxed{} answers count, as the prompts ask; see `grading.EXTRACTIONS`"
-    )
-    over_long_prompts: str = _setting("drop", "ours: counted and dropped, or 'refuse'")
+    dataset: str = "DigitalLearningGmbH/MATH-lighteval"
+    dataset_name: str | None = None
+    dataset_split: str = "train"
+    dataset_revision: str | None = None
+    dataset_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dataset_seed: int = 0
+    max_problems: int | None = None
+    eval_problems: int = 0
+    prompt_column: str = "problem"
+    answer_column: str | None = "solution"
+    tests_column: str | None = None
+    prompt_template: str = "{prompt}"
+    system_prompt: str | None = SYSTEM_PROMPTS["math-3b"]
+    answer_extraction: str = "boxed"
+    over_long_prompts: str = "drop"
 
     # Rewards
-    rewards: tuple[str, ...] = _setting(("self_certainty",), "paper eq. 6")
-    reward_weights: tuple[float, ...] | None = _setting(None, "paper: a single reward")
-    annotator: str = _setting("online", "paper section 3: the current policy annotates")
-    multi_objective_aggregation: str = _setting("sum_then_normalize", "paper: a single reward")
+    rewards: tuple[str, ...] = ("self_certainty",)
+    reward_weights: tuple[float, ...] | None = None
+    annotator: str = "online"
+    multi_objective_aggregation: str = "sum_then_normalize"
 
     # Optimization, Table 7
-    learning_rate: float = _setting(
-        3e-5, "ours: 10 x the 3e-6 of paper Table 7, as LoRA needs (thinkingmachines.ai/blog/lora)"
-    )
-    lr_scheduler_type: str = _setting("cosine", "paper Table 7")
-    warmup_ratio: float = _setting(0.1, "paper Table 7")
-    max_steps: int = _setting(58, "paper Table 7: one epoch of MATH")
-    num_generations: int = _setting(7, "paper Table 7: group size G")
-    per_device_train_batch_size: int = _setting(7, "ours: one group at a time fits 12 GB")
-    gradient_accumulation_steps: int = _setting(128, "paper Table 7: 128 problems per update")
-    num_iterations: int = _setting(1, "paper: on-policy, one update per rollout")
-    beta: float = _setting(0.005, "paper section 4 and public config; Table 7 says 0.0005")
-    epsilon: float = _setting(0.2, "paper Table 7")
-    max_prompt_length: int = _setting(512, "paper Table 7")
-    max_completion_length: int = _setting(3072, "paper Table 7")
-    temperature: float = _setting(0.9, "paper Table 7")
-    top_p: float = _setting(1.0, "public config: no nucleus")
-    top_k: int = _setting(0, "public config: no top-k")
-    adam_beta1: float = _setting(0.9, "paper Table 7")
-    adam_beta2: float = _setting(0.999, "paper Table 7")
-    adam_epsilon: float = _setting(1e-8, "paper Table 7")
-    weight_decay: float = _setting(0.0, "public config")
-    max_grad_norm: float = _setting(1.0, "transformers' default; the public config keeps it")
-    gradient_checkpointing: bool = _setting(True, "public config; memory for time")
+    learning_rate: float = 3e-5
+    lr_scheduler_type: str = "cosine"
+    warmup_ratio: float = 0.1
+    max_steps: int = 58
+    num_generations: int = 7
+    per_device_train_batch_size: int = 7
+    gradient_accumulation_steps: int = 128
+    num_iterations: int = 1
+    beta: float = 0.005
+    epsilon: float = 0.2
+    max_prompt_length: int = 512
+    max_completion_length: int = 3072
+    temperature: float = 0.9
+    top_p: float = 1.0
+    top_k: int = 0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = True
 
     # How it is computed: the same training up to rounding
-    rollout: str = _setting(
-        "auto", "ours: 'grouped' (a group's prompt once) where the model allows it, or 'generate'"
-    )
-    rollout_batch_size: int | None = _setting(
-        None, "ours: completions sampled at a time; all of an update's"
-    )
-    certainty_from: str = _setting(
-        "auto", "ours: 'sampling' (the logits drawn from) where it is sound, or a 'forward' pass"
-    )
-    update: str = _setting(
-        "auto", "ours: 'grouped' (a group's prompt once) where the model allows it, or 'plain'"
-    )
-    vllm_mode: str = _setting("colocate", "TRL's default, for rollout='vllm'")
-    vllm_server_base_url: str | None = _setting(None, "TRL's default, for vllm_mode='server'")
-    vllm_gpu_memory_utilization: float = _setting(0.3, "TRL's default, for vllm_mode='colocate'")
-    seed: int = _setting(7, "public configs")
+    rollout: str = "auto"
+    rollout_batch_size: int | None = None
+    certainty_from: str = "auto"
+    update: str = "auto"
+    vllm_mode: str = "colocate"
+    vllm_server_base_url: str | None = None
+    vllm_gpu_memory_utilization: float = 0.3
+    seed: int = 7
 
     # During training
-    on_collapse: str = _setting(
-        "warn", "ours: 'stop' there, or 'restore' the last checkpoint before it and stop"
-    )
-    eval_steps: int | None = _setting(
-        None, "ours: held-out accuracy every so many steps; none on the way", label=True
-    )
-    preflight_problems: int = _setting(
-        16, "ours: problems sampled before training, a group each; 0 skips it", label=True
-    )
-    save_steps: int = _setting(10, "ours: steps lost at most when interrupted", label=True)
-    snapshot_steps: int | None = _setting(
-        None, "ours: keep the policy every so many steps, to evaluate it later", label=True
-    )
+    on_collapse: str = "warn"
+    eval_steps: int | None = None
+    preflight_problems: int = 16
+    save_steps: int = 10
+    snapshot_steps: int | None = None
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -213,9 +174,9 @@ class Recipe:
     def digest_with(self, weights: Mapping[str, str]) -> str:
         """`digest` for known `local_weights`."""
         left_out = {
-            f.name
-            for f in dataclasses.fields(self)
-            if f.metadata["label"] or (f.metadata["later"] and getattr(self, f.name) == f.default)
+            key
+            for key, about in SETTINGS.items()
+            if "label" in about or ("later" in about and getattr(self, key) == getattr(Recipe, key))
         }
         if self.on_collapse == "restore":
             left_out.discard("save_steps")  # the checkpoints to choose the result from
@@ -231,7 +192,7 @@ class Recipe:
     def source(cls, key: str) -> str:
         """The source of a setting's default."""
         require_known([key])
-        return next(f.metadata["source"] for f in dataclasses.fields(cls) if f.name == key)
+        return SETTINGS[key]["source"]
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some settings changed, validated again."""
@@ -240,8 +201,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON-ready values."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {key: plain(value) for key, value in values.items()}
+        return {key: plain(getattr(self, key)) for key in SETTINGS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -282,12 +242,11 @@ class Recipe:
 
 def require_known(keys: typing.Iterable[str]) -> None:
     """Raise a `RecipeError` that lists every unknown key with the nearest setting."""
-    known = [f.name for f in dataclasses.fields(Recipe)]
     faults = []
     for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"settings are {', '.join(known)}"
+        if key not in SETTINGS:
+            near = difflib.get_close_matches(str(key), SETTINGS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"settings are {', '.join(SETTINGS)}"
             faults.append(f"unknown setting {key!r}: {hint}")
     if faults:
         raise RecipeError("; ".join(faults))

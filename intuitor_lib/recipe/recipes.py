@@ -38,32 +38,14 @@ class NamedRecipe:
     under: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as `Recipe` takes them: tuples for lists, system prompts for their names."""
-    found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    prompt: Any = found.get("system_prompt")
-    return found | ({"system_prompt": SYSTEM_PROMPTS[prompt]} if prompt in SYSTEM_PROMPTS else {})
-
-
 _FILE = yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8"))
 
 PROFILES: Mapping[str, Profile] = types.MappingProxyType(
-    {
-        name: Profile(name, **{**entry, "settings": _settings(entry["settings"])})
-        for name, entry in _FILE["profiles"].items()
-    }
+    {name: Profile(name, **entry) for name, entry in _FILE["profiles"].items()}
 )
 
 RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
-    {
-        name: NamedRecipe(
-            name,
-            entry["reproduces"],
-            _settings(entry.get("settings", {})),
-            {profile: _settings(more) for profile, more in entry.get("under", {}).items()},
-        )
-        for name, entry in _FILE["recipes"].items()
-    }
+    {name: NamedRecipe(name, **entry) for name, entry in _FILE["recipes"].items()}
 )
 
 # Settings that belong to a recipe's own problems and do not apply to others.
@@ -91,12 +73,7 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
         under = {key: value for key, value in under.items() if key not in _OWN_PROBLEMS}
     if "eval_problems" not in {**named.settings, **under, **changes}:
         under.pop("eval_steps", None)
-    settings = {
-        **named.settings,
-        **PROFILES[profile].settings,
-        **under,
-        "name": name,
-        "profile": profile,
-        **changes,
-    }
-    return Recipe(**settings)
+    settings = {**named.settings, **PROFILES[profile].settings, **under}
+    if settings.get("system_prompt") in SYSTEM_PROMPTS:
+        settings["system_prompt"] = SYSTEM_PROMPTS[settings["system_prompt"]]
+    return Recipe(**{"name": name, "profile": profile, **settings, **changes})

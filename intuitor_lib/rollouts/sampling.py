@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache
 from ..certainty.completions import end_tokens, scoring
 from ..certainty.forward import distinct_prompts, keeps_all_positions, padded
 from ..certainty.head import backbone_and_head, head_fault
-from ..policy.linear import merged_adapters, unpacked_linears
+from ..policy.linear import fixed_weights
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
 
@@ -92,7 +92,7 @@ def sample_completions(
     rows = min(size, len(prompt_ids))
     longest = max(map(len, prompt_ids), default=0) + max_new_tokens
     reserve = cache_bytes(backbone, rows, longest) + _LOGITS_BYTES * rows * head.weight.shape[0]
-    with scoring(model), merged_adapters(model), unpacked_linears(model, reserve=reserve):
+    with scoring(model), fixed_weights(model, reserve=reserve):
         for batch in (order[i : i + size] for i in range(0, len(order), size)):
             rollout = _Batch(backbone, [prompt_ids[i] for i in batch], max_new_tokens)
             hidden = rollout.prefill()

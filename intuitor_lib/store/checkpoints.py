@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .files import SUMS, faults, files, read_sums, record_checksums
+from .files import SUMS, faults, names_in, read_sums, record_checksums
 
 RECORDS = ("metrics.jsonl", "completions.jsonl")
 """Files of a run that grow with every step."""
@@ -25,11 +25,7 @@ def checkpoint_step(folder: Path) -> int:
 def complete_checkpoint(folder: Path, run: Path) -> None:
     """Copy the run's records into a checkpoint that the trainer has saved; record checksums."""
     (folder / _COPIES).mkdir(exist_ok=True)
-    for name in RECORDS:
-        copy = folder / _COPIES / name
-        copy.unlink(missing_ok=True)
-        if (run / name).is_file():
-            shutil.copyfile(run / name, copy)
+    _copy_records(run, folder / _COPIES)
     record_checksums(folder)
 
 
@@ -40,7 +36,7 @@ def checkpoint_faults(folder: Path) -> dict[str, str]:
     found = faults(folder)
     if SUMS not in found:
         known = read_sums(folder)
-        needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt", *files(folder)} - {SUMS}
+        needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt", *names_in(folder)} - {SUMS}
         found |= dict.fromkeys(sorted(needed - known.keys()), f"not in {SUMS}")
     return found
 
@@ -66,7 +62,11 @@ def newest_checkpoint(
 
 def restore_records(run: Path, checkpoint: Path | None) -> None:
     """Reset the run's records to a checkpoint, or with None to before the first step."""
+    _copy_records(checkpoint and checkpoint / _COPIES, run)
+
+
+def _copy_records(source: Path | None, target: Path) -> None:
     for name in RECORDS:
-        (run / name).unlink(missing_ok=True)
-        if checkpoint is not None and (checkpoint / _COPIES / name).is_file():
-            shutil.copyfile(checkpoint / _COPIES / name, run / name)
+        (target / name).unlink(missing_ok=True)
+        if source is not None and (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

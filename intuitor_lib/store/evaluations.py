@@ -1,12 +1,10 @@
 """`EvaluationRecord`: one evaluation in the store."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .files import append_rows, read_json, read_rows
-from .locks import hold
 from .stored import Stored
 
 
@@ -20,6 +18,8 @@ class EvaluationRecord(Stored):
         items.jsonl        one row per completion, in the order they were made
         tables/*.jsonl     measurements made of them
     """
+
+    _work = "evaluating"
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -46,7 +46,3 @@ class EvaluationRecord(Stored):
     def finish(self) -> None:
         """Record the checksums of its files, once every completion is recorded."""
         self._record_checksums(["evaluation.json", "environment.json", "items.jsonl"])
-
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the evaluation; waits, with a message, while another process works on it."""
-        return hold(self.path, f"evaluating {self.id}")

@@ -127,7 +127,7 @@ def _sums_text(sums: Mapping[str, str]) -> str:
 def record_checksums(folder: Path, names: Iterable[str] | None = None) -> None:
     """Write `SHA256SUMS` for all files of a folder, or add `names` to it."""
     if names is None:
-        sums, names = {}, [name for name in files(folder) if name != SUMS]
+        sums, names = {}, [name for name in names_in(folder) if name != SUMS]
     else:
         sums = read_sums(folder)
     sums |= {name: digest(folder / name) for name in names}
@@ -144,7 +144,7 @@ def redact(text: str) -> str:
     return text
 
 
-def files(folder: Path) -> Iterator[str]:
+def names_in(folder: Path) -> Iterator[str]:
     """Relative paths of all files of a folder; scratch files (`.name`) are left out."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part[0] == "." for part in path.relative_to(folder).parts):

@@ -22,7 +22,7 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 
-from ..recipe import InputError
+from ..recipe import InputError, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -94,27 +94,27 @@ def all_or_none() -> Iterator[None]:
             raise RuntimeError(f"process {index} of {len(failures)} failed: {text}")
 
 
-def share_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int, int]:
-    """Batch size and accumulation steps of each process for an update of the same completions.
+def share_batch(recipe: Recipe, processes: int) -> dict[str, int]:
+    """The recipe's batch settings for each process, for an update of the same completions.
 
-    Each of the `processes` computes an equal share of the `batch_size * accumulation` completions,
-    in as few passes as possible with at most `batch_size` at a time. A group may lie on two
+    Each of the `processes` computes an equal share of the completions, in as few passes as
+    possible with at most `per_device_train_batch_size` at a time. A group may lie on two
     processes; its rewards are gathered before they are normalized.
 
     Raises:
         InputError: the completions of an update cannot be shared equally.
     """
-    total = batch_size * accumulation
+    total, most = recipe.completions_per_step, recipe.per_device_train_batch_size
     if total % processes:
         fitting = [n for n in range(1, total + 1) if total % n == 0]
         fewer, more = ([n for n in fitting if (n > processes) is above] for above in (False, True))
         raise InputError(
             f"{processes} processes cannot share the {total} completions of an update equally "
-            f"(per_device_train_batch_size={batch_size} x "
-            f"gradient_accumulation_steps={accumulation}): start "
+            f"(per_device_train_batch_size={most} x "
+            f"gradient_accumulation_steps={recipe.gradient_accumulation_steps}): start "
             f"{' or '.join(map(str, fewer[-1:] + more[:1]))} processes, or make the product a "
             f"multiple of {processes}"
         )
     share = total // processes
-    passes = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= batch_size)
-    return share // passes, passes
+    passes = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= most)
+    return {"per_device_train_batch_size": share // passes, "gradient_accumulation_steps": passes}

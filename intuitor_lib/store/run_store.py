@@ -15,7 +15,7 @@ from typing import Any
 from ..recipe import InputError, Recipe
 from .evaluations import EvaluationRecord
 from .files import read_json, write_json
-from .runs import Run, run_digest
+from .runs import Run
 
 
 def project_root(start: Path | None = None) -> Path | None:
@@ -56,7 +56,8 @@ class RunStore:
         A folder that cannot be written is an `OSError`, here and in `open_evaluation`.
         """
         weights = recipe.local_weights()
-        digest = run_digest(recipe, problems, weights)
+        text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         run = next(map(Run, self.root.glob(f"*-{digest}")), None)
         run = run or Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
         wanted: dict[str, tuple[Mapping[str, Any], Callable[[], object]]] = {

@@ -12,19 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import InputError, Recipe
+from . import files
 from .checkpoints import checkpoint_faults
-from .files import (
-    SUMS,
-    append_rows,
-    apply_umask,
-    faults,
-    files,
-    read_json,
-    read_sums,
-    record_checksums,
-    write_json,
-)
-from .locks import LOCK, OWNER, hold, now, owner
+from .locks import LOCK, OWNER, now, owner
 from .stored import Stored
 
 
@@ -45,6 +35,8 @@ class Run(Stored):
         checkpoints/       to resume from; removed when the run is finished
         SHA256SUMS         checksums of the finished files
     """
+
+    _work = "training"
 
     @property
     def recipe(self) -> Recipe:
@@ -70,7 +62,7 @@ class Run(Stored):
         if not (self.path / "status.json").is_file() and not self.has_checksums:
             return {"state": "new"}
         try:
-            status = read_json(self.path / "status.json")
+            status = files.read_json(self.path / "status.json")
             return status if status.pop("checksum") == _checksum(status) else None
         except (OSError, ValueError, KeyError, AttributeError):
             return None
@@ -79,7 +71,7 @@ class Run(Stored):
     def has_checksums(self) -> bool:
         """Whether the checksums of a finished run are recorded."""
         try:
-            return "metrics.jsonl" in read_sums(self.path)
+            return "metrics.jsonl" in files.read_sums(self.path)
         except ValueError:
             return False
 
@@ -109,13 +101,13 @@ class Run(Stored):
     @property
     def problems(self) -> dict[str, Any]:
         """Source, counts and fingerprint of the problems."""
-        return read_json(self.path / "problems.json")
+        return files.read_json(self.path / "problems.json")
 
     @property
     def local_weights(self) -> dict[str, str]:
         """The recipe's `local_weights` when the run began."""
         file = self.path / "local_weights.json"
-        return read_json(file) if file.is_file() else {}
+        return files.read_json(file) if file.is_file() else {}
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -170,11 +162,11 @@ class Run(Stored):
         """Write the state and details; other fields of the status stay."""
         status = {**self.status, "state": state, "changed": now(), **details}
         status["checksum"] = _checksum(status)
-        write_json(self.path / "status.json", status)
+        files.write_json(self.path / "status.json", status)
 
     def append(self, file: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `metrics.jsonl` or `completions.jsonl`."""
-        append_rows(self.path / file, rows)
+        files.append_rows(self.path / file, rows)
 
     def save_folder(self, name: str, save: Callable[[Path], None]) -> None:
         """Let `save` fill a folder, which appears whole or not at all."""
@@ -182,7 +174,7 @@ class Run(Stored):
             filled = Path(scratch) / "filled"
             filled.mkdir()
             save(filled)
-            apply_umask(filled)
+            files.apply_umask(filled)
             shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / name).parent.mkdir(exist_ok=True)
             filled.rename(self.path / name)
@@ -197,8 +189,8 @@ class Run(Stored):
 
     def finish(self, **details: Any) -> None:
         """Record checksums and the status "finished" with `details`; remove the checkpoints."""
-        (self.path / SUMS).unlink(missing_ok=True)
-        record_checksums(self.path, self._lasting())
+        (self.path / files.SUMS).unlink(missing_ok=True)
+        files.record_checksums(self.path, self._lasting())
         steps, seconds = self.steps, round(self.seconds, 1)
         self.set_status("finished", steps=steps, seconds=seconds, error=None, **details)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
@@ -214,8 +206,8 @@ class Run(Stored):
     def _lasting(self) -> list[str]:
         return [
             name
-            for name in files(self.path)
-            if name not in ("status.json", SUMS) and not name.startswith("checkpoints/")
+            for name in files.names_in(self.path)
+            if name not in ("status.json", files.SUMS) and not name.startswith("checkpoints/")
         ]
 
     def verify(self) -> dict[str, str]:
@@ -223,37 +215,19 @@ class Run(Stored):
 
         The records of an unfinished run are left out: a checkpoint brings its own.
         """
-        found = faults(self.path)
+        found = files.faults(self.path)
         if self._read_status() is None:
             found["status.json"] = "damaged or missing"
-        if self.finished and SUMS not in found:
-            unlisted = set(self._lasting()) - read_sums(self.path).keys()
-            found |= dict.fromkeys(sorted(unlisted), f"has no checksum in {SUMS}")
+        if self.finished and files.SUMS not in found:
+            unlisted = set(self._lasting()) - files.read_sums(self.path).keys()
+            found |= dict.fromkeys(sorted(unlisted), f"has no checksum in {files.SUMS}")
         for folder in sorted((self.path / "checkpoints").glob("checkpoint-*")):
             for name, fault in checkpoint_faults(folder).items():
                 found[f"checkpoints/{folder.name}/{name}"] = fault
         return found
-
-    def lock(
-        self, while_waiting: Callable[[], object] | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Hold the run; waits, with a message, while another process trains it.
-
-        `while_waiting` is called about once a second of waiting.
-        """
-        return hold(self.path, f"training {self.id}", while_waiting)
 
 
 def _checksum(status: Mapping[str, Any]) -> str:
     """SHA-256 of a status without its own checksum."""
     kept = {key: value for key, value in status.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def run_digest(recipe: Recipe, problems: Mapping[str, Any], weights: Mapping[str, str]) -> str:
-    """The end of a run's name: 10 hex digits over recipe and fingerprint of the problems.
-
-    `weights` are the recipe's `local_weights`.
-    """
-    text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
-    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -11,16 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import InputError
-from .files import (
-    SUMS,
-    dump_rows,
-    faults,
-    read_json,
-    read_rows,
-    record_checksums,
-    write_json,
-    write_text,
-)
+from . import files
 from .locks import hold
 
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
@@ -49,6 +40,7 @@ class Stored:
     """A folder of the store: its name, environment and tables."""
 
     path: Path
+    _work = "using"  # what a process that holds it does
 
     @property
     def id(self) -> str:
@@ -59,11 +51,20 @@ class Stored:
     def environment(self) -> dict[str, Any]:
         """Versions, device and precision of the last process that worked on it."""
         file = self.path / "environment.json"
-        return read_json(file) if file.is_file() else {}
+        return files.read_json(file) if file.is_file() else {}
 
     def set_environment(self, details: Mapping[str, Any]) -> None:
         """Write versions and machine, with `details` of the policy."""
-        write_json(self.path / "environment.json", {**environment(), **details})
+        files.write_json(self.path / "environment.json", {**environment(), **details})
+
+    def lock(
+        self, while_waiting: Callable[[], object] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder; waits, with a message, while another process works on it.
+
+        `while_waiting` is called about once a second of waiting.
+        """
+        return hold(self.path, f"{self._work} {self.id}", while_waiting)
 
     def has_table(self, name: str) -> bool:
         """Whether the measurement is stored."""
@@ -83,30 +84,30 @@ class Stored:
             (self.path / "tables").mkdir(exist_ok=True)
             with hold(self.path / "tables", f"measuring {name} of {self.id}"):
                 if not self.has_table(name):
-                    write_text(self.path / file, dump_rows(make()))
+                    files.write_text(self.path / file, files.dump_rows(make()))
                     self._record_checksums([file])
         return self._rows(file)
 
     def _record_checksums(self, names: Iterable[str]) -> None:
         try:
-            record_checksums(self.path, names)
+            files.record_checksums(self.path, names)
         except ValueError as error:
-            raise DamagedError(self._damage({SUMS: str(error)})) from error
+            raise DamagedError(self._damage({files.SUMS: str(error)})) from error
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         """Rows of a file, after comparing it with its checksum if one is recorded."""
         self.require_whole([name])
-        return read_rows(self.path / name)
+        return files.read_rows(self.path / name)
 
     def require_whole(self, names: Iterable[str] | None = None) -> None:
         """Raise a `DamagedError` if files (all, or `names`) differ from recorded checksums."""
-        found = faults(self.path, names)
+        found = files.faults(self.path, names)
         if found:
             raise DamagedError(self._damage(found))
 
     def verify(self) -> dict[str, str]:
         """Damage to its files, by relative path."""
-        return faults(self.path)
+        return files.faults(self.path)
 
     def _damage(self, found: Mapping[str, str]) -> str:
         listed = "; ".join(f"{name}: {fault}" for name, fault in found.items())

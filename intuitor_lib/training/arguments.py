@@ -7,16 +7,9 @@ import trl
 
 from ..policy import compute_dtype
 from ..recipe import Recipe
+from ..recipe.constants import SETTINGS
 from ..store.processes import join, share_batch
 from .monitor import WINDOW
-
-# Settings with the same name and meaning in a recipe and in TRL's arguments.
-_SAME = (
-    "num_generations num_iterations beta epsilon multi_objective_aggregation "
-    "max_completion_length temperature top_p top_k vllm_mode vllm_server_base_url "
-    "vllm_gpu_memory_utilization learning_rate lr_scheduler_type max_steps adam_beta1 adam_beta2 "
-    "adam_epsilon weight_decay max_grad_norm gradient_checkpointing seed"
-)
 
 
 def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) -> trl.GRPOConfig:
@@ -34,17 +27,13 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     threefold, which is not part of eq. 5. vLLM's seed is the number of the process.
     """
     dtype = compute_dtype(recipe.dtype, device)
-    batch_size, accumulation = share_batch(
-        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
-    )
     return trl.GRPOConfig(
         output_dir=str(output_dir),
-        **{name: getattr(recipe, name) for name in _SAME.split()},
+        **{key: getattr(recipe, key) for key, about in SETTINGS.items() if "trl" in about},
         loss_type="grpo",
         scale_rewards="group",
         use_bias_correction_kl=False,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
+        **share_batch(recipe, join().num_processes),
         use_vllm=recipe.rollout == "vllm",
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,

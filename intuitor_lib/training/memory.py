@@ -126,8 +126,8 @@ class _Training:
         self.width = self.dtype.itemsize  # bytes of a computed number
         self.nf4, self.lora = recipe.quantization == "nf4", recipe.use_lora
         self.stored = self.width if self.lora else 4  # bytes of a weight; trained: fp32
-        rank, self.targets = _lora_layers(recipe, shape)
-        adapter = rank * shape.layers * sum(a + b for a, b in self.targets)
+        self.rank, self.targets = _lora_layers(recipe, shape)
+        adapter = self.rank * shape.layers * sum(a + b for a, b in self.targets)
         self.trained = adapter if self.lora else sum(shape.parameters)
         self.casts = 2 * self.trained * (self.width < 4)  # autocast's copies of these in bf16
         # TRL's own code computes a trained LM head and layers with windows.
@@ -204,14 +204,15 @@ class _Training:
         return linear * (NF4_BYTES if self.nf4 else self.stored) + others * self.stored
 
     def cpu_weights(self) -> tuple[float, float]:
-        """On a CPU: NF4 weights unpacked; copies for fp32 rollouts with the adapters merged in."""
+        """On a CPU: NF4 weights unpacked; for rollouts, copies that hold the adapter."""
         if self.cuda or not (self.grouped_update or self.grouped_rollout):
             return 0, 0
         unpacked = self.width * self.shape.parameters[0] * self.nf4
         if unpacked > UNPACKED_SHARE * psutil.virtual_memory().available:
             return 0, 0
-        merged = 4 * self.shape.layers * sum(a * b for a, b in self.targets)
-        return unpacked, merged * (self.lora and self.width == 4)
+        beside = self.rank if self.width == 2 else 0
+        merged = self.width * sum((a + beside) * b for a, b in self.targets)
+        return unpacked, merged * self.shape.layers * self.lora
 
     def tokens(self, *, share: bool) -> int:
         """Number of tokens in a micro-batch; shared prompts count once per group."""
@@ -241,7 +242,7 @@ class _Training:
         kept += width * (2 * query + 3 * middle)
         # LoRA and trained linears keep their inputs: shared ones, or autocast's copy for each.
         copies = 5 * hidden + query + middle
-        shares = width == 4 or (self.nf4 and self.cuda)
+        shares = width == 4 or (self.lora and not self.recipe.lora_dropout)
         inputs = width * (2 * hidden + middle if shares else copies)
         if self.lora and self.recipe.lora_dropout:  # results and masks
             inputs += (width + 1) * copies

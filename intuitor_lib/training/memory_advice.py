@@ -129,13 +129,9 @@ def require_memory(
     if available is None:
         available = available_memory(device) // (processes if device == "cpu" else 1)
     if processes > 1:
-        batch, steps = share_batch(
-            recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, processes
-        )
+        shared = share_batch(recipe, processes)
         with contextlib.suppress(RecipeError):
-            recipe = recipe.replace(
-                per_device_train_batch_size=batch, gradient_accumulation_steps=steps
-            )
+            recipe = recipe.replace(**shared)
     try:
         estimate = estimate_memory(recipe, device=device)
     except (InputError, OSError, ValueError) as error:  # loading will report some of these

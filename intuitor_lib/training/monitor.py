@@ -83,7 +83,6 @@ RULES = (
 )
 """The rules on single metrics; LOG.md lists the runs behind the thresholds."""
 
-_ACCURACIES = ("held_out/accuracy", "rewards/accuracy/mean")
 _SIGNIFICANT = 3.1  # standard errors, one-sided p of .001: a run is judged many times
 
 
@@ -102,8 +101,10 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
     broken = rows[-1].get("not_finite", [])
     found = [Alarm("not finite", step, f"{name} is NaN or infinite") for name in broken]
     held_out = [int(row["held_out/n"]) for row in rows if row.get("held_out/n")]
-    numbers = dict(zip(_ACCURACIES, (held_out[-1] if held_out else 0, problems), strict=True))
-    skilled = any(_risen(rows, column, n) for column, n in numbers.items())
+    numbers = {"held_out/accuracy": held_out[-1] if held_out else 0}
+    numbers["rewards/accuracy/mean"] = problems
+    accuracies = {column: _levels(rows, column, n) for column, n in numbers.items()}
+    skilled = any(n and _apart(levels[0], levels[-1], n) for levels, n in accuracies.values())
     for rule in RULES:
         if skilled and rule.of_skill_too:
             continue
@@ -114,10 +115,13 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
         if rule.broken(now, start):
             text = f"{rule.meaning}: {now:.3g}, at the start {start:.3g}"
             found.append(Alarm(rule.name, step, text))
-    for column, n in numbers.items():
-        fall = _fall(rows, column, n)
-        if fall is not None:
-            found.append(Alarm("accuracy", step, f"{column} {fall}"))
+    for column, (levels, n) in accuracies.items():
+        if not n or rows[-1].get(column) is None:
+            continue
+        best, now = max(levels[:-1]), levels[-1]
+        if now <= best / 2 and _apart(now, best, n):
+            text = f"{column} fell to {now:.3f} from its best, {best:.3f} ({n} problems each)"
+            found.append(Alarm("accuracy", step, text))
     return found
 
 
@@ -129,23 +133,6 @@ def marked(rows: Rows, *, problems: int) -> list[dict[str, Any]]:
         rest = {k: v for k, v in row.items() if k != "collapse"}
         judged.append(rest | ({"collapse": found} if found else {}))
     return judged
-
-
-def _fall(rows: Rows, column: str, n: int) -> str | None:
-    """How accuracy fell to half of its best or less, beyond chance; None where it did not."""
-    levels, samples = _levels(rows, column, n)
-    if rows[-1].get(column) is None or not samples:
-        return None
-    best, now = max(levels[:-1]), levels[-1]
-    if now <= best / 2 and _apart(now, best, samples):
-        return f"fell to {now:.3f} from its best, {best:.3f} ({samples} problems each)"
-    return None
-
-
-def _risen(rows: Rows, column: str, n: int) -> bool:
-    """Whether accuracy is above its first level, beyond chance."""
-    levels, samples = _levels(rows, column, n)
-    return bool(samples) and _apart(levels[0], levels[-1], samples)
 
 
 def _levels(rows: Rows, column: str, n: int) -> tuple[list[float], int]:

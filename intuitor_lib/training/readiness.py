@@ -31,11 +31,12 @@ from ..problems import (
 )
 from ..problems.prompts import PromptError
 from ..recipe import InputError, Recipe
+from ..recipe.constants import SETTINGS
 from ..report import Estimate, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
 from ..store.files import read_json, write_json
-from .monitor import distinct, repetition
+from .monitor import Rows, distinct, repetition
 from .samples import sample_problems
 
 logger = logging.getLogger(__name__)
@@ -43,14 +44,6 @@ logger = logging.getLogger(__name__)
 _GROUPS_AT_LEAST = 5  # a bootstrap interval needs as many groups
 _PROMPTS = 64  # prompts checked
 _ECHOES = 0.1  # share of answers that may stand in their questions
-# Settings of the untrained policy, its prompts and its sampling. The result depends on no others.
-_SETTINGS = (
-    "model model_revision adapter dtype quantization dataset dataset_name dataset_split "
-    "dataset_revision dataset_kwargs dataset_seed max_problems eval_problems prompt_column "
-    "answer_column prompt_template system_prompt answer_extraction over_long_prompts "
-    "num_generations max_prompt_length max_completion_length temperature top_p top_k "
-    "preflight_problems"
-)
 
 
 @dataclass(frozen=True)
@@ -74,11 +67,6 @@ class Preflight:
         """Findings that prevent the training."""
         return [finding for finding in self.findings if finding.verdict == "fault"]
 
-    @property
-    def warnings(self) -> list[Finding]:
-        """Findings to consider before the training."""
-        return [finding for finding in self.findings if finding.verdict == "warning"]
-
     def __str__(self) -> str:
         width = max(len(finding.name) for finding in self.findings)
         return "\n".join(f"{f.verdict:<7}  {f.name:<{width}}  {f.text}" for f in self.findings)
@@ -101,32 +89,25 @@ def preflight(
         InputError: as `fit_prompts`.
     """
     store = RunStore(runs)
-    file = store.root / "preflights" / f"{_key(recipe, problems, policy)}.json"
+    file = store.root / "preflights" / f"{_key(recipe, problems)}.json"
     try:
         kept = read_json(file)
-        findings = [Finding(**finding) for finding in kept["findings"]]
-        numbers = kept["numbers"]
+        findings, numbers = [Finding(**found) for found in kept["findings"]], kept["numbers"]
     except (OSError, ValueError, KeyError, TypeError):
         began = time.perf_counter()
         findings, numbers = _look(recipe, problems, policy)
         numbers["seconds"] = round(time.perf_counter() - began, 1)
-        content = {
-            "model": recipe.model,
-            "problems": problems.describe(),
-            "findings": [asdict(finding) for finding in findings],
-            "numbers": numbers,
-        }
         # A fault is mended in the model's folder, so it is checked again.
         if not any(finding.verdict == "fault" for finding in findings):
-            write_json(file, content)
+            about = {"model": recipe.model, "problems": problems.describe()}
+            write_json(file, about | asdict(Preflight(tuple(findings), numbers)))
     return Preflight((*findings, _disk(policy, store.root)), numbers)
 
 
-def _key(recipe: Recipe, problems: Problems, policy: Policy) -> str:
-    values = recipe.to_dict()
-    settings = {name: values[name] for name in _SETTINGS.split()} | recipe.local_weights()
-    revision = cached_commit(Source.of(recipe))
-    text = json.dumps([settings, problems.fingerprint, revision], sort_keys=True)
+def _key(recipe: Recipe, problems: Problems) -> str:
+    settings = {key: x for key, x in recipe.to_dict().items() if "sampling" in SETTINGS[key]}
+    about = [settings | recipe.local_weights(), problems.fingerprint]
+    text = json.dumps([*about, cached_commit(Source.of(recipe))], sort_keys=True)
     name = recipe.model.rpartition("/")[2].rpartition(":")[2]
     label = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[-40:]
     return f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
@@ -160,7 +141,7 @@ def _look(
 
 def _measure(
     recipe: Recipe, problems: Sequence[Problem], policy: Policy
-) -> tuple[dict[str, Any], list[tuple[str, float, bool]], str]:
+) -> tuple[dict[str, Any], Rows, str]:
     """Numbers of a sample, and `signal`'s arguments: its rows and the name of their criterion."""
     group = recipe.num_generations
     completions, texts = sample_problems(policy, problems, recipe, group=group)
@@ -184,10 +165,11 @@ def _measure(
         groups = [voted[i : i + group] for i in range(0, len(voted), group)]
         good = [vote for members in groups for vote in plurality(members)]
     ids = [problem.id for problem in problems for _ in range(group)]
-    scores = [completion.self_certainty.mean().item() for completion in completions]
-    triples = zip(ids, scores, good, strict=True)
-    rows = [(problem, score, is_good) for problem, score, is_good in triples if is_good is not None]
-    numbers[name] = statistics.mean(float(is_good) for _, _, is_good in rows)
+    rows = [
+        {"id": id, "value": completion.mean_certainty, "correct": is_good}
+        for id, completion, is_good in zip(ids, completions, good, strict=True)
+    ]
+    numbers[name] = statistics.mean(float(x) for x in good if x is not None)
     return numbers, rows, against
 
 
@@ -224,19 +206,17 @@ def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Ite
     )
     opening = text[len(bare) :] if text.startswith(bare) else ""
     all_ids = prompt_token_ids(tokenizer, conversations)
-    if opening:
-        ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]
-        wrong = [problem.id for problem, right in zip(problems, ends, strict=True) if not right]
-        text = f"every prompt ends with the template's {opening!r}"
-        if wrong:
-            text = (
-                f"{len(wrong)} prompts of {len(problems)} do not end with the template's "
-                f"{opening!r} (the first is {wrong[0]}): the tokenizer cuts or changes them"
-            )
-        yield Finding("prompt end", "fault" if wrong else "ok", text)
-    else:
+    ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]
+    wrong = [problem.id for problem, right in zip(problems, ends, strict=True) if not right]
+    if not opening:
         text = "the chat template adds nothing after the user's turn (no generation prompt), so "
         yield Finding("prompt end", "warning", text + "the model may go on with that turn")
+    elif wrong:
+        text = f"{len(wrong)} prompts of {len(problems)} do not end with the template's {opening!r}"
+        text += f" (the first is {wrong[0]}): the tokenizer cuts or changes them"
+        yield Finding("prompt end", "fault", text)
+    else:
+        yield Finding("prompt end", "ok", f"every prompt ends with the template's {opening!r}")
     start = tokenizer.bos_token_id
     if start is not None and all_ids[0][:2] == [start, start]:
         text = f"prompts begin with {tokenizer.bos_token!r} twice: the chat template and the "
@@ -287,18 +267,15 @@ def _sample(numbers: dict[str, Any], recipe: Recipe) -> Iterator[Finding]:
         yield Finding("accuracy", "warning", text)
 
 
-def signal(
-    rows: Sequence[tuple[str, float, bool]], against: str
-) -> tuple[Finding, Estimate | None, int]:
+def signal(rows: Rows, against: str) -> tuple[Finding, Estimate | None, int]:
     """Whether self-certainty ranks the good completions of a problem above its other ones.
 
-    `rows` hold problem, self-certainty (nats) and goodness of each completion, by the criterion
-    `against`. Beside the finding, the AUC and the number of problems with both kinds: the
-    probability that the good completion of a pair from one problem has the higher self-certainty,
-    averaged over these problems, None with too few.
+    `rows` have `id` of the problem, `value` (self-certainty, nats) and `correct` of each
+    completion, by the criterion `against`. Beside the finding, the AUC and the number of problems
+    with both kinds: the probability that the good completion of a pair from one problem has the
+    higher self-certainty, averaged over these problems, None with too few.
     """
-    table = [{"id": problem, "value": value, "correct": good} for problem, value, good in rows]
-    auc = auc_within_groups(table, "value")
+    auc = auc_within_groups(rows, "value")
     n = 0 if auc is None else auc.n
     if auc is None or n < _GROUPS_AT_LEAST:
         text = (
@@ -331,8 +308,9 @@ def _disk(policy: Policy, root: Path) -> Finding:
 
 def require(found: Preflight, name: str) -> None:
     """Log the warnings of the preflight of the recipe `name`, and refuse one that has faults."""
-    for finding in found.warnings:
-        logger.warning("preflight, %s: %s", finding.name, finding.text)
+    for finding in found.findings:
+        if finding.verdict == "warning":
+            logger.warning("preflight, %s: %s", finding.name, finding.text)
     if found.faults:
         listed = "; ".join(f"{finding.name}: {finding.text}" for finding in found.faults)
         raise InputError(

@@ -1,7 +1,7 @@
 """Record a training in its run, show its metrics, and watch them for a collapse."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import transformers
@@ -63,15 +63,8 @@ class Recorder(transformers.TrainerCallback):
             self._snapshot(state.global_step)
         control.should_log = True
 
-    def on_log(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs:  # the summary at the end
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in (logs or {}):  # the summary at the end
             return
         found: list[Alarm] = []
         if self._main:

@@ -14,14 +14,19 @@ from ..rollouts.sampling import Completion, reason_against, sample_completions
 logger = logging.getLogger(__name__)
 
 
-def sample_aside(
-    policy: Policy, prompt_ids: Sequence[Sequence[int]], recipe: Recipe, *, seed: int = 0
-) -> list[Completion]:
-    """One completion per prompt with the recipe's sampling, from a random state of its own."""
+def sample_problems(
+    policy: Policy, problems: Sequence[Problem], recipe: Recipe, *, group: int = 1, seed: int = 0
+) -> tuple[list[Completion], list[str]]:
+    """`group` completions of each problem, one problem after the other, and their texts.
+
+    With the recipe's sampling, from a random state of its own.
+    """
+    conversations = [conversation(problem.prompt, recipe) for problem in problems]
+    prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
     with own_random_state(policy.model.device, seed):
-        return sample_completions(
+        completions = sample_completions(
             policy.model,
-            prompt_ids,
+            [ids for ids in prompt_ids for _ in range(group)],
             max_new_tokens=recipe.max_completion_length,
             temperature=recipe.temperature,
             top_k=recipe.top_k,
@@ -29,16 +34,6 @@ def sample_aside(
             eos_token_id=sorted(end_tokens(*policy)),
             batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
         )
-
-
-def sample_problems(
-    policy: Policy, problems: Sequence[Problem], recipe: Recipe, *, group: int = 1, seed: int = 0
-) -> tuple[list[Completion], list[str]]:
-    """`group` completions of each problem, one problem after the other, and their texts."""
-    conversations = [conversation(problem.prompt, recipe) for problem in problems]
-    prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
-    repeated = [ids for ids in prompt_ids for _ in range(group)]
-    completions = sample_aside(policy, repeated, recipe, seed=seed)
     ids = [completion.ids for completion in completions]
     return completions, policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
 

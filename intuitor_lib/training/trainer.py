@@ -237,12 +237,11 @@ class IntuitorTrainer(trl.GRPOTrainer):
             own = rewards[first : first + len(prompts)].tolist()
             columns = (inputs, prompts, completions, completion_ids_list, own)
             rows = [self._row(*row) for row in zip(*columns, strict=True)]
-            if self._sampled_certainty is not None:
-                # Of the first group alone: that of a large training would fill disks.
-                group_ids = completion_ids_list[: self.num_generations]
-                for row, ids, values in zip(rows, group_ids, self._sampled_certainty, strict=False):
-                    row["token_ids"] = list(ids)
-                    row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
+            # Of the first group alone: that of a large training would fill disks.
+            tokens = zip(completion_ids_list, self._sampled_certainty or (), strict=False)
+            for row, (ids, values) in zip(rows[: self.num_generations], tokens, strict=False):
+                row["token_ids"] = list(ids)
+                row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
             self._on_completions(rows)
         return rewards
 

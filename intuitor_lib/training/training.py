@@ -11,8 +11,7 @@ from typing import Any
 
 import peft
 from accelerate.utils import gather_object
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils.notebook import NotebookProgressCallback
+from transformers.trainer_callback import PrinterCallback
 
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
@@ -64,9 +63,7 @@ def train(
     """
     problems = problems or load_problems(recipe)
     warn_if_alone()
-    share_batch(
-        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, join().num_processes
-    )
+    share_batch(recipe, join().num_processes)
     run = _open(recipe, problems, runs)
     if from_main(run.finished):
         if join().is_main_process:
@@ -283,8 +280,7 @@ class _Training:
         )
         if recipe.rollout == "vllm":
             send_merged_weights(trainer.vllm_generation, policy.model)
-        for printer in (PrinterCallback, ProgressCallback, NotebookProgressCallback):
-            trainer.remove_callback(printer)
+        trainer.remove_callback(PrinterCallback)
         return trainer
 
     def _fitting_problems(self, policy: Policy) -> list[Problem]:

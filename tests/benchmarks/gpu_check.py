@@ -331,7 +331,7 @@ class _SamplingClock:
             torch.cuda.reset_peak_memory_stats()
 
 
-_PACKED = mock.patch.object(sampling, "unpacked_linears", return_value=contextlib.nullcontext())
+_PACKED = mock.patch.object(sampling, "fixed_weights", return_value=contextlib.nullcontext())
 
 
 def _size(recipe: Recipe) -> str:

@@ -60,9 +60,7 @@ def compare_processes(*recipes: Recipe, processes: int = 2) -> list[dict[str, An
         RuntimeError: a process failed, with the end of its output.
     """
     for recipe in recipes:
-        share_batch(
-            recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps, processes
-        )
+        share_batch(recipe, processes)
         if "random" in recipe.rewards:
             raise InputError(
                 f"rewards={recipe.rewards!r}: random rewards differ by process; compare recipes "

@@ -27,7 +27,7 @@ from intuitor_lib.recipe.constants import SMOLLM2, InputError
 from intuitor_lib.report.intervals import summarize
 from intuitor_lib.rollouts.generation import generate
 from intuitor_lib.store.run_store import RunStore
-from intuitor_lib.training.samples import sample_aside
+from intuitor_lib.training.samples import sample_problems
 from intuitor_lib.training.training import train
 
 PROBLEMS = [Problem(f"{i}+1=", str(i + 1), str(i), "test") for i in (1, 22, 333)]
@@ -146,7 +146,7 @@ def test_a_completion_ends_at_the_end_token_of_model_or_tokenizer(
     assert [completion.ids for completion in made] == [ids[:3] for ids in free]
 
 
-def test_held_out_and_evaluated_completions_end_alike(policy, tiny_recipe, prompt_ids, tmp_path):
+def test_held_out_and_evaluated_completions_end_alike(policy, tiny_recipe, tmp_path):
     """The tokenizer's end token counts beside the model's, as in TRL."""
     end = policy.tokenizer.eos_token_id
     policy.model.generation_config.eos_token_id = 50
@@ -154,7 +154,8 @@ def test_held_out_and_evaluated_completions_end_alike(policy, tiny_recipe, promp
         head = policy.model.get_output_embeddings()
         head.bias = torch.nn.Parameter(torch.full((head.weight.shape[0],), -1e4))
         head.bias[end] = 0.0
-    assert [made.ids for made in sample_aside(policy, prompt_ids, tiny_recipe)] == [[end]] * 3
+    held_out, _ = sample_problems(policy, PROBLEMS, tiny_recipe)
+    assert [made.ids for made in held_out] == [[end]] * 3
     rows = measure(policy, PROBLEMS, tiny_recipe, temperature=0)
     assert [(row["tokens"], row["clipped"]) for row in rows] == [(1, False)] * 3
     record = evaluate(policy, toy(max_new_tokens=1), runs=tmp_path)

@@ -87,6 +87,11 @@ def test_what_was_not_collected_is_not_answered():
         ask(["speed"], trials(base=40), "cpu")
 
 
+def test_a_question_that_trials_cannot_answer_names_what_does():
+    with pytest.raises(ValueError, match="separation_answer"):
+        ask(["separates"], trials(base=40, intuitor=50), "cpu")
+
+
 def test_trainings_are_paired_by_seed():
     before = [trial("GRPO", 40, seed=7), trial("GRPO", 90, seed=8)]
     after = [trial("INTUITOR", 60, seed=7)]

@@ -18,6 +18,7 @@ from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
 from intuitor_lib.recipe.constants import (
     QWEN_CODER,
+    SETTINGS,
     SMOLLM2,
     SYSTEM_PROMPTS,
     InputError,
@@ -347,6 +348,7 @@ CHANGED_LABELS = {
 
 
 def test_every_setting_is_tried():
+    assert list(SETTINGS) == list(FIELDS)
     assert set(CHANGED) == set(FIELDS) - LABELS
     assert set(CHANGED_LABELS) == LABELS
 
@@ -469,7 +471,7 @@ def test_another_process_has_the_same_digests():
 @pytest.mark.parametrize("key", FIELDS)
 def test_every_default_has_a_source(key):
     assert len(Recipe.source(key)) >= 10
-    assert (FIELDS[key].metadata["label"]) == (key in LABELS)
+    assert ("label" in SETTINGS[key]) == (key in LABELS)
 
 
 def test_sources_tell_the_disagreements():

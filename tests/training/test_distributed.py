@@ -16,10 +16,20 @@ from accelerate.state import AcceleratorState
 from two_processes import compare_processes
 
 from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.store import processes
 from intuitor_lib.store.processes import all_or_none, from_main, share_batch, warn_if_alone
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.store.runs import Run
+
+
+def batches(size, accumulation):
+    """A recipe with a group in each batch."""
+    return Recipe(
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulation,
+        num_generations=size,
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +44,7 @@ from intuitor_lib.store.runs import Run
     ],
 )
 def test_processes_share_the_completions_of_an_update(batch, accumulation, number, shared):
-    size, passes = share_batch(batch, accumulation, number)
+    size, passes = share_batch(batches(batch, accumulation), number).values()
     assert (size, passes) == shared
     assert size * passes * number == batch * accumulation
     assert size <= batch
@@ -42,7 +52,7 @@ def test_processes_share_the_completions_of_an_update(batch, accumulation, numbe
 
 def test_completions_that_cannot_be_shared_are_refused():
     with pytest.raises(InputError, match="3 processes cannot share the 8 completions") as refusal:
-        share_batch(4, 2, 3)
+        share_batch(batches(4, 2), 3)
     assert "start 2 or 4 processes" in str(refusal.value)
     assert "multiple of 3" in str(refusal.value)
 
@@ -143,8 +153,6 @@ def test_two_processes_make_the_update_of_one(tiny_recipe, monkeypatch):
 @pytest.fixture(scope="module")
 def on_two(tiny_model, sums_file, tmp_path_factory):
     """What `process_worker` saw on each of two processes, and the folder it worked in."""
-    from intuitor_lib import Recipe
-
     folder = tmp_path_factory.mktemp("processes")
     recipe = Recipe(
         name="tiny",

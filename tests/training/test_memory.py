@@ -14,7 +14,7 @@ from intuitor_lib.certainty.forward import completion_states
 from intuitor_lib.certainty.head import backbone_and_head
 from intuitor_lib.cli import main
 from intuitor_lib.policy import load_policy
-from intuitor_lib.policy.linear import merged_adapters, speed_up_linears
+from intuitor_lib.policy.linear import fixed_weights, speed_up_linears
 from intuitor_lib.policy.pretrained import Source
 from intuitor_lib.policy.shapes import ARCHITECTURES, model_shape
 from intuitor_lib.recipe import PROFILES, RECIPES, InputError, get_recipe
@@ -122,8 +122,8 @@ def test_stored_tensors_are_those_of_a_loaded_model(tiny_recipe, changes):
     assert update["optimizer"] == sum(t.nbytes for t in states)
     assert update.get("gradients", 0) in (0, sum(p.grad.nbytes for p in trained))
     assert update.get("reference model", 0) == (0 if recipe.use_lora else update["weights"])
-    with merged_adapters(model):
-        layers = [vars(layer)["_merged"] for layer in model.modules() if "_merged" in vars(layer)]
+    with fixed_weights(model):
+        layers = [vars(layer)["_fixed"][0] for layer in model.modules() if "_fixed" in vars(layer)]
         assert phases["rollout"].get("merged weights", 0) == sum(w.nbytes for w in layers)
     assert bool(layers) == recipe.use_lora
 

@@ -13,12 +13,14 @@ from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.training.readiness import preflight, signal
-from intuitor_lib.training.samples import sample_aside
+from intuitor_lib.training.samples import sample_problems
 from intuitor_lib.training.training import train
 
 
 def rows_of(groups):
-    return [(str(i), s, g) for i, group in enumerate(groups) for s, g in group]
+    return [
+        {"id": str(i), "value": s, "correct": g} for i, group in enumerate(groups) for s, g in group
+    ]
 
 
 def test_the_signal_is_the_area_under_the_curve():
@@ -107,12 +109,13 @@ def test_a_damaged_record_is_made_again(tiny_recipe, policy, tmp_path, text):
 def test_its_draws_are_its_own(tiny_recipe, policy):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first = sample_aside(policy, [[10, 11]] * 4, tiny_recipe)
+    problems = load_problems(tiny_recipe).train[:1]
+    first, _ = sample_problems(policy, problems, tiny_recipe, group=4)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)
-    again = sample_aside(policy, [[10, 11]] * 4, tiny_recipe)
+    again, _ = sample_problems(policy, problems, tiny_recipe, group=4)
     assert [c.ids for c in first] == [c.ids for c in again]
-    other = sample_aside(policy, [[10, 11]] * 4, tiny_recipe, seed=1)
+    other, _ = sample_problems(policy, problems, tiny_recipe, group=4, seed=1)
     assert [c.ids for c in first] != [c.ids for c in other]
 
 

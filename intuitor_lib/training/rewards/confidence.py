@@ -8,7 +8,8 @@ the chat template and the completions scored by a forward pass, at temperature 1
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,28 +26,24 @@ SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
 """The column in which `IntuitorTrainer` passes the self-certainty read while sampling."""
 
 
+@dataclass(eq=False, repr=False)
 class _ForwardReward:
     """A reward that needs forward passes of the model being trained."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        *,
-        batch_size: int = 16,
-        chat_template_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        if not isinstance(model, nn.Module):
+    model: nn.Module
+    tokenizer: Any
+    _: KW_ONLY
+    batch_size: int = 16
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
             raise ValueError(
-                f"model={model!r} is not a model instance: load it first and give the same "
+                f"model={self.model!r} is not a model instance: load it first and give the same "
                 f"instance to the trainer and to {type(self).__name__}, since the reward must see "
                 "the weights being trained"
             )
-        _refuse_sharded(model)
-        self.model = model
-        self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        self.chat_template_kwargs = chat_template_kwargs or {}
+        _refuse_sharded(self.model)
 
     def __call__(
         self, prompts: Texts, completions: Texts, completion_ids: Ids, **kwargs: Any
@@ -68,6 +65,7 @@ class _ForwardReward:
         return prompt_token_ids(self.tokenizer, conversations, **self.chat_template_kwargs)
 
 
+@dataclass(eq=False, repr=False)
 class SelfCertaintyReward(_ForwardReward):
     """Mean self-certainty (nats) of each completion under the policy: INTUITOR's reward (eq. 4).
 
@@ -97,39 +95,29 @@ class SelfCertaintyReward(_ForwardReward):
 
     __name__ = "self_certainty"
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        *,
-        annotator: str = "online",
-        certainty_from: str = "auto",
-        batch_size: int = 16,
-        chat_template_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            model, tokenizer, batch_size=batch_size, chat_template_kwargs=chat_template_kwargs
-        )
-        if annotator not in ("online", "offline"):
-            raise ValueError(f"annotator={annotator!r}: choose 'online' or 'offline'")
-        if certainty_from not in ("auto", "sampling", "forward"):
+    _: KW_ONLY
+    annotator: str = "online"
+    certainty_from: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.annotator not in ("online", "offline"):
+            raise ValueError(f"annotator={self.annotator!r}: choose 'online' or 'offline'")
+        if self.certainty_from not in ("auto", "sampling", "forward"):
             raise ValueError(
-                f"certainty_from={certainty_from!r}: choose 'auto', 'sampling' or 'forward'"
+                f"certainty_from={self.certainty_from!r}: choose 'auto', 'sampling' or 'forward'"
             )
-        if certainty_from == "sampling" and annotator == "offline":
+        if self.certainty_from == "sampling" and self.annotator == "offline":
             raise ValueError(
                 "certainty_from='sampling' with annotator='offline': the logits drawn from are the "
                 "current policy's; take 'forward' or 'auto'"
             )
-        self.annotator = annotator
-        self.certainty_from = certainty_from
-        self._frozen: nn.Module | None = None
         # The reference of a policy of `load_policy` is its adapter's copy, or the adapter off.
-        held = isinstance(model, peft.PeftModel) and (
-            START_ADAPTER in model.peft_config or adapter_is_fresh(model)
+        held = isinstance(self.model, peft.PeftModel) and (
+            START_ADAPTER in self.model.peft_config or adapter_is_fresh(self.model)
         )
-        if annotator == "offline" and not held:
-            self._frozen = copy.deepcopy(model).requires_grad_(False)
+        copied = self.annotator == "offline" and not held
+        self._frozen = copy.deepcopy(self.model).requires_grad_(False) if copied else None
 
     @property
     def takes_sampled(self) -> bool:
