@@ -12,11 +12,10 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from .forward import can_share_prompts, completion_states, sharing_pays
+from .forward import Ids, can_share_prompts, completion_states, sharing_pays
 from .head import CHUNK_LOGITS, Head, accumulator, backbone_and_head, causal_model
 from .tokens import chunked_self_certainty, entropy, token_log_probs
 
-Ids = Sequence[Sequence[int]]
 # (hidden states (n, H), LM head, the tokens they predict (n,)) -> (n,)
 _Score = Callable[[Tensor, Head, Tensor], Tensor]
 
@@ -123,10 +122,9 @@ def _per_token(
     base, backbone, head = backbone_and_head(model)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 sequence.")
-    embedding = base.get_input_embeddings().weight
     ends = end_tokens(base, eos_token_id=eos_token_id)
     completions = [through_end(completion, ends) for completion in completion_ids]
-    _check_sequences(prompt_ids, completions, embedding.shape[0])
+    _check_sequences(prompt_ids, completions, base.get_input_embeddings().weight.shape[0])
     share = can_share_prompts(base)
     lengths = [len(prompt) + len(c) for prompt, c in zip(prompt_ids, completions, strict=True)]
     # Completions of a prompt side by side, else sequences of like length.
@@ -138,14 +136,8 @@ def _per_token(
     values = [torch.empty(0, dtype=accumulator(head.weight.dtype)) for _ in completions]
     with scoring(model):
         for batch in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            chosen = [completions[i] for i in batch]
-            hidden = completion_states(
-                backbone,
-                [prompt_ids[i] for i in batch],
-                chosen,
-                share_prompts=share,
-                device=embedding.device,
-            )
+            prompts, chosen = [prompt_ids[i] for i in batch], [completions[i] for i in batch]
+            hidden = completion_states(backbone, prompts, chosen, share_prompts=share)
             tokens = torch.tensor([token for completion in chosen for token in completion])
             scores = score(hidden, head, tokens)
             for i, value in zip(batch, scores.cpu().split([*map(len, chosen)]), strict=True):

@@ -7,7 +7,6 @@ rounding.
 """
 
 import inspect
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,8 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .head import causal_model
+
+Ids = Sequence[Sequence[int]]
 
 # Rows of one batch waste at most this share of it on padding, unless the batch is small anyway.
 _PADDING = 0.2
@@ -52,53 +53,44 @@ def can_share_prompts(model: Any) -> bool:
     return keeps_all_positions(model) and not (base.training and base.is_activation_checkpointing)
 
 
-def sharing_pays(prompt_ids: Sequence[Sequence[int]]) -> bool:
+def sharing_pays(prompt_ids: Ids) -> bool:
     """Whether a prompt has two completions or more, on average."""
     return 2 * len(set(map(tuple, prompt_ids))) <= len(prompt_ids)
 
 
-def distinct_prompts(prompt_ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
+def distinct_prompts(prompt_ids: Ids) -> tuple[list[list[int]], list[int]]:
     """The distinct prompts in order of appearance, and the place of each given prompt in them."""
     places = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
     return [list(prompt) for prompt in places], [places[tuple(prompt)] for prompt in prompt_ids]
 
 
 def completion_states(
-    backbone: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    completion_ids: Sequence[Sequence[int]],
-    *,
-    share_prompts: bool,
-    device: torch.device,
+    backbone: Any, prompt_ids: Ids, completion_ids: Ids, *, share_prompts: bool
 ) -> Tensor:
     """Last hidden states (T, H) that predict the T tokens of the completions, one after another.
 
     The state before a token predicts it: the prompt's last state predicts the first token. Prompts
     and completions are N unpadded lists of token ids each; completions may be empty. With
-    `share_prompts` (`can_share_prompts`) equal prompts are computed once. `device` is where the
-    backbone takes token ids.
+    `share_prompts` (`can_share_prompts`) equal prompts are computed once.
     """
-    run = _Batches(backbone, device, completion_ids)
+    run = _Batches(backbone, completion_ids)
     if share_prompts and sharing_pays(prompt_ids):
         run.shared(*distinct_prompts(prompt_ids))
     else:
         run.whole(prompt_ids)
-    return run.states()
+    parts = [part for own in run.states for part in own]
+    return torch.cat(parts) if parts else run.embedding.new_empty(0, run.embedding.shape[1])
 
 
 class _Batches:
-    """Runs the backbone over batches of like length and puts the states in order."""
+    """Runs the backbone over batches of like length; `states` are those of each completion."""
 
-    def __init__(
-        self, backbone: Any, device: torch.device, completions: Sequence[Sequence[int]]
-    ) -> None:
-        self.backbone, self.device, self.completions = backbone, device, completions
-        # Rows of the result at which each completion starts.
-        self.starts = [0, *itertools.accumulate(map(len, completions))]
-        self.pieces: list[Tensor] = []
-        self.places: list[int] = []  # the row of the result for each row of the pieces
+    def __init__(self, backbone: Any, completions: Ids) -> None:
+        self.backbone, self.completions = backbone, completions
+        self.embedding = backbone.get_input_embeddings().weight  # token ids go to its device
+        self.states: list[list[Tensor]] = [[] for _ in completions]
 
-    def whole(self, prompts: Sequence[Sequence[int]]) -> None:
+    def whole(self, prompts: Ids) -> None:
         """Compute every sequence from its first token."""
         # The last token is not fed: its state predicts nothing.
         inputs = [[*p, *c[:-1]] for p, c in zip(prompts, self.completions, strict=True)]
@@ -107,55 +99,48 @@ class _Batches:
             chosen = [scored[row] for row in rows]
             ids, attended = padded([inputs[i] for i in chosen])
             hidden = self._forward(ids, attended, use_cache=False)
-            counts = torch.tensor([len(self.completions[i]) for i in chosen]).unsqueeze(1)
-            steps = torch.arange(ids.shape[1])
-            predicting = attended & (steps >= attended.sum(1, keepdim=True) - counts)
-            self.pieces.append(hidden[predicting.to(hidden.device)])
-            for i in chosen:
-                self.places += range(self.starts[i], self.starts[i + 1])
+            counts = [len(self.completions[i]) for i in chosen]
+            first = attended.sum(1) - torch.tensor(counts)
+            predicting = attended & (torch.arange(ids.shape[1]) >= first.unsqueeze(1))
+            self._add(chosen, hidden[predicting.to(hidden.device)], counts)
 
-    def shared(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> None:
+    def shared(self, prompts: Ids, groups: Sequence[int]) -> None:
         """Compute each prompt once; `groups[i]` is the place of completion i's prompt in them."""
         ids, attended = padded(prompts)
         cache = DynamicCache(config=self.backbone.config.get_text_config())
         hidden = self._forward(ids, attended, past_key_values=cache, use_cache=True)
+        device = self.embedding.device
         lengths = attended.sum(1)
         first = [i for i, completion in enumerate(self.completions) if completion]
         rows = torch.tensor([groups[i] for i in first], dtype=torch.long)
-        self.pieces.append(hidden[rows.to(hidden.device), (lengths[rows] - 1).to(hidden.device)])
-        self.places += [self.starts[i] for i in first]
+        last = hidden[rows.to(hidden.device), (lengths[rows] - 1).to(hidden.device)]
+        self._add(first, last, [1] * len(first))
         longer = [i for i, completion in enumerate(self.completions) if len(completion) > 1]
-        inputs = [self.completions[i][:-1] for i in longer]
-        for bucket in length_buckets([len(row) for row in inputs]):
-            ids, fed = padded([inputs[row] for row in bucket])
-            of = torch.tensor([groups[longer[row]] for row in bucket])
+        for bucket in length_buckets([len(self.completions[i]) - 1 for i in longer]):
+            chosen = [longer[row] for row in bucket]
+            ids, fed = padded([self.completions[i][:-1] for i in chosen])
+            of = torch.tensor([groups[i] for i in chosen])
             positions = lengths[of].unsqueeze(1) + torch.arange(ids.shape[1])
             hidden = self._forward(
                 ids,
                 torch.cat([attended[of], fed], 1),
-                position_ids=positions.to(self.device),
-                past_key_values=_behind(cache, of.to(self.device), self.backbone.config),
+                position_ids=positions.to(device),
+                past_key_values=_behind(cache, of.to(device), self.backbone.config),
                 use_cache=True,
             )
-            self.pieces.append(hidden[fed.to(hidden.device)])
-            for i in (longer[row] for row in bucket):
-                self.places += range(self.starts[i] + 1, self.starts[i + 1])
+            counts = [len(self.completions[i]) - 1 for i in chosen]
+            self._add(chosen, hidden[fed.to(hidden.device)], counts)
 
-    def states(self) -> Tensor:
-        """The states (T, H) in the order of the completions' tokens."""
-        if not self.places:
-            weight = self.backbone.get_input_embeddings().weight
-            return torch.empty(0, weight.shape[1], dtype=weight.dtype, device=self.device)
-        order = torch.empty(len(self.places), dtype=torch.long)
-        order[torch.tensor(self.places)] = torch.arange(len(self.places))
-        return torch.cat(self.pieces).index_select(0, order.to(self.pieces[0].device))
+    def _add(self, chosen: Sequence[int], states: Tensor, counts: list[int]) -> None:
+        for i, part in zip(chosen, states.split(counts), strict=True):
+            self.states[i].append(part)
 
     def _forward(self, ids: Tensor, attended: Tensor, **inputs: Any) -> Tensor:
         # Attention is faster without a mask, so none is given where nothing is padded.
-        mask = None if attended.all() else attended.long().to(self.device)
-        return self.backbone(
-            input_ids=ids.to(self.device), attention_mask=mask, **inputs
-        ).last_hidden_state
+        device = self.embedding.device
+        mask = None if attended.all() else attended.long().to(device)
+        output = self.backbone(input_ids=ids.to(device), attention_mask=mask, **inputs)
+        return output.last_hidden_state
 
 
 def _behind(cache: DynamicCache, rows: Tensor, config: Any) -> DynamicCache:
@@ -184,7 +169,7 @@ def length_buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield bucket
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def padded(rows: Ids) -> tuple[Tensor, Tensor]:
     """Token ids (B, T), filled up with 0, and which of them are real (B, T).
 
     No real token attends to padding. It is on the right, where neither causal attention nor

@@ -7,11 +7,10 @@ import torch
 
 from ..certainty import completion_log_probs, token_entropy, token_self_certainty
 from ..grading import clusters
-from ..policy import Policy
 from ..report import track
 from ..rollouts import generate
 from .benchmarks.benchmarks import Benchmark, load_items
-from .benchmarks.graders import Item
+from .benchmarks.graders import Item, Verdict
 from .evaluation import encode_items
 from .subjects import Subject
 
@@ -58,7 +57,8 @@ def measure_confidence(
             label=f"{label} answers",
         )
         ids = [completion.ids for completion in completions]
-        graded = _graded(policy, benchmark, asked, ids, num_samples)
+        texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        graded = _graded(asked, ids, benchmark.grader.grade(asked, texts), num_samples)
         names = list(graders[label])
         for name in track(names, total=len(names), label=f"{label}'s answers are scored"):
             arguments = (loaded[name].model, prompts, ids)
@@ -86,15 +86,9 @@ def measure_confidence(
 
 
 def _graded(
-    policy: Policy,
-    benchmark: Benchmark,
-    asked: Sequence[Item],
-    ids: Sequence[list[int]],
-    num_samples: int,
+    asked: Sequence[Item], ids: Sequence[list[int]], verdicts: Sequence[Verdict], num_samples: int
 ) -> list[dict[str, Any]]:
     """A row per completion; equal answers to an item share a `cluster`."""
-    texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    verdicts = benchmark.grader.grade(asked, texts)
     answers = [verdict.answer for verdict in verdicts]
     starts = range(0, len(answers), num_samples)
     of_item = [cluster for i in starts for cluster in clusters(answers[i : i + num_samples])]

@@ -4,7 +4,7 @@ import itertools
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..certainty.completions import end_tokens
 from ..grading import describe_doubts, doubtful
@@ -35,12 +35,8 @@ BENCHMARKS_OWN = "benchmark"
 DEFAULT_BATCH_SIZE = 32
 
 
-class _Work(NamedTuple):
-    """A completion to generate: the `sample`-th of an item."""
-
-    item: Item
-    sample: int
-    prompt_ids: list[int]
+# A completion to generate: the item, which of its samples, and the token ids of its prompt.
+_Work = tuple[Item, int, list[int]]
 
 
 def evaluate(
@@ -106,9 +102,21 @@ def evaluate(
     """
     benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
     benchmark = benchmark if extraction is None else with_extraction(benchmark, extraction)
-    decoding = _decoding(
-        benchmark, num_samples, temperature, max_new_tokens, system_prompt, batch_size
-    )
+    if num_samples < 1 or temperature < 0 or (num_samples > 1 and temperature == 0):
+        raise InputError(
+            f"num_samples={num_samples} at temperature={temperature}: use at least 1, and "
+            "several at a temperature above 0, because greedy completions are all the same"
+        )
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens}: use at least 1")
+    prompt = benchmark.system_prompt if system_prompt == BENCHMARKS_OWN else system_prompt
+    decoding = {
+        "temperature": float(temperature),
+        "num_samples": num_samples,
+        "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
+        "system_prompt": prompt if benchmark.chat else None,
+        "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
+    }
     store = RunStore(runs)
     subject = find_subject(
         policy,
@@ -132,31 +140,6 @@ def evaluate(
                 record.finish()
     _derive(record, benchmark, subject, items)
     return record
-
-
-def _decoding(
-    benchmark: Benchmark,
-    num_samples: int,
-    temperature: float,
-    max_new_tokens: int | None,
-    system_prompt: str | None,
-    batch_size: int | None,
-) -> dict[str, Any]:
-    if num_samples < 1 or temperature < 0 or (num_samples > 1 and temperature == 0):
-        raise InputError(
-            f"num_samples={num_samples} at temperature={temperature}: use at least 1, and "
-            "several at a temperature above 0, because greedy completions are all the same"
-        )
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise InputError(f"max_new_tokens={max_new_tokens}: use at least 1")
-    prompt = benchmark.system_prompt if system_prompt == BENCHMARKS_OWN else system_prompt
-    return {
-        "temperature": float(temperature),
-        "num_samples": num_samples,
-        "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
-        "system_prompt": prompt if benchmark.chat else None,
-        "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
-    }
 
 
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
@@ -210,13 +193,13 @@ def _generate_missing(
     # ends with the same completions as an uninterrupted one. The longest prompts come first.
     order = sorted(range(len(items)), key=lambda i: -len(prompt_ids[i]))
     samples = range(decoding["num_samples"])
-    work = [_Work(items[i], sample, prompt_ids[i]) for i in order for sample in samples]
+    work = [(items[i], sample, prompt_ids[i]) for i in order for sample in samples]
     size = batch_size or decoding["_batch_size"]
     batches = [work[i : i + size] for i in range(0, len(work), size)]
     done = {(row["id"], row["sample"]) for row in record.rows}
     label = f"{benchmark.name}: {subject.spec['_name']}"
     for number, batch in enumerate(track(batches, total=len(batches), label=label)):
-        if all((one.item.id, one.sample) in done for one in batch):
+        if all((item.id, sample) in done for item, sample, _ in batch):
             continue
         batch_seed = seed * 1_000_003 + number
         rows = _batch_rows(
@@ -245,7 +228,7 @@ def _batch_rows(
 ) -> list[dict[str, Any]]:
     completions = generate(
         policy,
-        [one.prompt_ids for one in batch],
+        [prompt_ids for _, _, prompt_ids in batch],
         max_new_tokens=decoding["max_new_tokens"],
         temperature=decoding["temperature"],
         seed=seed,
@@ -258,7 +241,7 @@ def _batch_rows(
     texts = policy.tokenizer.batch_decode(ids_of, skip_special_tokens=True)
     for stop in benchmark.stop:
         texts = [text.partition(stop)[0] for text in texts]
-    verdicts = benchmark.grader.grade([one.item for one in batch], texts)
+    verdicts = benchmark.grader.grade([item for item, _, _ in batch], texts)
     ends = end_tokens(*policy)
     rows = []
     for (item, sample, _), text, completion, verdict in zip(
@@ -304,15 +287,14 @@ def _votes(rows: Sequence[dict[str, Any]], benchmark: Benchmark) -> list[dict[st
         if elected is None:
             return []
         winners = [row for row, is_in in zip(completions, elected, strict=True) if is_in]
-        votes.append(
-            {
-                "id": item,
-                "answer": winners[0]["answer"] if winners else None,
-                "correct": bool(winners and winners[0]["correct"]),
-                "votes": len(winners),
-                "completions": len(completions),
-            }
-        )
+        vote = {
+            "id": item,
+            "answer": winners[0]["answer"] if winners else None,
+            "correct": bool(winners and winners[0]["correct"]),
+            "votes": len(winners),
+            "completions": len(completions),
+        }
+        votes.append(vote)
     return votes
 
 

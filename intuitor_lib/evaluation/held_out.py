@@ -1,7 +1,7 @@
 """Measure a policy on problems as training asks them, for a before and after."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import peft
@@ -80,24 +80,15 @@ def measure(
         )
     ]
     if kl:
-        first = range(0, len(rows), num_samples)
-        with _reference(policy.model, recipe) as model:
-            reference = completion_log_probs(
-                model,
-                [prompt_ids[i] for i in first],
-                [completion_ids[i] for i in first],
-                temperature=temperature or 1.0,
-            )
-        for i, log_probs in zip(first, reference, strict=True):
-            ratio = log_probs - completions[i].log_probs
-            rows[i]["kl"] = float((ratio.exp() - ratio - 1).mean()) if len(ratio) else None
+        first = slice(None, None, num_samples)
+        sampled = (prompt_ids[first], completion_ids[first])
+        adapted = isinstance(policy.model, peft.PeftModel)
+        model = (policy if adapted else load_model(recipe.model, **base_settings(recipe))).model
+        with reference_policy(model) if adapted else contextlib.nullcontext():
+            reference = completion_log_probs(model, *sampled, temperature=temperature or 1.0)
+        for row, completion, expected in zip(
+            rows[first], completions[first], reference, strict=True
+        ):
+            ratio = expected - completion.log_probs
+            row["kl"] = float((ratio.exp() - ratio - 1).mean()) if len(ratio) else None
     return rows
-
-
-@contextlib.contextmanager
-def _reference(model: Any, recipe: Recipe) -> Iterator[Any]:
-    if isinstance(model, peft.PeftModel):
-        with reference_policy(model):
-            yield model
-    else:
-        yield load_model(recipe.model, **base_settings(recipe)).model

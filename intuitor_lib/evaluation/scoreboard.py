@@ -36,10 +36,8 @@ def score(record: EvaluationRecord) -> dict[str, Estimate]:
     judged = read_judgement(record.path)
     if judged is not None:
         n = int(judged["n_total"])
-        for name, error in (
-            ("length_controlled_winrate", "lc_standard_error"),
-            ("win_rate", "standard_error"),
-        ):
+        errors = {"length_controlled_winrate": "lc_standard_error", "win_rate": "standard_error"}
+        for name, error in errors.items():
             value, half = judged[name] / 100, 1.96 * judged[error] / 100
             found[name] = Estimate(value, value - half, value + half, n, n)
     return found
@@ -57,19 +55,18 @@ def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
         seen = sum(bool(row.get("trained_on")) for row in record.rows)
         if seen:
             trained_on.append(f"{record.id}: {seen}")
-        rows.append(
-            [
-                asked["_title"],
-                spec["policy"]["_name"],
-                str(asked["n"]) + ("" if record.finished else " (unfinished)"),
-                _decoding_text(decoding),
-                _headline(scores),
-                *(_text(scores.get(f"{name}@{k}"), 2) for name in ("pass", "majority")),
-                _text(scores.get("self_certainty"), 2),
-                _text(scores.get("tokens"), 1),
-                _text(scores.get("clipped"), 2),
-            ]
-        )
+        row = [
+            asked["_title"],
+            spec["policy"]["_name"],
+            str(asked["n"]) + ("" if record.finished else " (unfinished)"),
+            _decoding_text(decoding),
+            _headline(scores),
+            *(_text(scores.get(f"{name}@{k}"), 2) for name in ("pass", "majority")),
+            _text(scores.get("self_certainty"), 2),
+            _text(scores.get("tokens"), 1),
+            _text(scores.get("clipped"), 2),
+        ]
+        rows.append(row)
     caption = "95 % intervals: Wilson for one completion an item, else bootstrap over items."
     if stand_ins:
         pairs = ", ".join(f"{ours} for {theirs}" for ours, theirs in stand_ins.items())

@@ -3,6 +3,7 @@
 Each has a specification that identifies it in the run store, and is loaded only when needed.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ def find_subject(
     """
     settings = dict.fromkeys(_SETTINGS) | settings
     if isinstance(policy, str | Path):
-        policy = _stored_run(str(policy), store) or str(policy)
+        folders = (Path(policy).expanduser(), store.root / policy)
+        runs = [Run(folder) for folder in folders if (folder / "recipe.json").is_file()]
+        policy = runs[0] if runs else str(policy)
     if step is not None and not isinstance(policy, Run):
         named = repr(policy) if isinstance(policy, str) else f"this {type(policy).__name__}"
         raise InputError(
@@ -53,8 +56,7 @@ def find_subject(
             "give a run or its id, or leave out step"
         )
     if isinstance(policy, str):
-        adapter = settings["adapter"]
-        return _model(policy, settings | {"adapter": None if adapter is None else str(adapter)})
+        return _model(policy, settings)
     given = {key: value for key, value in settings.items() if value is not None}
     if given:
         raise InputError(
@@ -68,38 +70,25 @@ def find_subject(
     return policy if isinstance(policy, Subject) else _loaded(policy)
 
 
-def _stored_run(name: str, store: RunStore) -> Run | None:
-    for folder in (Path(name).expanduser(), store.root / name):
-        if (folder / "recipe.json").is_file():
-            return Run(folder)
-    return None
-
-
 def _run(run: Run, step: int | None) -> Subject:
     run.require_finished()
     run.weights(step)  # refuses a step without a snapshot
     spec: dict[str, Any] = {"run": run.id, "_name": run.id}
     if step is not None and step != run.recipe.max_steps:
         spec |= {"step": step, "_name": f"{run.id}@{step}"}
-    return Subject(
-        spec, lambda **_: load_run(run, step=step, frozen=True), _training_prompts(run.recipe)
-    )
-
-
-def _training_prompts(recipe: Recipe) -> frozenset[str] | None:
-    try:
-        return frozenset(problem.prompt.strip() for problem in load_problems(recipe).train)
-    except InputError:  # its file or the hub is out of reach now; the run can still be evaluated
-        return None
+    prompts = None
+    # Its file or the hub may be out of reach now; the run can still be evaluated.
+    with contextlib.suppress(InputError):
+        prompts = frozenset(problem.prompt.strip() for problem in load_problems(run.recipe).train)
+    return Subject(spec, lambda **_: load_run(run, step=step, frozen=True), prompts)
 
 
 def _model(model: str, settings: dict[str, Any]) -> Subject:
     settings = dict(settings)
     trust = bool(settings.pop("trust_remote_code"))  # does not change what is computed
-    settings |= {
-        "quantization": settings["quantization"] or "none",
-        "dtype": settings["dtype"] or "auto",
-    }
+    settings["adapter"] = settings["adapter"] and str(settings["adapter"])
+    settings["quantization"] = settings["quantization"] or "none"
+    settings["dtype"] = settings["dtype"] or "auto"
     if settings["quantization"] not in ("none", "nf4"):
         raise InputError(f"quantization={settings['quantization']!r}: choose 'none' or 'nf4'")
     name = model.removeprefix("embedded:").rstrip("/").rpartition("/")[2]

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 
 from .equivalence import equivalent, readable, stated_answers
 from .extraction import (
+    STATED,
     before_next_question,
     boxed_answer,
     has_final_answer,
@@ -13,7 +14,6 @@ from .extraction import (
     lone_number,
     marked_answer,
     numbers_of,
-    states_answer,
 )
 
 # --- Extraction -----------------------------------------------------------------------------
@@ -35,11 +35,7 @@ def extract_answer(text: str, extraction: str = "boxed") -> str | None:
     A box is ``\boxed{...}`` or ``\fbox{...}``: of several the last, of nested ones the inner one,
     and boxes side by side ("\boxed{3} and \boxed{5}") are one list. ``\boxed 5`` counts; an empty
     box and one that the text cuts off do not. Where a base model goes on with another "Question:",
-    the answer before it counts. Raises for no text.
-
-    Args:
-        text: the completion.
-        extraction: one of `EXTRACTIONS`.
+    the answer before it counts. `extraction` is one of `EXTRACTIONS`. Raises for no text.
 
     Raises:
         ValueError: an unknown `extraction`.
@@ -59,7 +55,7 @@ def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str
             answers.append(boxed_answer(head) or lone_number(head) or boxed_answer(text))
             continue
         # Behind the next question, a box counts where the text before says no answer.
-        is_all = head == text.lstrip() or (extraction != "boxed" and states_answer(head))
+        is_all = head == text.lstrip() or (extraction != "boxed" and STATED.search(head))
         rest = "" if is_all else text
         answer = boxed_answer(head)
         if extraction == "harness" and has_final_answer(head):
@@ -86,17 +82,15 @@ def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str
 def is_correct(text: str, reference: str, *, extraction: str = "boxed") -> bool:
     r"""Whether the answer of the completion `text` is equivalent to the reference answer.
 
+    `reference` is that answer, or a solution that boxes it; `extraction`, one of `EXTRACTIONS`, is
+    where the completion's answer is read.
+
     math-verify decides (``\frac12`` equals 0.5, ``x=5`` equals 5; units do not count), but for the
     rules of docs/evaluation.md: numbers are compared exactly, words as words.
 
     A completion is wrong without an answer, with an answer of over 2,000 characters that is not
     identical to the reference, and where comparing takes over 0.8 CPU seconds, 8 seconds of wall
     time or 2 GiB.
-
-    Args:
-        text: the completion.
-        reference: the reference answer, or a solution that boxes it.
-        extraction: where the answer is read, see `EXTRACTIONS`.
 
     Raises:
         ValueError: an empty `reference`, or an unknown `extraction`; no `text` makes it raise.

@@ -93,8 +93,6 @@ _NEXT_QUESTION = re.compile(
 )
 _MARK = re.compile(r"^[ \t]*(?:####(?!#)|A(?:nswer)?:)[ \t]*([^\n#]{1,80}?)[ \t.]*$", re.MULTILINE)
 _UNIT_WORDS = re.compile(r"\s?\\?%?(?: ?[a-z²³/]+){0,3}")
-
-
 _MATHEMATICS = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\[A-Za-z]+\s?(?:\{[^{}]*\})?", re.S)
 
 
@@ -127,14 +125,8 @@ def marked_answer(text: str) -> str | None:
     return None
 
 
-_STATED = re.compile(r"\banswer\b[^.\n]{0,40}?(?:\bis\b|:)", re.IGNORECASE)
-
-
-def states_answer(text: str) -> bool:
-    """Whether a text says "the answer is" or "answer:"."""
-    return _STATED.search(text) is not None
-
-
+STATED = re.compile(r"\banswer\b[^.\n]{0,40}?(?:\bis\b|:)", re.IGNORECASE)
+"""What says "the answer is" or "answer:"."""
 _FINAL = re.compile(r"final answer is.{1,300}?I hope", re.IGNORECASE)
 
 

@@ -76,12 +76,10 @@ def _json_objects(text: str, field: str) -> tuple[list[tuple[int, int, dict[str,
             continue
         try:
             value, end = _DECODER.raw_decode(text, start)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             failed.append(start)
-            work -= error.pos - start
-        except (ValueError, RecursionError):  # a number of thousands of digits, deep nesting
-            failed.append(start)
-            work -= len(text) - start
+            # Of a number of thousands of digits and of deep nesting, the position is not told.
+            work -= getattr(error, "pos", len(text)) - start
         else:
             objects.append((start, end, value))
             work -= end - start
@@ -164,8 +162,8 @@ def extract_code(text: str, defines: str | None = None) -> str | None:
     the end of the text closes the last one. With `defines` it is the last block that defines that
     function, method or class, if any does. A block of values, assignments or asserts alone, of a
     session (``>>>``), or one that names no language and is no Python, is an example: another block
-    goes before it. A text
-    without fences is code if it parses as Python and has more than expressions.
+    goes before it. A text without fences is code if it parses as Python and has more than
+    expressions.
     """
     blocks = list(_blocks(text))
     if not blocks:
@@ -199,21 +197,16 @@ def _is_program(block: _Block) -> bool:
 
 def _blocks(text: str) -> Iterator[_Block]:
     opening: re.Match[str] | None = None
-    for fence in _FENCE.finditer(text):
+    for fence in (*_FENCE.finditer(text), None):  # None is the end of the text
         if opening:
-            if fence[1][0] != opening[1][0] or len(fence[1]) < len(opening[1]):
+            if fence and (fence[1][0] != opening[1][0] or len(fence[1]) < len(opening[1])):
                 continue
-            yield _block(text, opening, fence.start(), fence.end())
+            code_end, end = fence.span() if fence else (len(text), len(text))
+            language = (opening[2].split() or [""])[0].lower()
+            code = textwrap.dedent(text[opening.end() : code_end]).strip("\n")
+            yield _Block(opening.start(), end, language, code)
         # A fence that names a language opens a block even where one was left open.
-        opening = fence if not opening or fence[2].strip() else None
-    if opening:
-        yield _block(text, opening, len(text), len(text))
-
-
-def _block(text: str, opening: re.Match[str], code_end: int, end: int) -> _Block:
-    language = (opening[2].split() or [""])[0].lower()
-    code = textwrap.dedent(text[opening.end() : code_end]).strip("\n")
-    return _Block(opening.start(), end, language, code)
+        opening = fence if fence and (not opening or fence[2].strip()) else None
 
 
 def _syntax_tree(code: str) -> ast.Module | None:

@@ -17,6 +17,13 @@ from .rules import is_plain
 
 # Units are removed before; math-verify takes the variable t and \mathrm{e} for some.
 _READING = dataclasses.replace(LatexExtractionConfig().normalization_config, units=False)
+_PERCENT = re.compile(r"\s*\$?\s*(?:\\?%|[Pp]er\s?cent|[Pp]ct)")
+# math-verify reads a whole number next to a number as a mixed number, that is as a sum: 2(3) as 5,
+# "5 7" as 12.
+_PRODUCT = re.compile(r"((?<![0-9._^])[0-9]+|\))\s*(?=(?:\\left\s*)?\()|(\))\s*(?=[0-9])")
+_LISTED = re.compile(
+    r"(?<![a-z^_][0-9])(?<![a-z] [0-9])(?<=[0-9])(?:\s|\\[;:, ]|\\q?quad)+(?=[0-9])"
+)
 
 
 def readable(answer: str) -> bool:
@@ -47,9 +54,6 @@ def stated(text: str) -> str | None:
     return rf"{answer}\%" if _PERCENT.match(text.rpartition(answer)[2]) else answer
 
 
-_PERCENT = re.compile(r"\s*\$?\s*(?:\\?%|[Pp]er\s?cent|[Pp]ct)")
-
-
 def same(answer: str, reference: str) -> bool:
     """math-verify's verdict, without its own time limit, and its two faults mended.
 
@@ -78,14 +82,6 @@ def _parsed(answer: str) -> list[Any]:
 
 def _latex(answer: str) -> str:
     return _LISTED.sub(", ", _PRODUCT.sub(r"\1\2\\cdot ", as_latex(normalized(answer))))
-
-
-# math-verify reads a whole number next to a number as a mixed number, that is as a sum: 2(3) as 5,
-# "5 7" as 12.
-_PRODUCT = re.compile(r"((?<![0-9._^])[0-9]+|\))\s*(?=(?:\\left\s*)?\()|(\))\s*(?=[0-9])")
-_LISTED = re.compile(
-    r"(?<![a-z^_][0-9])(?<![a-z] [0-9])(?<=[0-9])(?:\s|\\[;:, ]|\\q?quad)+(?=[0-9])"
-)
 
 
 def _same_size(given: Any, expected: Any) -> bool:
@@ -126,11 +122,8 @@ def _same_where_real(given: Any, expected: Any) -> bool:
     symbols = sorted(given.free_symbols | expected.free_symbols, key=str)
     if not symbols or given.free_symbols != expected.free_symbols:
         return False
-    if not any(
-        power.exp.is_Rational and not power.exp.is_Integer
-        for value in values
-        for power in value.atoms(sympy.Pow)
-    ):
+    exponents = [power.exp for value in values for power in value.atoms(sympy.Pow)]
+    if not any(exponent.is_Rational and not exponent.is_Integer for exponent in exponents):
         return False
     positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
     if sympy.simplify((given - expected).doit().subs(positive)) != 0:

@@ -45,11 +45,7 @@ def without_text(answer: str) -> str:
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 _SUBSCRIPT = re.compile("[₀-₎ₐₑₒₓₔₕₖₗₘₙₚₛₜ]+")
 _RADICAL = re.compile(r"([√∛])\s*(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
-_SYMBOLS = {
-    ord(character): latex
-    for characters, latex in _TABLES["symbols"].items()
-    for character in characters
-}
+_SYMBOLS = {ord(char): latex for chars, latex in _TABLES["symbols"].items() for char in chars}
 
 
 def in_ascii(text: str) -> str:
@@ -99,6 +95,7 @@ _LAYOUT = re.compile(
 )
 _TAG = re.compile(r"<(b|i|u|em|strong|span|code)(?:\s[^<>]*)?>(.*?)</\1>", re.DOTALL)
 _QUOTED = re.compile(r"(\*{1,3}|_{2,3}|`{1,3}|\")(?=\S)(.+)\1", re.DOTALL)
+_AFTER_NUMBER = re.compile(r"[0-9)](?:\s|~|\\[ ,;:])*$")
 _EDGE = r"(?:\s|~|\\[ ,;:\\]|\\q?quad(?![A-Za-z]))+"
 _FINAL_STOP = re.compile(r"[.,;]$")
 _EDGES = re.compile(rf"^{_EDGE}|(?<!\\){_EDGE}$|\\$")
@@ -111,16 +108,10 @@ _LABEL = re.compile(
 
 def _without_typography(answer: str) -> str:
     if answer[-1:] == "}" or "\\" in answer:
-        answer = _LAYOUT.sub("", answer)
-        answer = without_fonts(answer)
-    if "<" in answer:
-        answer = _TAG.sub(r"\2", answer)
-    answer = _trimmed(answer)
+        answer = without_fonts(_LAYOUT.sub("", answer))
+    answer = _trimmed(_TAG.sub(r"\2", answer))
     quoted = _QUOTED.fullmatch(answer)
     return _trimmed(quoted[2]) if quoted else answer
-
-
-_AFTER_NUMBER = re.compile(r"[0-9)](?:\s|~|\\[ ,;:])*$")
 
 
 def without_fonts(text: str) -> str:
@@ -135,21 +126,16 @@ def without_fonts(text: str) -> str:
 def _unset(found: re.Match[str]) -> str:
     r"""The content of a font command: words and units stay marked as ``\text``."""
     content = found[1]
+    if re.match(r"\s*[-+.]?[0-9]", content) or set(content) & {"\\", "$"}:
+        return content
     words = len(re.findall(r"[^\W\d_]", content)) > 1 and not re.search(r"[-+*/^=]", content)
     is_unit = (
         content.isalpha()
         and content not in "eid"
         and _AFTER_NUMBER.search(found.string[: found.start()])
     )
-    spaced = content != content.strip()
-    if (
-        re.match(r"\s*[-+.]?[0-9]", content)
-        or "\\" in content
-        or "$" in content
-        or not (words or is_unit or spaced)
-    ):
-        return content
-    return rf"\text{{{content}}}"
+    is_text = words or is_unit or content != content.strip()
+    return rf"\text{{{content}}}" if is_text else content
 
 
 def _without_label(answer: str) -> str:
@@ -176,6 +162,7 @@ def _trimmed(answer: str) -> str:
 # --- Units ----------------------------------------------------------------------------------
 
 _SPACING = r"(?:\s|~|\\[ ,;:]|\\q?quad(?![A-Za-z]))*"
+_TO_A_POWER = r"(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?"
 _CURRENCY = re.compile(
     r"\\?\$|[€£¥₹₽₩₪₫฿₺₴₦₱¢]|\\(?:pounds|euro|yen|cent)(?![A-Za-z])"
     r"|\b(?:US|CA?|AU?|HK|NZ)(?=\\?\$)|\b(?:USD|EUR|GBP|JPY|CNY|INR|Rs\.?)\s?(?=[0-9])"
@@ -189,14 +176,12 @@ _UNIT_FRACTION = re.compile(
 _LAST_WORD = re.compile(
     r"(?P<before>\s?/\s?|[\s~-]|\\[ ,;:]|\\cdot|.?)"
     r"(?:\\text\s?\{(?P<words>[A-Za-z., /~-]*)\}|(?<![A-Za-z\\])(?P<word>[A-Za-z][A-Za-z.]*))"
-    r"(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?$",
+    rf"{_TO_A_POWER}$",
     re.DOTALL,
 )
 _NUMBER_END = re.compile(r"(?:[0-9)}%]|[0-9]\.|\\pi)$")
 _LETTER_UNIT = re.compile(
-    rf"(?<=[0-9])(?:{_SPACING}[mgshlLVWNJ]|\s[ACFK])"
-    r"(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?"
-    r"(?:/[a-z]{1,4}(?:\s?\^\s?(?:\{-?[1-9]\}|-?[1-9]))?)?$"
+    rf"(?<=[0-9])(?:{_SPACING}[mgshlLVWNJ]|\s[ACFK]){_TO_A_POWER}(?:/[a-z]{{1,4}}{_TO_A_POWER})?$"
 )
 _UNITS = frozenset(_TABLES["units"].split())
 _NO_UNITS = frozenset(_TABLES["not units"].split())
@@ -273,8 +258,6 @@ _PLAIN_LATEX = (
     (re.compile(r"-\s+-\s*|(?<=[0-9A-Za-z)}])--"), "+ "),
     (re.compile(r"(?<=[0-9])i\b"), " i"),
 )
-
-
 _DESCENDING = re.compile(r"([^<>=]+)(>=?|\\geq?\b)([^<>=]+)(>=?|\\geq?\b)([^<>=]+)")
 
 

@@ -80,7 +80,7 @@ def number(text: str) -> Number | None:
         return None
     sign = -1 if found["sign"] == "-" else 1
     if found["fraction"] is None:
-        value = _decimal(found["decimal"])
+        value = Fraction(_ungrouped(found["decimal"]))
         if found["power"]:
             value *= Fraction(10) ** int(_INTEGERS.findall(found["power"])[-1])
         return Number(sign * value, False)
@@ -97,17 +97,18 @@ def _top_and_bottom(fraction: str) -> tuple[int, int]:
     return int(top), int(bottom)
 
 
-def _decimal(text: str) -> Fraction:
+def _ungrouped(text: str) -> str:
+    """A decimal without what stands between its thousands."""
     if re.fullmatch(_POINTED, text):
-        return Fraction(text.replace(".", "").replace(",", "."))
-    return Fraction(_SEPARATOR.sub("", text))
+        return text.replace(".", "").replace(",", ".")
+    return _SEPARATOR.sub("", text)
 
 
 def ratio(text: str) -> list[Fraction] | None:
     """The terms of a ratio such as ``3:4`` or ``1 : 2 : 3``, or None."""
     if len(text) > MAX_CHARS or not _RATIO.fullmatch(text):
         return None
-    return [_decimal(term) for term in re.split(_COLONS, text)]
+    return [Fraction(_ungrouped(term)) for term in re.split(_COLONS, text)]
 
 
 def time_of_day(text: str) -> tuple[int, int, int, str] | None:
@@ -141,9 +142,6 @@ def spelled_for_latex(text: str) -> str:
             return f"{int(_SEPARATOR.sub('', found['whole']))}{gap}\\frac{{{top}}}{{{bottom}}}"
         if found["mantissa"]:
             return rf"{found['mantissa']} \times 10^{{{int(found['exponent'])}}}"
-        grouped = found["grouped"]
-        if re.fullmatch(_POINTED, grouped):
-            return grouped.replace(".", "").replace(",", ".")
-        return _SEPARATOR.sub("", grouped)
+        return _ungrouped(found["grouped"])
 
     return _IN_LATEX.sub(spell, text)

@@ -5,7 +5,7 @@ products of letters), several assignments by their names, and lists of these ele
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from .notation import is_product, normalized, without_letter_unit, without_text
 from .numerals import Number, number, ratio, time_of_day
@@ -38,26 +38,15 @@ def is_plain(answer: str) -> bool:
 def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | None:
     if answer == reference:
         return True
-    for rule in (
-        _same_words,
-        _same_time,
-        _same_number,
-        _same_percentage,
-        _same_assignments,
-        _same_items,
-        _same_base,
-    ):
+    of_one = (_same_words, _same_time, _same_number, _same_percentage)
+    for rule in (*of_one, _same_assignments, _same_items, _same_base):
         verdict = rule(answer, reference)
         if isinstance(verdict, list):
-            return _all(_decide(*pair, mathematics) for pair in verdict)
+            found = {_decide(*pair, mathematics) for pair in verdict}
+            return False if False in found else None if None in found else True
         if verdict is not None:
             return verdict
     return None if mathematics is None else mathematics(answer, reference)
-
-
-def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    found = set(verdicts)
-    return False if False in found else None if None in found else True
 
 
 # --- Words ----------------------------------------------------------------------------------
@@ -82,6 +71,10 @@ def _is_words(text: str) -> bool:
 
 # --- Numbers --------------------------------------------------------------------------------
 
+_DECIMAL_COMMA = re.compile(r"([+-]?[0-9 ]*[0-9])(?:,|\{,\})([0-9]+)")
+_PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
+_BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
+
 
 def _same_time(answer: str, reference: str) -> bool | None:
     given, expected = (time_of_day(without_text(side)) for side in (answer, reference))
@@ -104,9 +97,6 @@ def _in_24_hours(hour: int, minute: int, second: int, half: str) -> tuple[int, i
     return (hour % 12 + 12 * (half == "p") if half else hour, minute, second)
 
 
-_DECIMAL_COMMA = re.compile(r"([+-]?[0-9 ]*[0-9])(?:,|\{,\})([0-9]+)")
-
-
 def _same_number(answer: str, reference: str) -> bool | None:
     given, expected = number(answer), number(reference)
     if given is None and expected is not None:
@@ -121,9 +111,6 @@ def _with_comma(text: str, other: Number) -> Number | None:
     is_decimal = not other.is_fraction and other.value.denominator > 1
     found = _DECIMAL_COMMA.fullmatch(text) if is_decimal else None
     return number(f"{found[1]}.{found[2]}") if found else None
-
-
-_PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
 
 
 def _same_percentage(answer: str, reference: str) -> bool | None:
@@ -148,9 +135,6 @@ def _equal(given: Number, expected: Number) -> bool:
     return abs(given.value - expected.value) * 10**6 <= most
 
 
-_BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
-
-
 def _same_base(answer: str, reference: str) -> bool | None:
     bases = {base[1] for base in map(_BASED.fullmatch, (answer, reference)) if base}
     return False if len(bases) == 2 else None
@@ -162,8 +146,9 @@ _CONJUNCTION = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _BETWEEN = re.compile(r"\\text\s?\{\s*(?:and|or),?\s*\}|;|\\q?quad(?![A-Za-z])|\\(?:land|lor)\b")
 _GROUP_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _BRACKET = re.compile(r"\\?[()\[\]{}]|,")
-_ROUND = re.compile(r"(?:\\left)?\((.*?)(?:\\right)?\)", re.DOTALL)
-_BRACED = re.compile(r"(?:\\left)?\\\{(.*?)(?:\\right)?\\\}", re.DOTALL)
+# Brackets around the whole of a text.
+_ROUND = re.compile(r"\A(?:\\left)?\((.*?)(?:\\right)?\)\Z", re.DOTALL)
+_BRACED = re.compile(r"\A(?:\\left)?\\\{(.*?)(?:\\right)?\\\}\Z", re.DOTALL)
 _NAME = r"\\?[A-Za-z]+'*(?:_(?:\{\w+\}|\w))?(?:\(-?[A-Za-z0-9]+\))?"
 _ASSIGNMENT = re.compile(rf"({_NAME}|\({_NAME}(?:,\s*{_NAME})+\))\s*=\s*([^=<>]+)", re.DOTALL)
 _VALUE_AT = re.compile(r"\(-?[0-9]+\)$")  # math-verify takes f(2)=5 and f(3)=5 for the same
@@ -189,28 +174,17 @@ def _items(text: str) -> list[str]:
 
 def _is_item(text: str) -> bool:
     plain = without_text(text)
-    return bool(
-        number(text)
-        or time_of_day(plain)
-        or ratio(text)
-        or _is_words(plain)
-        or (plain and plain != text)
-    )
+    read = number(text), ratio(text), time_of_day(plain)
+    return any(read) or _is_words(plain) or plain not in ("", text)
 
 
 def _same_items(answer: str, reference: str) -> bool | Parts | None:
     """Compare lists of plain items: tuples in order, others as sets."""
-    given, expected = _ROUND.fullmatch(answer), _ROUND.fullmatch(reference)
-    if (given is None) != (expected is None):
+    in_order = _ROUND.match(reference) is not None
+    if in_order != (_ROUND.match(answer) is not None):
         return None
-    in_order = given is not None and expected is not None
-    if given is not None and expected is not None:
-        items, wanted = _items(given[1]), _items(expected[1])
-    else:
-        items, wanted = (
-            _items(braced[1] if (braced := _BRACED.fullmatch(side)) else side)
-            for side in (answer, reference)
-        )
+    brackets = _ROUND if in_order else _BRACED
+    items, wanted = (_items(brackets.sub(r"\1", side)) for side in (answer, reference))
     several = 1 < len(wanted) <= MAX_ITEMS and 1 < len(items) <= MAX_ITEMS
     if not several or not all(map(_is_item, (*items, *wanted))):
         return None
@@ -235,8 +209,7 @@ def _same_assignments(answer: str, reference: str) -> bool | Parts | None:
                 return False
             return [(values[name], value) for name, value in wanted]
         if not _RELATION.search(answer):
-            inside = _ROUND.fullmatch(answer)
-            items = _items(inside[1] if inside else answer)
+            items = _items(_ROUND.sub(r"\1", answer))
             in_order = zip(items, (value for _, value in wanted), strict=False)
             return [*in_order] if len(items) == len(wanted) else False
     elif len(wanted) > 1 and len(set(names)) == 1:
@@ -251,7 +224,7 @@ def _same_assignments(answer: str, reference: str) -> bool | Parts | None:
         return False if _VALUE_AT.search(name) and _VALUE_AT.search(name_given) else None
     elif len(wanted) == 1 and _VALUE_AT.search(names[0]) and not _RELATION.search(answer):
         return [(answer, wanted[0][1])]
-    elif not wanted and len(dict(given)) > 1 and (inside := _ROUND.fullmatch(reference)):
+    elif not wanted and len(dict(given)) > 1 and (inside := _ROUND.match(reference)):
         by_name = [value for _, value in sorted(given)]
         expected = _items(inside[1])
         return [*zip(by_name, expected, strict=True)] if len(by_name) == len(expected) else False
@@ -272,7 +245,7 @@ def _assignments(text: str) -> list[tuple[str, str]]:
         if not name.startswith("("):
             found.append((_bare(name), value))
             continue
-        names, inside = _items(name[1:-1]), _ROUND.fullmatch(value)
+        names, inside = _items(name[1:-1]), _ROUND.match(value)
         values = _items(inside[1]) if inside else []
         if len(names) != len(values):
             return []

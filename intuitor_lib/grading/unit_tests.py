@@ -86,7 +86,7 @@ for part in spec["entry_point"].split("."):
 if "test" in spec:
     exec(compile(spec["test"], "test.py", "exec"), space)
     space["check"](functools.wraps(target)(lambda *given, **named: plain(target(*given, **named))))
-    print(spec["mark"], file=emit, flush=True)
+    print("\\n" + spec["mark"], file=emit, flush=True)
 for text in spec.get("arguments", ()):
     if spec["form"] == "json":
         arguments = [json.loads(line) for line in text.split("\\n") if line.strip()]
@@ -96,61 +96,47 @@ for text in spec.get("arguments", ()):
     result = target(*arguments)
     signal.setitimer(signal.ITIMER_REAL, 0)
     result = dict(result) if isinstance(result, dict) else result
-    print(spec["mark"] + repr(result).replace("\\n", " "), file=emit, flush=True)
+    print("\\n" + spec["mark"] + repr(result).replace("\\n", " "), file=emit, flush=True)
 """
 
 # One fork per test from a started interpreter takes a millisecond. The child has no access to the
 # harness's output, so it cannot fake a result.
 _RUNS = """\
-import json, os, sys, tempfile, time, traceback
+import json, os, sys
+from multiprocessing import get_context
+from tempfile import TemporaryFile
 spec = json.loads(sys.stdin.readline())
 emit = os.fdopen(os.dup(1), "w")
 
 def child(given, said, erred):
+    emit.close()
     for target, file in enumerate((given, said, erred)):
         os.dup2(file.fileno(), target)
-    os.closerange(3, 64)
     sys.stdin, sys.stdout, sys.stderr = (open(i, "r" if i == 0 else "w") for i in range(3))
-    status = 0
-    try:
-        exec(compile(spec["code"], "solution.py", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        status = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status & 255)
+    exec(compile(spec["code"], "solution.py", "exec"), {"__name__": "__main__"})
 
 for text in spec["inputs"]:
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
-        with tempfile.TemporaryFile() as erred:
-            given.write(text.encode("utf-8", "replace"))
-            given.seek(0)
-            pid = os.fork()
-            if pid == 0:
-                child(given, said, erred)
-            end = time.monotonic() + spec["seconds"]
-            ended = 0
-            while not ended and time.monotonic() < end:
-                time.sleep(0.001)
-                ended, status = os.waitpid(pid, os.WNOHANG)
-            late = not ended
-            if late:
-                os.kill(pid, 9)
-                status = os.waitpid(pid, 0)[1]
-            status = os.waitstatus_to_exitcode(status)
-            said.seek(0)
-            erred.seek(0)
-            result = {
-                "status": "timeout" if late else status,
-                "out": said.read(spec["most"]).decode("utf-8", "replace"),
-                "err": erred.read()[-2000:].decode("utf-8", "replace"),
-            }
-            print(spec["mark"] + json.dumps(result), file=emit, flush=True)
-            if status or late:
-                break
+    with TemporaryFile() as given, TemporaryFile() as said, TemporaryFile() as erred:
+        given.write(text.encode("utf-8", "replace"))
+        given.seek(0)
+        process = get_context("fork").Process(target=child, args=(given, said, erred))
+        process.start()
+        process.join(spec["seconds"])
+        late = process.exitcode is None
+        process.kill()
+        process.join()
+        code = process.exitcode
+        status = "timeout" if late else "killed" if code < 0 else "error" if code else "ok"
+        said.seek(0)
+        erred.seek(0)
+        result = {
+            "status": status,
+            "out": said.read(spec["most"]).decode("utf-8", "replace"),
+            "err": erred.read()[-2000:].decode("utf-8", "replace"),
+        }
+        print(spec["mark"] + json.dumps(result), file=emit, flush=True)
+        if status != "ok":
+            break
 """
 
 
@@ -159,10 +145,8 @@ def run_tests(
 ) -> tuple[bool, str]:
     """Whether a program passes all its tests, and its first failure in a few words.
 
-    Args:
-        code: the program.
-        tests: a mapping of one of the kinds above.
-        seconds: limit of each test; ten times that is the limit of all tests together.
+    `tests` is a mapping of one of the kinds above. `seconds` limits each test, and ten times that
+    all tests together.
 
     Raises:
         ValueError: tests of an unknown kind.
@@ -181,15 +165,14 @@ def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> li
 
 
 def _check(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
-    mark = secrets.token_hex(16)
     spec = {key: tests[key] for key in ("setup", "test", "entry_point")}
-    done = _harness(_CALLS, code, spec, mark, seconds, seconds)
-    passed = done.status == "ok" and mark in done.stdout.split()
-    return passed, "passed" if passed else _failure(done)
+    done, told = _harness(_CALLS, code, spec, seconds, 1)
+    passed = done.status == "ok" and bool(told)
+    return passed, "passed" if passed else _failure(done.status, done.stderr)
 
 
 def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
-    pairs, mark = tests["tests"], secrets.token_hex(16)
+    pairs = tests["tests"]
     spec = {
         "setup": IMPORTS,
         "entry_point": tests["entry_point"],
@@ -197,73 +180,62 @@ def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, s
         "arguments": [arguments for arguments, _ in pairs],
     }
     # A loop in C code is not stopped by the limit of one call, only by that of all.
-    done = _harness(_CALLS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
+    ran = _harness(_CALLS, code, spec, seconds, len(pairs))
     read = json.loads if tests["form"] == "json" else ast.literal_eval
 
     def fault(result: str, expected: str) -> str | None:
         return None if _same_result(result, expected, read) else "wrong result"
 
-    return _first_failure(pairs, _marked(done.stdout, mark), fault, done)
+    return _first_failure(pairs, fault, *ran)
 
 
 def _runs(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
-    pairs, mark = tests["tests"], secrets.token_hex(16)
+    pairs = tests["tests"]
     spec = {
         "inputs": [given for given, _ in pairs],
         "most": max([1 << 20, *(4 * len(expected) for _, expected in pairs)]),
     }
-    done = _harness(_RUNS, code, spec, mark, seconds, seconds * min(len(pairs), 10))
+    ran = _harness(_RUNS, code, spec, seconds, len(pairs))
 
     def fault(line: str, expected: str) -> str | None:
         result = json.loads(line)
-        if result["status"] != 0:
-            return _ending(result)
+        if result["status"] != "ok":
+            return _failure(result["status"], result["err"])
         return None if _same_output(result["out"], expected) else "wrong output"
 
-    return _first_failure(pairs, _marked(done.stdout, mark), fault, done)
+    return _first_failure(pairs, fault, *ran)
 
 
 def _first_failure(
     pairs: Sequence[Sequence[str]],
-    results: Sequence[str],
     fault: Callable[[str, str], str | None],
     done: Completed,
+    results: Sequence[str],
 ) -> tuple[bool, str]:
+    ended = _failure(done.status, done.stderr)  # before a test that has no result
     for i, (_, expected) in enumerate(pairs):
-        reason = fault(results[i], expected) if i < len(results) else _failure(done)
+        reason = fault(results[i], expected) if i < len(results) else ended
         if reason is not None:
             return False, f"test {i + 1} of {len(pairs)}: {reason}"
     return True, "passed"
 
 
-def _marked(stdout: str, mark: str) -> list[str]:
-    """Lines of the harness, among those that the program printed."""
-    return [line[len(mark) :] for line in stdout.split("\n") if line.startswith(mark)]
-
-
 def _harness(
-    harness: str, code: str, spec: Mapping[str, Any], mark: str, seconds: float, limit: float
-) -> Completed:
-    line = json.dumps({**spec, "code": code, "mark": mark, "seconds": seconds})
-    return run_python(
-        harness, line + "\n", timeout_s=limit + _STARTUP_SECONDS, output_bytes=_MAX_COMPARED
-    )
+    harness: str, code: str, spec: Mapping[str, Any], seconds: float, n: int
+) -> tuple[Completed, list[str]]:
+    """How a harness with n tests ended, and its own lines among those that the program printed."""
+    mark = secrets.token_hex(16)
+    given = json.dumps({**spec, "code": code, "mark": mark, "seconds": seconds}) + "\n"
+    limit = seconds * min(n, 10) + _STARTUP_SECONDS
+    done = run_python(harness, given, timeout_s=limit, output_bytes=_MAX_COMPARED)
+    lines = done.stdout.split("\n")
+    return done, [line.removeprefix(mark) for line in lines if line.startswith(mark)]
 
 
-def _failure(done: Completed) -> str:
-    if done.status == "ok":
-        return "ended early"
-    return _error(done.stderr) if done.status == "error" else done.status
-
-
-def _ending(result: Mapping[str, Any]) -> str:
-    status = result["status"]
-    if status == "timeout":
-        return "timeout"
-    return "killed" if status < 0 else _error(result["err"])
-
-
-def _error(stderr: str) -> str:
+def _failure(status: str, stderr: str) -> str:
+    """Why a program that did not pass ended with a status of `Completed`, in a few words."""
+    if status != "error":
+        return "ended early" if status == "ok" else status
     last = (stderr.strip().splitlines() or ["exit status other than 0"])[-1]
     if last.startswith("TimeoutError: over"):
         return "timeout"

@@ -43,7 +43,7 @@ _LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
 class Trial:
     """A policy of an experiment with its measurements.
 
-    `baselines` are the scores without skill on each test (`evaluation.baselines`). `on_record`: all
+    `baselines` are the scores without skill on each test (`Grader.baselines`). `on_record`: all
     measurements were read, none was made now.
     """
 
@@ -229,7 +229,6 @@ class _Store:
         return dataclasses.replace(found, load=functools.cache(found.load))
 
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
-        from ..evaluation.baselines import baselines
         from ..evaluation.evaluation import evaluate
 
         benchmark = _benchmark(test, self.profile)
@@ -250,7 +249,7 @@ class _Store:
         return {
             **spec,
             "environment": record.environment,
-            "baselines": baselines(benchmark, load_items(benchmark, test.n)),
+            "baselines": benchmark.grader.baselines(load_items(benchmark, test.n)),
             "rows": [_shortened({k: row.get(k) for k in _KEPT}) for row in record.rows],
         }
 

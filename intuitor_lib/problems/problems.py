@@ -21,12 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Recipe
-from ..recipe.constants import (
-    EMBEDDED_HUMANEVAL,
-    EMBEDDED_PROBLEMS,
-    EMBEDDED_PRODUCTS,
-    GENERATOR_PREFIX,
-)
+from ..recipe.constants import EMBEDDED_HUMANEVAL, EMBEDDED_PRODUCTS, GENERATOR_PREFIX
 from .humaneval import humaneval_request, humaneval_rows, humaneval_tests
 from .tables import (
     TABLE_SUFFIXES,
@@ -124,26 +119,22 @@ def load_problems(recipe: Recipe) -> Problems:
         DataError: the source cannot be read, has malformed rows (all are listed by line), or has
             fewer problems than the recipe needs.
     """
-    path, unusable = Path(recipe.dataset).expanduser(), 0
+    source, path, unusable = recipe.dataset, Path(recipe.dataset).expanduser(), 0
     named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
     wanted = [column for column in (*named, *ID_COLUMNS) if column]
-    if recipe.dataset.startswith(GENERATOR_PREFIX):
-        source = recipe.dataset
+    if source.startswith(GENERATOR_PREFIX):
         distinct, duplicates = _generate(recipe)
     else:
-        if recipe.dataset in EMBEDDED_PROBLEMS:
-            source = recipe.dataset
-            rows = _products(recipe) if source == EMBEDDED_PRODUCTS else _humaneval()
+        if source == EMBEDDED_PRODUCTS:
+            rows = _products(recipe)
+        elif source == EMBEDDED_HUMANEVAL:
+            rows = [*map(_humaneval, humaneval_rows())]
         elif path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
             source = path.name
             rows, _ = _problems_of(read_table(path, wanted), recipe, source, path.stem)
         else:
-            source = recipe.dataset
             table = read_hub(
-                recipe.dataset,
-                name=recipe.dataset_name,
-                split=recipe.dataset_split,
-                revision=recipe.dataset_revision,
+                *(source, recipe.dataset_name, recipe.dataset_split, recipe.dataset_revision),
                 columns=wanted,
                 instead="use a local file (--data FILE, or dataset='FILE.jsonl'), or a generator "
                 f"('{GENERATOR_PREFIX}chain_sum', as the recipe quickstart under the profiles "
@@ -160,14 +151,9 @@ def load_problems(recipe: Recipe) -> Problems:
                 f"{recipe.eval_problems} would leave none to train on: lower it"
             )
     order = random.Random(recipe.dataset_seed).sample(range(len(distinct)), len(distinct))
-    held_out, train = order[: recipe.eval_problems], order[recipe.eval_problems :]
-    return Problems(
-        source,
-        tuple(distinct[i] for i in sorted(train[: recipe.max_problems])),
-        tuple(distinct[i] for i in sorted(held_out)),
-        duplicates,
-        unusable,
-    )
+    parts = (order[recipe.eval_problems :][: recipe.max_problems], order[: recipe.eval_problems])
+    train, held_out = (tuple(distinct[i] for i in sorted(part)) for part in parts)
+    return Problems(source, train, held_out, duplicates, unusable)
 
 
 def gold_answer(text: str) -> str:
@@ -179,18 +165,10 @@ def gold_answer(text: str) -> str:
     return final.group(1).strip() if final else text
 
 
-def _humaneval() -> list[Problem]:
-    """Functions to write, which have unit tests and no answer."""
-    return [
-        Problem(
-            humaneval_request(row),
-            None,
-            row["task_id"],
-            EMBEDDED_HUMANEVAL,
-            json.dumps(humaneval_tests(row)),
-        )
-        for row in humaneval_rows()
-    ]
+def _humaneval(row: Mapping[str, str]) -> Problem:
+    """A function to write, which has unit tests and no answer."""
+    tests = json.dumps(humaneval_tests(row))
+    return Problem(humaneval_request(row), None, row["task_id"], EMBEDDED_HUMANEVAL, tests)
 
 
 def _products(recipe: Recipe) -> list[Problem]:
@@ -302,42 +280,33 @@ def _problems_of(
         raise DataError(f"{source} holds no problems: one a row is expected")
     faults = []
     rows = [row for _, row in table.records if not isinstance(row, Fault)]
-    for key, remedy in (
-        ("prompt_column", ""),
-        ("answer_column", " or answer_column=null"),
-        ("tests_column", " or tests_column=null"),
-    ):
+    for key in ("prompt_column", "answer_column", "tests_column"):
         column = getattr(recipe, key)
         if not table.columns or column is None:
             continue
         if table.columns.count(column) > 1:
             faults.append(f"{table.columns.count(column)} columns {column!r}: rename all but one")
-        elif not any(_has(row, column) for row in (table.columns, *rows)):
+        elif column not in table.columns and all(_cell(row, column) is None for row in rows):
             names = ", ".join(map(shown, table.columns))
             if len(table.columns) == 1 and set(";\t|") & set(table.columns[0]):
                 names += " (save the file with commas between its cells)"
+            remedy = "" if key == "prompt_column" else f" or {key}=null"
             faults.append(f"no column {column!r}, only {names}: set {key} to one of them{remedy}")
     made = [
         (n, row if isinstance(row, Fault) else _problem_of(row, recipe, source, f"{stem}:{n}"))
         for n, row in table.records
         if isinstance(row, Fault) or not faults
     ]
-    problems = _with_unique_ids([(n, row) for n, row in made if isinstance(row, Problem)])
+    numbered = [(n, row) for n, row in made if isinstance(row, Problem)]
+    # Results go by id, so one that several have gets the number of its row.
+    count = Counter(p.id for _, p in numbered)
+    problems = [p if count[p.id] == 1 else replace(p, id=f"{p.id}:{n}") for n, p in numbered]
     bad = [f"{table.unit} {n}: {row}" for n, row in made if isinstance(row, Fault)]
     if faults or (bad and not (drop_faults and problems)):
         if bad:
             faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
         raise DataError(f"{source}: {'; '.join(faults)}{list_faults(bad)}")
     return problems, len(bad)
-
-
-def _with_unique_ids(numbered: list[tuple[int, Problem]]) -> list[Problem]:
-    """The problems; an id that several have gets the number of its row, since results go by id."""
-    count = Counter(problem.id for _, problem in numbered)
-    return [
-        problem if count[problem.id] == 1 else replace(problem, id=f"{problem.id}:{n}")
-        for n, problem in numbered
-    ]
 
 
 def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:
@@ -380,10 +349,6 @@ def _cell(row: Any, column: str | None) -> Any:
         else:
             return None
     return row
-
-
-def _has(row: Any, column: str) -> bool:
-    return column in row or _cell(row, column) is not None
 
 
 def _as_text(value: Any) -> str:

@@ -109,10 +109,8 @@ def prompt_token_ids(
 ) -> list[list[int]]:
     """Token ids of each conversation with the generation prompt, unpadded, as in TRL's trainer.
 
-    Args:
-        tokenizer: the policy's tokenizer.
-        conversations: messages with roles and contents.
-        chat_template_kwargs: passed on to the chat template, e.g. `enable_thinking`.
+    Conversations are messages with roles and contents. `chat_template_kwargs` are passed on to the
+    chat template, e.g. `enable_thinking`.
 
     Raises:
         InputError: the tokenizer has no chat template, or the template refuses the messages.

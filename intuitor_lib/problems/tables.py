@@ -121,9 +121,7 @@ def _read_json(content: bytes, name: str, columns: Sequence[str]) -> RawTable:
 
 def _rows_of(values: list[Any], name: str, columns: Sequence[str]) -> list[Any]:
     """The rows of a file of JSON values: of an array, or of the one list in an object."""
-    if len(values) != 1:
-        return values
-    value = values[0]
+    value = values[0] if len(values) == 1 else None
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
@@ -153,6 +151,19 @@ def _is_row(value: dict[str, Any], column: str) -> bool:
     return top in value and (bool(dot) or not plain)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} occurs twice in an object")
+    return values
+
+
+_SPACE = re.compile(r"\s*")
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def _parse_json(text: bytes, *, several: bool = False) -> Any:
     """The value of a text, or the list of its `several` values one behind the other."""
     try:
@@ -173,19 +184,6 @@ def _parse_json(text: bytes, *, several: bool = False) -> Any:
         return Fault(f"invalid JSON: {error}")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} occurs twice in an object")
-    return values
-
-
-_SPACE = re.compile(r"\s*")
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
-
-
 def _likely(text: bytes) -> str:
     """What to do with bytes that are not UTF-8: guessing would change problems unnoticed."""
     # Windows-1252 has single bytes among ASCII, East Asian encodings have them in pairs.
@@ -196,38 +194,34 @@ def _likely(text: bytes) -> str:
 
 
 def _read_csv(content: bytes) -> RawTable:
-    before = csv.field_size_limit(max(csv.field_size_limit(), len(content)))
-    try:
-        return _read_csv_lines(content)
-    finally:
-        csv.field_size_limit(before)
-
-
-def _read_csv_lines(content: bytes) -> RawTable:
     # Invalid bytes become surrogates, so that other lines can still be read.
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
     columns: list[str] = []
     records: list[tuple[int, Any]] = []
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return RawTable(columns, records)
-        except csv.Error as error:
-            records.append((number, Fault(f"invalid CSV: {error}")))
-            continue
-        if not is_unicode(line := "".join(cells)):
-            likely = _likely(line.encode("utf-8", "surrogateescape"))
-            records.append((number, Fault(f"invalid UTF-8{likely}")))
-        elif not columns:
-            columns = cells
-        elif len(cells) > len(columns):
-            fault = f"{len(cells)} cells under {len(columns)} columns: quote cells with commas"
-            records.append((number, Fault(fault)))
-        elif cells:
-            records.append((number, dict(zip(columns, cells, strict=False))))
+    before = csv.field_size_limit(max(csv.field_size_limit(), len(content)))
+    try:
+        while True:
+            number = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except csv.Error as error:
+                records.append((number, Fault(f"invalid CSV: {error}")))
+                continue
+            if not is_unicode(line := "".join(cells)):
+                likely = _likely(line.encode("utf-8", "surrogateescape"))
+                records.append((number, Fault(f"invalid UTF-8{likely}")))
+            elif not columns:
+                columns = cells
+            elif len(cells) > len(columns):
+                fault = f"{len(cells)} cells under {len(columns)} columns: quote cells with commas"
+                records.append((number, Fault(fault)))
+            elif cells:
+                records.append((number, dict(zip(columns, cells, strict=False))))
+    except StopIteration:
+        return RawTable(columns, records)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _read_parquet(content: bytes, name: str, columns: Sequence[str]) -> RawTable:
@@ -245,10 +239,10 @@ def _read_parquet(content: bytes, name: str, columns: Sequence[str]) -> RawTable
 
 def read_hub(
     dataset: str,
-    *,
     name: str | None,
     split: str,
     revision: str | None,
+    *,
     columns: Sequence[str] = (),
     instead: str,
 ) -> RawTable:
@@ -302,8 +296,4 @@ def shown(name: str) -> str:
 
 def is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogate."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return re.search("[\ud800-\udfff]", text) is None

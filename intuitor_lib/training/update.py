@@ -54,11 +54,7 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
         _, backbone, head = backbone_and_head(self)
         prompt_ids, completion_ids = completions
         hidden = completion_states(
-            backbone,
-            prompt_ids,
-            completion_ids,
-            share_prompts=can_share_prompts(self),
-            device=self.get_input_embeddings().weight.device,
+            backbone, prompt_ids, completion_ids, share_prompts=can_share_prompts(self)
         )
         tokens = torch.tensor([token for ids in completion_ids for token in ids])
         return head_log_probs(hidden, head, tokens, temperature=temperature)

@@ -14,7 +14,6 @@ from intuitor_lib.certainty.forward import (
 )
 from intuitor_lib.certainty.head import backbone_and_head
 
-CPU = torch.device("cpu")
 # Three prompts, their completions mixed up: long, short, of one token and empty ones.
 A, B, C = [5, 6, 7], [8], [9, 10, 11, 12, 13, 14]
 PROMPTS = [A, B, C, A, B, C, A, B, A]
@@ -41,7 +40,7 @@ def alone(model, prompts=PROMPTS, completions=COMPLETIONS):
 
 def states(model, share, prompts=PROMPTS, completions=COMPLETIONS, **settings):
     backbone = backbone_and_head(model)[1]
-    settings = {"share_prompts": share, "device": CPU, **settings}
+    settings = {"share_prompts": share, **settings}
     return completion_states(backbone, prompts, completions, **settings)
 
 

@@ -1,5 +1,6 @@
 """What programs get from the sandbox, and what hostile ones may not do. Linux only."""
 
+import functools
 import os
 import signal
 import socket
@@ -500,14 +501,16 @@ class TestProtections:
         def refuse():
             raise SandboxError("namespaces: not today")
 
-        monkeypatch.setattr(confine, "_FOUND", [])
+        anew = functools.cache(confine.protections.__wrapped__)
+        monkeypatch.setattr(confine, "protections", anew)
         monkeypatch.setattr(confine, "_probe", refuse)
         monkeypatch.delenv(confine.UNPROTECTED, raising=False)
 
     def test_they_are_found_once_and_told(self, monkeypatch):
         calls = []
         found = Protections("namespaces", confine.PROTECTIONS[2:])
-        monkeypatch.setattr(confine, "_FOUND", [])
+        anew = functools.cache(confine.protections.__wrapped__)
+        monkeypatch.setattr(confine, "protections", anew)
         monkeypatch.setattr(confine, "_probe", lambda: calls.append(1) or found)
         assert [confine.protections(), confine.protections()] == [found, found]
         assert calls == [1]

@@ -183,9 +183,7 @@ def saved_bytes(model, *, share: bool, dtype: str) -> int:
 
     _, backbone, _ = backbone_and_head(model)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast(dtype):
-        states = completion_states(
-            *(backbone, PROMPTS, COMPLETIONS), share_prompts=share, device=torch.device("cpu")
-        )
+        states = completion_states(backbone, PROMPTS, COMPLETIONS, share_prompts=share)
     assert states.requires_grad
     return sum(storage.nbytes() for key, storage in storages.items() if key not in weights)
 

@@ -49,11 +49,7 @@ class Benchmark:
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Return a benchmark by name.
-
-    Raises:
-        InputError: the name is unknown.
-    """
+    """Return a benchmark by name; an unknown one raises an InputError."""
     if name not in BENCHMARKS:
         raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
@@ -98,7 +94,10 @@ def load_items(
             f"{benchmark.name}: {len(faults) or 'no'} rows are no items of {benchmark.title}:"
             f"{list_faults(faults)}"
         )
-    items = _with_unique_ids(items, benchmark.name)
+    ids = [item.id for item in items]
+    if not all(ids) or len(set(ids)) < len(ids):
+        named = enumerate(items)
+        items = [dataclasses.replace(item, id=f"{benchmark.name}/{i}") for i, item in named]
     if n is None or n == len(items):
         return items
     if n > len(items):
@@ -132,13 +131,6 @@ def fingerprint(items: Sequence[Item]) -> str:
     for item in items:
         digest.update(json.dumps([item.id, item.prompt, item.reference]).encode() + b"\n")
     return digest.hexdigest()[:16]
-
-
-def _with_unique_ids(items: list[Item], name: str) -> list[Item]:
-    ids = [item.id for item in items]
-    if all(ids) and len(set(ids)) == len(ids):
-        return items
-    return [dataclasses.replace(item, id=f"{name}/{i}") for i, item in enumerate(items)]
 
 
 _GRADERS: Mapping[str, Grader] = {

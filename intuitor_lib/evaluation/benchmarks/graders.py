@@ -7,11 +7,12 @@ grading can be checked on every item (`check_grading`).
 import ast
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...grading import extract_choice, extract_code, extract_field, same_value
+from ...grading import echoed, extract_choice, extract_code, extract_field, same_value
 from ...grading.answers import extract_answers, grade_answers, most_frequent, plurality
 from ...grading.unit_tests import in_threads, run_tests
 
@@ -56,13 +57,12 @@ class Grader:
         """Write a right or a wrong completion; None if the benchmark publishes no reference."""
         return None
 
+    def baselines(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
+        """Accuracies without any skill, by name, as JSON-ready estimates; none by default."""
+        return {}
 
-_WITHOUT_BOX = {
-    "boxed": "boxed",
-    "alone": "number alone",
-    "last_number": "last number",
-    "harness": "stated",
-}
+
+_WITHOUT_BOX = {"alone": "number alone", "last_number": "last number", "harness": "stated"}
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,30 @@ class MathGrader(Grader):
         references = [item.reference for item in items]
         answers = extract_answers(texts, self.extraction)
         verdicts = grade_answers(answers, references, self.extraction)
-        without_box = _WITHOUT_BOX[self.extraction]
-        return [
-            Verdict(correct, answer, "boxed" if boxed else without_box if answer else "no answer")
-            for correct, answer, boxed in zip(
-                verdicts, answers, extract_answers(texts), strict=True
-            )
-        ]
+        place = _WITHOUT_BOX.get(self.extraction, "boxed")
+        found = zip(answers, extract_answers(texts), strict=True)
+        reasons = ["boxed" if box else place if answer else "no answer" for answer, box in found]
+        return [*map(Verdict, verdicts, answers, reasons)]
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return plurality(answers)
 
     def example(self, item: Item, *, right: bool) -> str:
         return f"So the answer is \\boxed{{{item.reference}{'' if right else ' + 1'}}}."
+
+    def baselines(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
+        """Estimate the floor of accuracies.
+
+        "echo" is the share of items whose answer is a number of the question: no policy that
+        repeats a part of it scores more. "most frequent answer" is the score of always saying that.
+        """
+        from ...report import proportion
+
+        references = [str(item.reference) for item in items]
+        [(_, most)] = Counter(references).most_common(1)
+        echoes = sum(echoed([item.question for item in items], references))
+        found = {"echo": echoes, "most frequent answer": most}
+        return {name: proportion(n, len(items)).to_dict() for name, n in found.items()}
 
 
 class ChoiceGrader(Grader):

@@ -7,7 +7,6 @@ the unpickler used here refuses every class.
 """
 
 import base64
-import binascii
 import io
 import json
 import pickle
@@ -38,10 +37,7 @@ def unpack_tests(packed: str) -> list[dict[str, Any]]:
                 raise ValueError(f"over {MAX_UNPACKED} bytes unpacked, or cut off")
             text = _TextOnly(io.BytesIO(data)).load()
             cases = json.loads(text)
-    except (
-        *(ValueError, TypeError, RecursionError, MemoryError, EOFError, IndexError, KeyError),
-        *(AttributeError, binascii.Error, zlib.error, pickle.UnpicklingError),
-    ) as error:
+    except Exception as error:  # a pickle can raise any
         raise DataError(
             f"test cases cannot be unpacked ({type(error).__name__}: {error}): take the file "
             "from the hub again"

@@ -1,8 +1,8 @@
 """Sources of a benchmark's rows: the hub, a local folder, the package itself.
 
 Each yields its `rows` with a label for messages: a generator `n` of them from `seed`, others all.
-Local files in `folder` take precedence over the hub; `at_hand` tells whether it is not needed. Rows
-that cannot be read or fetched raise DataError.
+Local files in `folder` take precedence over the hub. Rows that cannot be read or fetched raise
+DataError.
 """
 
 import os
@@ -33,25 +33,13 @@ class HubTable:
     name: str | None = None
 
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
-        local = self._file(folder)
+        local = _local(folder, [self.file + suffix for suffix in TABLE_SUFFIXES])
         if local is not None:
             table = read_table(local)
         else:
-            table = read_hub(
-                self.repo,
-                name=self.name,
-                split=self.split,
-                revision=self.revision,
-                instead=_INSTEAD,
-            )
+            table = read_hub(self.repo, self.name, self.split, self.revision, instead=_INSTEAD)
         for number, row in sound_rows(table, str(local or self.repo)):
             yield f"{local or self.repo}, {table.unit} {number}", row
-
-    def at_hand(self, folder: Path | None) -> bool:
-        return self._file(folder) is not None
-
-    def _file(self, folder: Path | None) -> Path | None:
-        return _local(folder, [self.file + suffix for suffix in TABLE_SUFFIXES])
 
     def describe(self) -> str:
         return f"{self.repo} ({self.split}) at {self.revision[:8]}, or {self.file}.jsonl"
@@ -68,19 +56,13 @@ class HubFiles:
     folder: str = ""
 
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
-        places = self._places(folder)
+        places = [_local(folder, [os.path.join(self.folder, f), f]) for f in self.files]
         if any(places) and not all(places):
             missing = [f for f, place in zip(self.files, places, strict=True) if place is None]
             raise DataError(f"{folder} lacks {', '.join(missing)} of {self.repo}")
         for file, place in zip(self.files, places, strict=True):
             for number, row in enumerate(self.read(place or self._fetch(file)), 1):
                 yield f"{file}, row {number}", row
-
-    def at_hand(self, folder: Path | None) -> bool:
-        return all(self._places(folder))
-
-    def _places(self, folder: Path | None) -> list[Path | None]:
-        return [_local(folder, [os.path.join(self.folder, f), f]) for f in self.files]
 
     def _fetch(self, file: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -111,9 +93,6 @@ class Embedded:
     def rows(self, folder: Path | None, n: int | None, seed: int) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(self.make(n or self.default_n, seed), 1):
             yield f"{self.origin}, item {number}", row
-
-    def at_hand(self, folder: Path | None) -> bool:
-        return True
 
     def describe(self) -> str:
         return self.origin

@@ -8,12 +8,12 @@ programs meant to attack belong in a virtual machine.
 """
 
 import contextlib
+import functools
 import marshal
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -119,20 +119,14 @@ def run_python(
 
 # --- Protections of this machine --------------------------------------------------------------
 
-_LOCK = threading.Lock()
-_FOUND: list[Protections] = []
 
-
+@functools.cache
 def protections() -> Protections:
     """The protections of this machine, found once per process by running a trial program."""
-    with _LOCK:
-        if not _FOUND:
-            try:
-                _FOUND.append(_probe())
-            except SandboxError as error:
-                missing = (*KEPT_APART, FILE_COUNT, FILTER)
-                _FOUND.append(Protections("none", missing, str(error)))
-        return _FOUND[0]
+    try:
+        return _probe()
+    except SandboxError as error:
+        return Protections("none", (*KEPT_APART, FILE_COUNT, FILTER), str(error))
 
 
 def _probe() -> Protections:
@@ -155,14 +149,8 @@ def _probe() -> Protections:
 
 def _request(mode: str, folder: str, limits: dict[str, Any]) -> dict[str, Any]:
     home, program = f"{folder}/box", f"{folder}/program.py"
-    environment = {
-        "HOME": home,
-        "TMPDIR": home,
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {"HOME": home, "TMPDIR": home, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return {
         **limits,
         **(layout() if mode != "none" else {}),
@@ -228,17 +216,12 @@ def _run(
         ending = marshal.loads(os.read(report, 65536))
     if "failed" in ending:
         raise SandboxError(f"{mode}: {ending['failed']}")
-    status = ending["status"]
+    status, last_line = ending["status"], stderr.rstrip().rpartition("\n")[2]
     if full:
         status = "output"
-    elif status == "error" and _ends_in_memory_error(stderr):
+    elif status == "error" and last_line.partition(":")[0].endswith("MemoryError"):
         status = "memory"
     return Completed(status, stdout, stderr, ending["seconds"]), ending["missing"]
-
-
-def _ends_in_memory_error(stderr: str) -> bool:
-    last = stderr.rstrip().rpartition("\n")[2]
-    return last.partition(":")[0].endswith("MemoryError")
 
 
 def _wait(supervisor: subprocess.Popen[bytes], report: int, lease: int, seconds: float) -> None:

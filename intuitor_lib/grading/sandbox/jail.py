@@ -109,9 +109,9 @@ def _watch(request: dict[str, Any], code: bytes, lease: int) -> dict[str, Any]:
 def _start(request: dict[str, Any], code: bytes, status: int, theirs: int) -> int:
     """Fork the first process and return its id."""
     if request["mode"] == "namespaces":
-        request["own_id"] = os.geteuid() == 0 and _is_mapped(FIRST_ID + os.getpid())
-        if request["own_id"]:
-            request["own_id"] = FIRST_ID + os.getpid()
+        own_id = FIRST_ID + os.getpid()
+        if os.geteuid() == 0 and _is_mapped(own_id):
+            request["own_id"] = own_id
             sc.call("unshare", sc.OWN_SPACES)
         else:
             ids = ("uid_map", os.geteuid()), ("gid_map", os.getegid())

@@ -17,9 +17,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 def layout() -> dict[str, Any]:
     """Paths for the file system of a program, by their use.
 
-    Returns:
-        `binds` to show read-only, `links` to make, `shortcuts` to the program's folder, `devices`,
-        folders to be `hidden`, and private folders that stay `visible`.
+    They are `binds` to show read-only, `links` to make, `shortcuts` to the program's folder,
+    `devices`, folders to be `hidden`, and private folders that stay `visible`.
     """
     paths = sysconfig.get_paths()
     needed = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
