@@ -57,7 +57,6 @@ from .views import (
     levels as levels,
     levels_over_steps as levels_over_steps,
     one_update as one_update,
-    smollm2_table as smollm2_table,
     token_examples as token_examples,
     update_table as update_table,
 )

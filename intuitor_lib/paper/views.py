@@ -9,10 +9,8 @@ from typing import Any
 
 from ..grading import code_answer_type, extract_field, reasons_before_json
 from ..grading.extraction import boxed_answer
-from ..recipe import InputError
 from ..report import Estimate, Table, mean_over_seeds
-from ..store import data_folder
-from .plan import ARMS, SEEDS, SUITES, Rows, arm_recipe
+from .plan import SEEDS, SUITES, Rows, arm_recipe
 from .results import result
 from .trials import Trial
 from .verdicts import change, estimate, later
@@ -282,32 +280,3 @@ def token_examples(
         for pair in pairs
         for one in measured["tokens"][pair][:most]
     ]
-
-
-def smollm2_table() -> Table:
-    """Tabulate earlier trainings of a smaller model, from `data/smollm2_products.csv`.
-
-    Raises:
-        InputError: the working folder is in no project.
-    """
-    data = data_folder()
-    if data is None:
-        raise InputError("no project here: call this from within a clone of it")
-    import pandas
-
-    rows = []
-    every = pandas.read_csv(data / "smollm2_products.csv")
-    for arm, of_arm in every.groupby("arm", sort=False):
-        cells = []
-        for way in _WAYS:
-            seeds = of_arm[of_arm.decoding == way].groupby("seed")
-            tables = [own.to_dict("records") for _, own in seeds]
-            cells.append(mean_over_seeds(tables, "correct").text())
-        rows.append([ARMS.get(arm, arm), len(tables), *cells])
-    return Table(
-        ["policy", "seeds", *_WAYS],
-        rows,
-        "SmolLM2-135M-Instruct (NF4 + LoRA), products of two one-digit numbers without those whose "
-        "answer is a number of the question: n = 34; sampled twice at 0.9; 95 % intervals over "
-        "seeds and problems.",
-    )

@@ -232,13 +232,13 @@ def _mean_per_problem(rows: Rows, column: str) -> dict[Hashable, float]:
 
 
 def summarize(rows: Rows) -> dict[str, Estimate]:
-    """Estimates from the rows of `evaluation.measure`, for every measurement that they have.
+    """Estimates from the rows of an evaluation, for every measurement that they have.
 
     Accuracy with one completion per problem has Wilson's interval; all others are bootstrapped
     over problems.
     """
     estimates: dict[str, Estimate] = {}
-    for name in ("accuracy", "self_certainty", "tokens", "clipped", "kl"):
+    for name in ("accuracy", "self_certainty", "tokens", "clipped"):
         column = "correct" if name == "accuracy" else name
         known = [row for row in rows if row.get(column) is not None]
         if not known:

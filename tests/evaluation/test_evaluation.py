@@ -15,16 +15,13 @@ from intuitor_lib.certainty.completions import completion_log_probs, score_compl
 from intuitor_lib.evaluation.benchmarks.benchmarks import BENCHMARKS, get_benchmark
 from intuitor_lib.evaluation.benchmarks.graders import MathGrader
 from intuitor_lib.evaluation.evaluation import _votes, evaluate
-from intuitor_lib.evaluation.held_out import measure
 from intuitor_lib.evaluation.scoreboard import evaluation_table, score
 from intuitor_lib.grading.answers import extract_answer
 from intuitor_lib.grading.sandbox.confine import protections
-from intuitor_lib.policy.adapters import reference_policy
 from intuitor_lib.policy.loading import Policy, load_model, load_policy
 from intuitor_lib.problems.problems import Problem
 from intuitor_lib.problems.prompts import conversation, prompt_token_ids
 from intuitor_lib.recipe.constants import SMOLLM2, InputError
-from intuitor_lib.report.intervals import summarize
 from intuitor_lib.rollouts.generation import generate
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.training.samples import sample_problems
@@ -63,16 +60,6 @@ def test_data_that_cannot_be_graded_is_told_first(policy, tmp_path, capsys, monk
     policy.tokenizer.chat_template = "{{ messages[0]['role'] }}"
     with pytest.raises(InputError, match="the chat template loses the user message: '1\\+1='"):
         evaluate(policy, "gsm8k", seed=1, **settings)
-
-
-def test_a_policy_without_adapters_is_compared_with_its_start(tiny_recipe):
-    recipe = tiny_recipe.replace(use_lora=False, quantization="none")
-    policy = load_policy(recipe)
-    how = {"temperature": 1.0, "kl": True}
-    assert [row["kl"] for row in measure(policy, PROBLEMS, recipe, **how)] == [0, 0, 0]
-    with torch.no_grad():
-        policy.model.lm_head.weight.mul_(0.5)
-    assert all(row["kl"] > 0.001 for row in measure(policy, PROBLEMS, recipe, **how))
 
 
 def test_greedy_is_the_likeliest_token_after_token(policy, prompt_ids):
@@ -156,8 +143,6 @@ def test_held_out_and_evaluated_completions_end_alike(policy, tiny_recipe, tmp_p
         head.bias[end] = 0.0
     held_out, _ = sample_problems(policy, PROBLEMS, tiny_recipe)
     assert [made.ids for made in held_out] == [[end]] * 3
-    rows = measure(policy, PROBLEMS, tiny_recipe, temperature=0)
-    assert [(row["tokens"], row["clipped"]) for row in rows] == [(1, False)] * 3
     record = evaluate(policy, toy(max_new_tokens=1), runs=tmp_path)
     assert not any(row["clipped"] for row in record.rows)
 
@@ -177,44 +162,6 @@ def test_the_policys_modes_come_back(policy, prompt_ids):
     policy.model.train()
     generate(policy, prompt_ids, max_new_tokens=2, temperature=0)
     assert all(module.training for module in policy.model.modules())
-
-
-def test_rows_hold_what_was_said(policy, tiny_recipe, prompt_ids):
-    rows = measure(policy, PROBLEMS, tiny_recipe, temperature=0.9, num_samples=2, seed=3, kl=True)
-    assert [(row["id"], row["sample"]) for row in rows] == [
-        (p.id, s) for p in PROBLEMS for s in (0, 1)
-    ]
-    assert all(isinstance(row["correct"], bool) for row in rows)
-    again = [ids for ids in prompt_ids for _ in (0, 1)]
-    made = generate(policy, again, max_new_tokens=6, temperature=0.9, seed=3)
-    completions = [completion.ids for completion in made]
-    assert [row["tokens"] for row in rows] == [len(c) for c in completions]
-    scores = score_completions(policy.model, again, completions).tolist()
-    assert [row["self_certainty"] for row in rows] == pytest.approx(scores, rel=1e-5)
-    # KL by hand on the first samples: k3 from log-probabilities at the sampling temperature.
-    for i in (0, 2, 4):
-        arguments = (policy.model, [again[i]], [completions[i]])
-        (ours,) = completion_log_probs(*arguments, temperature=0.9)
-        with reference_policy(policy.model):
-            (reference,) = completion_log_probs(*arguments, temperature=0.9)
-        gap = reference - ours
-        assert rows[i]["kl"] == pytest.approx(
-            float((gap.exp() - gap - 1).mean()), rel=1e-3, abs=5e-7
-        )
-        assert rows[i]["kl"] > 0
-        assert "kl" not in rows[i + 1]
-    estimates = summarize(rows)
-    assert (estimates["accuracy"].n, estimates["accuracy"].samples) == (3, 6)
-    assert estimates["kl"].samples == 3
-
-
-def test_a_problem_without_answer_is_not_graded(policy, tiny_recipe):
-    rows = measure(
-        policy, [Problem("1+1=", None, "x", "test")], tiny_recipe, temperature=0, certainty=False
-    )
-    assert rows[0]["correct"] is None
-    assert "self_certainty" not in rows[0]
-    assert "accuracy" not in summarize(rows)
 
 
 # --- evaluate -------------------------------------------------------------------------------

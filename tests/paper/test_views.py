@@ -3,7 +3,6 @@
 import pytest
 from test_verdicts import trial
 
-from intuitor_lib.paper import views
 from intuitor_lib.paper.trials import Trial
 from intuitor_lib.paper.views import (
     completions_table,
@@ -14,11 +13,9 @@ from intuitor_lib.paper.views import (
     kept_without_labels,
     levels,
     levels_over_steps,
-    smollm2_table,
     token_examples,
     update_table,
 )
-from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipes import get_recipe
 
 
@@ -137,14 +134,3 @@ def test_examples_name_their_policy_and_whether_they_are_right():
     one = {"correct": False, "prompt": "3?", "text": ["4"], "self_certainty": [1.0]}
     found = token_examples({"tokens": {"base → base": [one] * 3}}, ["base → base"])
     assert found == [("base, wrong: 3?", ["4"], [1.0])] * 2
-
-
-def test_earlier_trainings_are_read_from_the_project(monkeypatch):
-    rows = {row[0]: row[1:] for row in smollm2_table().rows}
-    assert rows["base"][0] == "1"
-    assert rows["INTUITOR"][0] == "3"
-    assert rows["INTUITOR"][1].startswith("0.07 [")
-    assert rows["EM"][1] == "0.00 [0.00, 0.10]"  # an interval, though all are wrong
-    monkeypatch.setattr(views, "data_folder", lambda: None)
-    with pytest.raises(InputError, match="within a clone"):
-        smollm2_table()

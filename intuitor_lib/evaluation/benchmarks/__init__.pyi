@@ -7,4 +7,5 @@ from .benchmarks import (
     load_items as load_items,
 )
 from .graders import Grader as Grader, Item as Item, Verdict as Verdict
+from .held_out import HELD_OUT as HELD_OUT, held_out_benchmark as held_out_benchmark
 from .sources import benchmarks_folder as benchmarks_folder
