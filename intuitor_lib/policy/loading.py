@@ -42,8 +42,8 @@ def load_policy(recipe: Recipe) -> Policy:
     source = Source.of(recipe)
     config = load_config(source)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    for fault in context_faults(recipe, context):
-        raise InputError(fault)
+    for too_long in context_faults(recipe, context):
+        raise InputError(too_long)
     _turn_off_dropout(config)
     dtype = compute_dtype(recipe.dtype, join().device)
     model, tokenizer = _load(

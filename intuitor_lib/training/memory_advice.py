@@ -89,7 +89,7 @@ def _halves(value: int, least: int) -> Iterator[int]:
 def available_memory(device: str) -> int:
     """Bytes that this process can still use, of the GPU or of RAM and its cgroups."""
     if device == "cuda":
-        return free_gpu_bytes(torch.device(device))
+        return free_gpu_bytes(torch.device(device)) or 0
     return min([psutil.virtual_memory().available, *_cgroup_room()])
 
 
