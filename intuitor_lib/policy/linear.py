@@ -202,7 +202,8 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     dtype = _dtype(base)
     low = _is_low(dtype)
     alike = x.dtype == dtype == _stored_dtype(base) == adapter[0].dtype
-    if _fuses(base, unpack=low) and (low or alike):
+    # In fp32 a GPU has the libraries' own kernels.
+    if _fuses(base, unpack=low) and (low or (alike and base.weight.device.type == "cpu")):
         return _LoraProduct.apply(x, base, dtype, *adapter)
     return self._plain_forward(x)
 
