@@ -32,7 +32,8 @@ def speed_up_linears(model: nn.Module) -> None:
     On a CPU, 4-bit weights are kept unpacked beside the packed ones if they fit in
     `UNPACKED_SHARE` of the free memory. Saved, quantized and trained weights stay as they are.
     """
-    if next(model.parameters()).device.type == "cpu":
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu:
         packed = [layer for layer in _layers(model, _Linear4bit) if not _is_unpacked(layer)]
         if _weight_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
             for layer in packed:
@@ -40,6 +41,7 @@ def speed_up_linears(model: nn.Module) -> None:
     for layer in _layers(model, LoraLayer):
         if "forward" not in vars(layer) and _is_linear(layer):
             layer._plain_forward = layer.forward
+            layer._fuses_fp32 = on_cpu  # a GPU has the libraries' own kernels
             layer.forward = types.MethodType(_lora_forward, layer)
 
 
@@ -202,8 +204,7 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     dtype = _dtype(base)
     low = _is_low(dtype)
     alike = x.dtype == dtype == _stored_dtype(base) == adapter[0].dtype
-    # In fp32 a GPU has the libraries' own kernels.
-    if _fuses(base, unpack=low) and (low or (alike and base.weight.device.type == "cpu")):
+    if _fuses(base, unpack=low) and (low or (alike and self._fuses_fp32)):
         return _LoraProduct.apply(x, base, dtype, *adapter)
     return self._plain_forward(x)
 
