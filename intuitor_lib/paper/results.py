@@ -37,16 +37,34 @@ def result(
         key: JSON-ready; a record with another key is ignored.
         retrain: ignore the results committed with the project.
     """
-    key = json.loads(json.dumps(key))
-    stored, data = RunStore(runs).root, data_folder()
-    file = Path("results", profile, f"{name}.parquet")
-    for root in [stored] if retrain or data is None else [data, stored]:
-        if (root / file).is_file():
-            found = read_result(root / file)
-            if found["key"] == key:
+    found = find_result(name, profile=profile, key=key, retrain=retrain, runs=runs)
+    if found is not None:
+        return found
+    file = RunStore(runs).root / _file(name, profile)
+    _write(file, json.loads(json.dumps(key)), **make())
+    return read_result(file)["result"]
+
+
+def find_result(
+    name: str,
+    *,
+    profile: str,
+    key: Any = None,
+    retrain: bool = False,
+    runs: str | Path | None = None,
+) -> dict[str, Any] | None:
+    """Find a result on record, None if there is none; the arguments are those of `result`."""
+    data = data_folder()
+    for root in ([] if retrain or data is None else [data]) + [RunStore(runs).root]:
+        if (file := root / _file(name, profile)).is_file():
+            found = read_result(file)
+            if found["key"] == json.loads(json.dumps(key)):
                 return found["result"]
-    _write(stored / file, key, **make())
-    return read_result(stored / file)["result"]
+    return None
+
+
+def _file(name: str, profile: str) -> Path:
+    return Path("results", profile, f"{name}.parquet")
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from typing import Any
 
 from ..evaluation.benchmarks.benchmarks import Benchmark, get_benchmark, load_items
 from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
+from ..grading.sandbox import SandboxError, run_python
+from ..problems import load_problems
 from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
 from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
-from .results import result
+from .results import find_result, result
 
 _KEPT = (
     "id",
@@ -37,6 +39,7 @@ _KEPT = (
     "self_certainty",
 )  # of completions
 _LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
+_Asked = tuple[Test, int | None]  # a test of the result, or of the snapshot after a step
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def collect(
         retrain: ignore the results committed with the project.
 
     Raises:
-        InputError: an unknown arm, profile or test.
+        InputError: an unknown arm, profile or test, or something that a missing one needs and that
+            is not there: problems, a benchmark, the sandbox, a snapshot; before any is made.
     """
     for arm in arms:
         if arm not in ARMS:
@@ -113,21 +117,60 @@ def collect(
     for name in (*tests, *step_tests):
         if name not in suite:
             raise InputError(f"unknown test {name!r}: choose from {', '.join(suite)}")
+    stores = [
+        _Store(a, profile, s, retrain, runs) for a in arms for s in arm_seeds(a, profile, seeds)
+    ]
+    asked: dict[_Store, list[_Asked]] = {}
+    for store in stores:
+        at = [0] if store.is_base and steps else steps
+        asked[store] = [(suite[name], None) for name in tests]
+        asked[store] += [(suite[name], step) for step in at for name in step_tests]
+    _require_what_is_missing(asked)
     trials: dict[str, list[Trial]] = {}
-    for arm in arms:
-        for seed in arm_seeds(arm, profile, seeds):
-            store = _Store(arm, profile, seed, retrain, runs)
-            training = None if store.is_base else store.training()
-            at = [0] if store.is_base and steps else steps
-            asked: list[tuple[str, int | None]] = [(name, None) for name in tests]
-            asked += [(name, step) for step in at for name in step_tests]
-            found = {(name, step): store.tested(suite[name], step) for name, step in asked}
-            tables = {key: one["rows"] for key, one in found.items()}
-            known = {name: one["baselines"] for (name, _), one in found.items()}
-            about = (arm, ARMS[arm], profile, store.recipe)
-            trial = Trial(*about, training, tables, known, store.only_read)
-            trials.setdefault(trial.label, []).append(trial)
+    for store, wanted in asked.items():
+        training = None if store.is_base else store.training()
+        found = {(test.name, step): store.tested(test, step) for test, step in wanted}
+        tables = {key: one["rows"] for key, one in found.items()}
+        known = {name: one["baselines"] for (name, _), one in found.items()}
+        about = (store.arm, ARMS[store.arm], profile, store.recipe)
+        trial = Trial(*about, training, tables, known, store.only_read)
+        trials.setdefault(trial.label, []).append(trial)
     return trials
+
+
+def _require_what_is_missing(asked: Mapping["_Store", Sequence["_Asked"]]) -> None:
+    """Check what the results that are to be made need, so that no training is in vain.
+
+    Raises:
+        InputError: lists everything that is not there.
+    """
+    needs: dict[str, Callable[[], Any]] = {}
+    for store, wanted in asked.items():
+        if not store.is_base and store.find("training", store.recipe.digest) is None:
+            needs[f"problems of {store.recipe.name}"] = functools.partial(
+                load_problems, store.recipe
+            )
+        for test, step in wanted:
+            if store.find(*store.key(test, step)) is None:
+                needs[f"test {test.name}"] = functools.partial(_try, test, store.profile)
+                if step:
+                    needs[f"step {step} of {store.folder}"] = functools.partial(store.at, step)
+    faults = []
+    for what, load in needs.items():
+        try:
+            load()
+        except (InputError, SandboxError) as error:
+            faults.append(f"{what}: {error}")
+    if faults:
+        raise InputError(f"nothing was trained or tested yet: {'; '.join(faults)}")
+
+
+def _try(test: Test, profile: str) -> None:
+    """Load the items of a test, and run a program if it runs any."""
+    benchmark = _benchmark(test, profile)
+    load_items(benchmark, test.n)
+    if benchmark.grader.runs_code:
+        run_python("pass")
 
 
 def confidence(
@@ -183,26 +226,32 @@ class _Store:
     ) -> None:
         self.is_base = arm.startswith("base")
         self.recipe = arm_recipe(arm, profile, seed)
-        self.profile, self.retrain, self.runs = profile, retrain, runs
+        self.arm, self.profile, self.runs = arm, profile, runs
+        self.where: dict[str, Any] = {"profile": profile, "retrain": retrain, "runs": runs}
         self.only_read = True
         # The policy to evaluate is loaded once for all tests; only the last one is held.
         self.subject = functools.lru_cache(maxsize=1)(self._find)
         kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
         self.folder = f"{kind}-s{seed}-{self.recipe.digest}"
 
+    def key(self, test: Test, step: int | None) -> tuple[str, Any]:
+        """The name of the record of a test, and what it must be of."""
+        name = test.name if self._is_result(step) else f"{test.name}@{step}"
+        return name, {"test": asdict(test), "trained": self.recipe.digest}
+
+    def _is_result(self, step: int | None) -> bool:
+        return step is None or self.is_base or step == self.recipe.max_steps
+
+    def find(self, name: str, key: Any) -> Mapping[str, Any] | None:
+        """A result on record."""
+        return find_result(f"{self.folder}/{name}", key=key, **self.where)
+
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         def made() -> Any:
             self.only_read = False
             return make()
 
-        return result(
-            f"{self.folder}/{name}",
-            made,
-            profile=self.profile,
-            key=key,
-            retrain=self.retrain,
-            runs=self.runs,
-        )
+        return result(f"{self.folder}/{name}", made, key=key, **self.where)
 
     @functools.cached_property
     def run(self) -> Any:
@@ -210,16 +259,20 @@ class _Store:
 
         return train(self.recipe, runs=self.runs)
 
+    def at(self, step: int) -> None:
+        """Raise an `InputError` if the run is finished and has no snapshot of a step."""
+        run = RunStore(self.runs).find(self.recipe, load_problems(self.recipe).describe())
+        if run is not None:
+            run.weights(step)
+
     def training(self) -> Mapping[str, Any]:
         """Settings, environment, metrics and completions of the training."""
         return self._result("training", self.recipe.digest, lambda: _training(self.run))
 
     def tested(self, test: Test, step: int | None) -> Mapping[str, Any]:
         """The `rows` and `baselines` of a test, for the result or for a snapshot."""
-        step = None if self.is_base or step == self.recipe.max_steps else step
-        name = test.name if step is None else f"{test.name}@{step}"
-        key = {"test": asdict(test), "trained": self.recipe.digest}
-        return self._result(name, key, lambda: self._evaluate(test, step))
+        at = None if self._is_result(step) else step
+        return self._result(*self.key(test, step), lambda: self._evaluate(test, at))
 
     def _find(self, step: int | None) -> Any:
         from ..evaluation.subjects import find_subject

@@ -56,10 +56,7 @@ class RunStore:
         A folder that cannot be written is an `OSError`, here and in `open_evaluation`.
         """
         weights = recipe.local_weights()
-        text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        run = next(map(Run, self.root.glob(f"*-{digest}")), None)
-        run = run or Run(self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
+        run = self._run(recipe, problems, weights)
         wanted: dict[str, tuple[Mapping[str, Any], Callable[[], object]]] = {
             "local_weights.json": (weights, lambda: read_json(run.path / "local_weights.json")),
             "problems.json": (dict(problems), lambda: run.problems),
@@ -73,6 +70,17 @@ class RunStore:
                 if values and not run.has_checksums:
                     self._write(run.path / name, values)
         return run
+
+    def find(self, recipe: Recipe, problems: Mapping[str, Any]) -> Run | None:
+        """The finished run of a recipe on problems, if there is one."""
+        run = self._run(recipe, problems, recipe.local_weights())
+        return run if run.finished else None
+
+    def _run(self, recipe: Recipe, problems: Mapping[str, Any], weights: Mapping[str, str]) -> Run:
+        text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        existing = next(self.root.glob(f"*-{digest}"), None)
+        return Run(existing or self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
 
     def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:
         """The evaluation of these settings, made if it is new.

@@ -5,11 +5,14 @@ import pytest
 from notebook_results import keep
 
 from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
+from intuitor_lib.grading.sandbox.confine import SandboxError
 from intuitor_lib.paper import results, trials
 from intuitor_lib.paper.plan import SUITES
 from intuitor_lib.paper.trials import collect
+from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipes import get_recipe
+from intuitor_lib.store.run_store import RunStore
 
 
 @pytest.fixture
@@ -88,6 +91,39 @@ def test_a_wrong_name_is_told_before_anything_is_made(arms, profile, tests, mess
     with pytest.raises(InputError, match=message):
         collect(arms, profile, tests=tests)
     assert made == []
+
+
+def test_what_a_missing_test_needs_is_asked_for_before_anything_is_made(
+    project, made, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("INTUITOR_BENCHMARKS", str(tmp_path))
+    (tmp_path / "math500.jsonl").write_text("no JSON")
+
+    def refuse(code):
+        raise SandboxError("no namespaces here")
+
+    monkeypatch.setattr(trials, "run_python", refuse)
+    with pytest.raises(InputError, match="nothing was trained or tested yet") as told:
+        collect(["grpo"], "cpu", tests=["in_domain", "math500", "code"], runs=tmp_path)
+    assert "test math500: " in str(told.value)
+    assert "test code: no namespaces here" in str(told.value)
+    assert "in_domain" not in str(told.value)
+    assert made == []
+
+
+def test_a_run_without_the_snapshots_is_told_before_anything_is_made(project, made, tmp_path):
+    store = trials._Store("grpo", "smoke", 7, False, tmp_path)
+    run = RunStore(tmp_path).open(store.recipe, load_problems(store.recipe).describe())
+    ask = {"tests": ["in_domain"], "steps": [1], "step_tests": ["transfer"], "runs": tmp_path}
+    run.append("metrics.jsonl", [{"step": 2}])
+    run.finish()
+    with pytest.raises(InputError, match="kept no snapshot of step 1"):
+        collect(["base", "grpo"], "smoke", **ask)
+    assert made == []
+    (run.path / run.snapshot_name(1)).mkdir(parents=True)
+    collect(["base", "grpo"], "smoke", **ask)
+    assert made
 
 
 def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
