@@ -34,7 +34,7 @@ def speed_up_linears(model: nn.Module) -> None:
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu:
-        packed = [layer for layer in _layers(model, _Linear4bit) if not _is_unpacked(layer)]
+        packed = _packed(model)
         if _weight_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
             for layer in packed:
                 _keep_unpacked(layer)
@@ -51,23 +51,30 @@ def fixed_weights(model: nn.Module, *, reserve: int = 0) -> Iterator[bool]:
 
     For many small products, as in sampling; the weights must not change during the block. In fp32
     an adapter is merged into the copy; lower precision would round it away, so there it stands
-    beside the weight, as more inputs. On a GPU, 4-bit weights are unpacked for this if `reserve`
-    bytes of its free memory stay free, else nothing is done; on a CPU those that are packed still
-    are left so. Yields whether the weights are prepared.
+    beside the weight, as more inputs. On a GPU, 4-bit weights are unpacked for this, and all is
+    done only if `reserve` bytes of its free memory stay free; on a CPU, weights that are packed
+    still are left so. Yields whether weights are prepared.
     """
     room = free_gpu_bytes(next(model.parameters()).device)
-    adapted = [layer for layer in _layers(model, LoraLayer) if hasattr(layer, "_plain_forward")]
+    adapted: dict[Any, Any] = {}
+    needed = 0
+    for layer in _layers(model, LoraLayer):
+        base, adapter = layer.get_base_layer(), plain_adapter(layer)
+        if adapter and hasattr(layer, "_fuses_fp32") and _fuses(base, unpack=room is not None):
+            adapted[layer] = adapter
+            needed += adapter[1].numel() * _stored_dtype(base).itemsize
     bases = [layer.get_base_layer() for layer in adapted]
-    others = [] if room is None else [x for x in _layers(model, _Linear4bit) if x not in bases]
-    if room is not None and _weight_bytes([*bases, *others]) > room - reserve:
+    packed = [] if room is None else _packed(model)
+    others = [layer for layer in packed if layer not in bases]
+    if room is not None and needed + _weight_bytes([*bases, *others]) > room - reserve:
         yield False
         return
     try:
         for layer in others:
             _keep_unpacked(layer)
-        for layer in adapted:
+        for layer, adapter in adapted.items():
             with torch.no_grad():
-                layer._fixed = _fixed(layer, unpack=room is not None)
+                layer._fixed = _fixed(layer.get_base_layer(), *adapter)
         yield bool(adapted or others)
     finally:
         for layer in adapted:
@@ -109,6 +116,11 @@ def _layers(model: nn.Module, kind: type) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
+def _packed(model: nn.Module) -> list[Any]:
+    """The 4-bit layers whose weights are not kept unpacked."""
+    return [layer for layer in _layers(model, _Linear4bit) if not _is_unpacked(layer)]
+
+
 def _stored_dtype(base: Any) -> torch.dtype:
     """The dtype of a weight; of a 4-bit one, that it was quantized from."""
     return base.weight.quant_state.dtype if isinstance(base, _Linear4bit) else base.weight.dtype
@@ -131,12 +143,13 @@ def _keep_unpacked(layer: Any) -> None:
 
 
 def _is_unpacked(layer: Any) -> bool:
-    """Whether the packed weight is still the one unpacked; merging an adapter replaces it."""
-    return hasattr(layer, "_unpacked") and layer._packed[0] is layer.weight
+    """Whether the weight is still the one unpacked: merging replaces it, and it may be moved."""
+    kept, weight = getattr(layer, "_unpacked", None), layer.weight
+    return kept is not None and layer._packed[0] is weight and kept.device == weight.device
 
 
 def _unpacked_forward(self: Any, x: Tensor) -> Tensor:
-    if not _is_unpacked(self) or x.device != self._unpacked.device:  # changed or moved since
+    if not _is_unpacked(self) or x.device != self._unpacked.device:
         return type(self).forward(self, x)
     dtype = self.compute_dtype or x.dtype
     bias = None if self.bias is None else self.bias.to(dtype)
@@ -164,11 +177,10 @@ def _weight(base: Any) -> Tensor:
 
 
 def _fuses(base: Any, *, unpack: bool) -> bool:
-    """Whether base and adapter can be one product: the base is frozen, its dtype has no mixture."""
+    """Whether base and adapter can be one product: the base is frozen, and unpacked or to be."""
     if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return False
-    packed = isinstance(base, _Linear4bit) and not _is_unpacked(base)
-    return unpack or not packed
+    return unpack or not isinstance(base, _Linear4bit) or _is_unpacked(base)
 
 
 def _beside(weight: Tensor, up: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
@@ -176,12 +188,11 @@ def _beside(weight: Tensor, up: Tensor, scaling: float, dtype: torch.dtype) -> T
     return torch.cat([weight.to(dtype), (up * scaling).to(dtype)], 1)
 
 
-def _fixed(layer: Any, *, unpack: bool) -> tuple[Tensor, Tensor | None] | None:
-    """The weight of a layer with its adapter, and A in low precision; None if PEFT computes it."""
-    base, adapter = layer.get_base_layer(), plain_adapter(layer)
-    if adapter is None or not _fuses(base, unpack=unpack):
-        return None
-    dtype, (down, up, scaling), weight = _dtype(base), adapter, _weight(base)
+def _fixed(
+    base: Any, down: Tensor, up: Tensor, scaling: float
+) -> tuple[Tensor, Tensor | None] | None:
+    """The weight of a layer with its adapter, and A in low precision; None for other dtypes."""
+    dtype, weight = _dtype(base), _weight(base)
     if _is_low(dtype):
         return _beside(weight, up, scaling, dtype), down.to(dtype)
     if weight.dtype != torch.float32 or dtype != torch.float32:
@@ -191,20 +202,27 @@ def _fixed(layer: Any, *, unpack: bool) -> tuple[Tensor, Tensor | None] | None:
 
 def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base, adapter = self.get_base_layer(), plain_adapter(self)
-    if args or kwargs or adapter is None or x.device != base.weight.device:
-        return self._plain_forward(x, *args, **kwargs)
-    fixed = getattr(self, "_fixed", None)
-    if fixed is not None and (x.dtype == torch.float32 or fixed[1] is not None):
-        weight, down = fixed
-        bias = None if base.bias is None else base.bias.to(weight.dtype)
-        rows = x.to(weight.dtype)
-        if down is not None:
-            rows = torch.cat([rows, functional.linear(rows, down)], -1)
-        return functional.linear(rows, weight, bias).to(x.dtype)
     dtype = _dtype(base)
     low = _is_low(dtype)
-    alike = x.dtype == dtype == _stored_dtype(base) == adapter[0].dtype
-    if _fuses(base, unpack=low) and (low or (alike and self._fuses_fp32)):
+    # A 4-bit layer returns fp32 for fp32, to which PEFT adds without loss.
+    converts = torch.is_autocast_enabled(x.device.type) and not isinstance(base, _Linear4bit)
+    if (
+        args
+        or kwargs
+        or adapter is None
+        or x.device != base.weight.device
+        or (x.dtype != dtype and not (low and converts))
+    ):
+        return self._plain_forward(x, *args, **kwargs)
+    fixed = getattr(self, "_fixed", None)
+    if fixed is not None and fixed[0].dtype == dtype:
+        weight, down = fixed
+        rows = x.to(dtype)
+        if down is not None:
+            rows = torch.cat([rows, functional.linear(rows, down)], -1)
+        return functional.linear(rows, weight, None if base.bias is None else base.bias.to(dtype))
+    alike = self._fuses_fp32 and dtype == _stored_dtype(base) == adapter[0].dtype
+    if (low or alike) and _fuses(base, unpack=low):
         return _LoraProduct.apply(x, base, dtype, *adapter)
     return self._plain_forward(x)
 
@@ -229,20 +247,20 @@ class _LoraProduct(torch.autograd.Function):
             out = functional.linear(rows, weight, bias).addmm_(low, up.T, alpha=scaling)
         ctx.save_for_backward(rows, low, down, up)
         ctx.base, ctx.dtypes, ctx.scaling = base, (x.dtype, dtype), scaling
-        return out.to(x.dtype).view(*x.shape[:-1], out.shape[-1])
+        return out.view(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         rows, low, down, up = ctx.saved_tensors
         to_x = to_down = to_up = None
-        outer, dtype = ctx.dtypes
+        given, dtype = ctx.dtypes
         flat = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
         back = flat @ up.to(dtype)
         if ctx.needs_input_grad[0]:
             to_x = (flat @ _weight(ctx.base).to(dtype)).addmm_(
                 back, down.to(dtype), alpha=ctx.scaling
             )
-            to_x = to_x.to(outer).view(*gradient.shape[:-1], rows.shape[1])
+            to_x = to_x.to(given).view(*gradient.shape[:-1], rows.shape[1])
         if ctx.needs_input_grad[3]:
             to_down = (back.T @ rows).mul_(ctx.scaling).to(down.dtype)
         if ctx.needs_input_grad[4]:

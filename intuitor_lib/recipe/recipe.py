@@ -120,7 +120,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, list):
+            if f.name == "system_prompt" and isinstance(value, str):
+                value = SYSTEM_PROMPTS.get(value, value)
+            elif isinstance(value, list):
                 value = tuple(value)
             elif isinstance(value, Mapping):
                 value = types.MappingProxyType(dict(value))

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .constants import SYSTEM_PROMPTS, RecipeError
+from .constants import RecipeError
 from .recipe import Recipe, require_known
 
 
@@ -74,6 +74,4 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
     if "eval_problems" not in {**named.settings, **under, **changes}:
         under.pop("eval_steps", None)
     settings = {**named.settings, **PROFILES[profile].settings, **under}
-    if settings.get("system_prompt") in SYSTEM_PROMPTS:
-        settings["system_prompt"] = SYSTEM_PROMPTS[settings["system_prompt"]]
     return Recipe(**{"name": name, "profile": profile, **settings, **changes})

@@ -58,8 +58,8 @@ def seed_curves(runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str]) 
     steps = [row["step"] for several in runs.values() for rows in several for row in rows]
     last, looks = max(steps, default=1), style.styles(runs)
     width = max(1, last // 10)
-    alarms = _alarms(runs)
-    below = 0.75 + 0.17 * len(alarms) if alarms else 0.0
+    alarms = _alarms(runs, last, 60 * min(len(columns), 2))
+    below = 0.75 + 0.17 * (alarms[-1][0] + 1) if alarms else 0.0
     figure, axes = style.panel_grid(len(columns), 4.5, 2.7, below=below)
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
         n = [_curve(ax, runs, label, column, width, looks[label]) for label in runs]
@@ -67,7 +67,7 @@ def seed_curves(runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str]) 
             ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color="0.5")
         style.clean_axes(ax, title, n=n)
     if alarms:
-        _draw_alarms(figure.add_subplot(axes[0].get_gridspec()[-1, :]), alarms, looks, last)
+        _draw_alarms(figure.add_subplot(axes[0].get_gridspec()[-1, :]), alarms, looks)
     for ax in figure.axes:
         ax.set_xlabel("training step")
         ax.set_xlim(0, last * 1.03)
@@ -109,31 +109,41 @@ def _curve(
     return n if "yerr" in line else 0
 
 
-def _alarms(runs: Mapping[str, Sequence[Rows]]) -> list[tuple[str, int, str]]:
-    """First alarms of each label over its seeds, in order of step: label, step, text."""
-    found = []
+def _alarms(runs: Mapping[str, Sequence[Rows]], last: int, room: int) -> list[Any]:
+    """First alarms of each label over its seeds: line, label, step, text, whether left of the tick.
+
+    A label has more lines than one where texts would touch in `room` characters.
+    """
+    marks: list[Any] = []
+    ends: list[float] = []  # of the texts of each line
     for label, several in runs.items():
-        steps: dict[str, list[int]] = {}
+        found: dict[str, list[int]] = {}
         for rows in several:
             for name, step in first_alarms(rows).items():
-                steps.setdefault(name, []).append(step)
-        for name, own in sorted(steps.items(), key=lambda item: min(item[1])):
-            counted = f", {len(own)} of {len(several)} seeds" * (len(several) > 1)
-            found.append((label, min(own), _ALARMS.get(name, name) + counted))
-    return found
+                found.setdefault(name, []).append(step)
+        top = len(ends)
+        for name, steps in sorted(found.items(), key=lambda item: min(item[1])):
+            text = _ALARMS.get(name, name)
+            text += f", {len(steps)} of {len(several)} seeds" * (len(several) > 1)
+            start, length = min(steps) / last * room, len(text) + 2
+            left = start + length > room
+            start -= length * left
+            line = next((k for k in range(top, len(ends)) if ends[k] <= start), len(ends))
+            ends[line : line + 1] = [start + length]
+            marks.append((line, label, min(steps), text, left))
+    return sorted(marks)
 
 
-def _draw_alarms(ax: Axes, alarms: Sequence[Any], looks: Mapping[str, Any], last: int) -> None:
-    """Draw a tick with its text at each alarm, one below the other."""
-    lines: dict[str, int] = {}  # the first of each label
-    for line, (label, step, text) in enumerate(alarms):
-        lines.setdefault(label, line)
+def _draw_alarms(ax: Axes, marks: Sequence[Any], looks: Mapping[str, Any]) -> None:
+    """Draw a tick with its text at each alarm, the labels in rows."""
+    names: dict[str, int] = {}
+    for line, label, step, text, left in marks:
+        names.setdefault(label, line)
         ax.plot(step, line, "|", color=looks[label]["color"], ms=10, mew=2)
-        left = step > last / 2
         side: Any = {"ha": "right", "xytext": (-4, 0)} if left else {"xytext": (4, 0)}
         ax.annotate(text, (step, line), textcoords="offset points", va="center", fontsize=8, **side)
-    ax.set_ylim(len(alarms) - 0.4, -0.6)
-    ax.set_yticks([*lines.values()], [*lines] if len(looks) > 1 else [""], fontsize=9)
+    ax.set_ylim(marks[-1][0] + 0.6, -0.6)
+    ax.set_yticks([*names.values()], [*names] if len(looks) > 1 else [""], fontsize=9)
     style.clean_axes(ax, "first alarms of the monitor", default=" ")
 
 

@@ -242,7 +242,9 @@ class _Training:
         kept += width * (2 * query + 3 * middle)
         # LoRA and trained linears keep their inputs: shared ones, or autocast's copy for each.
         copies = 5 * hidden + query + middle
-        shares = width == 4 or (self.lora and not self.recipe.lora_dropout)
+        fused = self.lora and not self.recipe.lora_dropout
+        fused &= self.grouped_update or self.grouped_rollout
+        shares = width == 4 or fused or (self.nf4 and self.cuda)
         inputs = width * (2 * hidden + middle if shares else copies)
         if self.lora and self.recipe.lora_dropout:  # results and masks
             inputs += (width + 1) * copies

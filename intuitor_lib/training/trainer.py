@@ -42,7 +42,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
       (`rollouts.sample_completions`). `rollout="generate"` selects TRL's rollouts.
     - The update and the reference compute each prompt once and score completions only
       (`update.add_completion_forward`). `update="plain"` selects TRL's forward.
-    - On a CPU with either of these, linear layers compute as in `policy.linear`.
+    - With either of these, linear layers compute as in `policy.linear`.
     - The order of problems in an epoch depends only on seed and epoch (`EpochSampler`).
     - Completions end at the tokens of `end_tokens`, as in an evaluation.
     - The logged `reward` is that of completions with a reward of weight other than 0.

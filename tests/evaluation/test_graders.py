@@ -31,6 +31,14 @@ def test_math_says_where_the_answer_stood(text, expected):
     assert verdict(MathGrader(), "12", text) == expected
 
 
+def test_without_a_reference_nothing_is_judged():
+    items = [Item("a", "1?", "1?", None), Item("b", "2?", "2?", "4")]
+    found = MathGrader().grade(items, ["It is 3.", "It is 4."])
+    assert found == [(None, "3", "last number"), (True, "4", "last number")]
+    assert MathGrader().baselines(items)["most frequent answer"]["n"] == 1
+    assert MathGrader().baselines(items[:1]) == {}
+
+
 def test_without_the_last_number_only_a_box_counts():
     assert verdict(MathGrader(extraction="boxed"), "12", "so it is 12") == (
         False,

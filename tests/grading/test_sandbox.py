@@ -501,16 +501,16 @@ class TestProtections:
         def refuse():
             raise SandboxError("namespaces: not today")
 
-        anew = functools.cache(confine.protections.__wrapped__)
-        monkeypatch.setattr(confine, "protections", anew)
+        anew = functools.cache(confine._found.__wrapped__)
+        monkeypatch.setattr(confine, "_found", anew)
         monkeypatch.setattr(confine, "_probe", refuse)
         monkeypatch.delenv(confine.UNPROTECTED, raising=False)
 
     def test_they_are_found_once_and_told(self, monkeypatch):
         calls = []
         found = Protections("namespaces", confine.PROTECTIONS[2:])
-        anew = functools.cache(confine.protections.__wrapped__)
-        monkeypatch.setattr(confine, "protections", anew)
+        anew = functools.cache(confine._found.__wrapped__)
+        monkeypatch.setattr(confine, "_found", anew)
         monkeypatch.setattr(confine, "_probe", lambda: calls.append(1) or found)
         assert [confine.protections(), confine.protections()] == [found, found]
         assert calls == [1]

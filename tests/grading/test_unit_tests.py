@@ -1,6 +1,7 @@
 """Programs against their tests: what passes, what fails and why, and what cannot cheat."""
 
 import json
+import time
 
 import pytest
 
@@ -115,6 +116,13 @@ def test_wrong_programs_fail_for_their_reason(code, tests, reason):
 def test_ending_early_or_posing_as_right_is_not_passing(trick):
     tests = CALLS if "pair" in trick else CHECK
     assert not run_tests(trick, tests)[0]
+
+
+def test_a_process_left_behind_delays_no_test():
+    code = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\n" + SUM
+    started = time.monotonic()
+    assert run_tests(code, STDIN, seconds=20.0) == (True, "passed")
+    assert time.monotonic() - started < 20
 
 
 EQUALS_ALL = "def __eq__(self, other):\n        return True\n    __hash__ = object.__hash__"

@@ -175,16 +175,33 @@ def test_what_it_does_not_know_is_left_to_peft(settings, change, fits, first, fu
     assert bool(fused) is fits
 
 
-def test_autocast_and_4bit_layers_that_compute_in_bf16_round_as_peft(fused):
-    plain, fast = pair()
+@pytest.mark.parametrize("packed", [True, False], ids=["nf4", "fp32"])
+def test_autocast_computes_in_bf16_as_peft_does(packed, fused):
+    plain, fast = pair(packed)
+    x = torch.randn(7, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        same(plain, fast, tolerance={"atol": 0.05, "rtol": 2e-2})
+        same(plain, fast, x, tolerance={"atol": 0.05, "rtol": 2e-2})
+        assert fast(x).dtype == plain(x).dtype == torch.bfloat16
+    assert fused
+
+
+@pytest.mark.parametrize("context", [contextlib.nullcontext, fixed_weights])
+def test_peft_adds_to_fp32_outputs_of_a_4bit_layer(context, fused):
+    """It loses nothing there."""
     plain = make()
     plain.base_model.model.layer.base_layer.compute_dtype = torch.bfloat16
     fast = copy.deepcopy(plain)
     speed_up_linears(fast)
-    same(plain, fast, tolerance={"atol": 0.05, "rtol": 2e-2})
-    assert len(fused) == 2
+    with context(*[fast] * (context is fixed_weights)):
+        x = torch.randn(5, 64)
+        assert torch.equal(fast(x), plain(x))
+    assert not fused
+
+
+def test_what_autocast_converts_has_the_dtype_of_autocast():
+    plain, fast = pair(False)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), fixed_weights(fast):
+        assert fast(torch.ones(2, 64)).dtype == plain(torch.ones(2, 64)).dtype == torch.bfloat16
 
 
 def effect(model, layer, x):
@@ -415,8 +432,9 @@ def test_4bit_layers_without_an_adapter_are_sped_up_too(tiny_recipe):
 
 @pytest.fixture
 def roomy(monkeypatch):
-    """The CPU in a GPU's place, with memory to spare."""
+    """The CPU in a GPU's place, with memory to spare; weights stay packed."""
     free = types.SimpleNamespace(bytes=2**20)
+    monkeypatch.setattr(linear.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=0))
     monkeypatch.setattr(linear, "free_gpu_bytes", lambda device: free.bytes)
     return free
 
@@ -445,13 +463,12 @@ def test_fixed_layers_compute_the_same_and_are_as_before(roomy, autocast, change
 
 def test_weights_are_unpacked_once_and_only_where_they_fit(roomy, monkeypatch):
     model, calls, x = make(), [], torch.ones(2, 64)
-    monkeypatch.setattr(linear.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=0))
-    speed_up_linears(model)  # a GPU's weights stay packed
+    speed_up_linears(model)
     original = bnb.functional.dequantize_4bit
     monkeypatch.setattr(
         bnb.functional, "dequantize_4bit", lambda *a, **k: calls.append(1) or original(*a, **k)
     )
-    needed = 4 * 64 * 32
+    needed = 4 * (64 + 4) * 32  # the adapter is of rank 4
     for reserve, fits in ((2**20 - needed, True), (2**20 - needed + 1, False)):
         with torch.no_grad(), fixed_weights(model, reserve=reserve) as fixed:
             assert fixed is fits
@@ -459,6 +476,16 @@ def test_weights_are_unpacked_once_and_only_where_they_fit(roomy, monkeypatch):
             model(x)
             model(x)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("change", [None, two_at_once])
+def test_4bit_layers_whose_adapter_peft_computes_are_unpacked_on_a_gpu(roomy, change):
+    model = make(**({} if change else {"use_dora": True}))
+    if change:
+        change(model)
+    speed_up_linears(model)
+    with fixed_weights(model):
+        assert all(hasattr(layer, "_unpacked") for layer in linears(model))
 
 
 def test_4bit_layers_without_an_adapter_are_unpacked_on_a_gpu(roomy, tiny_recipe):

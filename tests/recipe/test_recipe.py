@@ -611,6 +611,11 @@ def test_variants_change_only_what_they_ask_about():
     assert online["max_steps"] == 175
 
 
+def test_a_system_prompt_may_be_named():
+    assert Recipe(system_prompt="math-7b").system_prompt == SYSTEM_PROMPTS["math-7b"]
+    assert Recipe(**PROFILES["gpu-12gb"].settings).system_prompt == SYSTEM_PROMPTS["math-1.5b"]
+
+
 def test_system_prompts_are_the_papers():
     opening = "You are a helpful AI Assistant, designed to provided well-reasoned and detailed "
     assert SYSTEM_PROMPTS["math-1.5b"] == (

@@ -91,8 +91,8 @@ def test_a_collapse_is_a_labelled_tick_below_the_curves():
     assert first_alarms(rows) == {"kl": 4, "entropy": 16}
     figure = training_curves({"INTUITOR": rows, "random": alarmed(repetition=9), "GRPO": ROWS})
     ax, ticks, texts = strip(figure)
-    assert texts == [(0, 4, "KL divergence"), (1, 16, "low entropy"), (2, 9, "repetition")]
-    assert ticks == {(0, 4), (1, 16), (2, 9)}
+    assert texts == [(0, 4, "KL divergence"), (0, 16, "low entropy"), (1, 9, "repetition")]
+    assert ticks == {(0, 4), (0, 16), (1, 9)}
     assert [t.get_text() for t in ax.get_yticklabels()] == ["INTUITOR", "random"]
     assert ax.get_xlabel() == "training step"
     assert all(len(other.lines) <= 3 for other in figure.axes if other is not ax)
@@ -105,7 +105,7 @@ def test_alarms_of_seeds_are_counted_from_the_first():
     _, _, texts = strip(seed_curves({"GRPO": seeds}, {"kl": "KL (nats)", "x": "x"}))
     assert texts == [
         (0, 6, "KL divergence, 2 of 3 seeds"),
-        (1, 20, "falling accuracy, 1 of 3 seeds"),
+        (0, 20, "falling accuracy, 1 of 3 seeds"),
     ]
 
 

@@ -75,9 +75,14 @@ class MathGrader(Grader):
     extraction: str = "last_number"
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
-        references = [item.reference for item in items]
         answers = extract_answers(texts, self.extraction)
-        verdicts = grade_answers(answers, references, self.extraction)
+        known = [i for i, item in enumerate(items) if item.reference is not None]
+        verdicts: list[bool | None] = [None] * len(items)  # of what has no reference
+        judged = grade_answers(
+            [answers[i] for i in known], [items[i].reference for i in known], self.extraction
+        )
+        for i, verdict in zip(known, judged, strict=True):
+            verdicts[i] = verdict
         place = _WITHOUT_BOX.get(self.extraction, "boxed")
         found = zip(answers, extract_answers(texts), strict=True)
         reasons = ["boxed" if box else place if answer else "no answer" for answer, box in found]
@@ -97,11 +102,12 @@ class MathGrader(Grader):
         """
         from ...report import proportion
 
-        references = [str(item.reference) for item in items]
-        [(_, most)] = Counter(references).most_common(1)
-        echoes = sum(echoed([item.question for item in items], references))
+        known = [item for item in items if item.reference is not None]
+        references = [str(item.reference) for item in known]
+        [(_, most)] = Counter(references).most_common(1) or [("", 0)]
+        echoes = sum(echoed([item.question for item in known], references))
         found = {"echo": echoes, "most frequent answer": most}
-        return {name: proportion(n, len(items)).to_dict() for name, n in found.items()}
+        return {name: proportion(n, len(known)).to_dict() for name, n in found.items() if known}
 
 
 class ChoiceGrader(Grader):

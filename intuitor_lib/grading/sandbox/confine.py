@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -120,9 +121,17 @@ def run_python(
 # --- Protections of this machine --------------------------------------------------------------
 
 
-@functools.cache
+_PROBING = threading.Lock()
+
+
 def protections() -> Protections:
     """The protections of this machine, found once per process by running a trial program."""
+    with _PROBING:
+        return _found()
+
+
+@functools.cache
+def _found() -> Protections:
     try:
         return _probe()
     except SandboxError as error:

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class _ForwardReward:
     tokenizer: Any
     _: KW_ONLY
     batch_size: int = 16
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -62,7 +62,8 @@ class _ForwardReward:
         if isinstance(prompts[0], str):
             return self.tokenizer(list(prompts))["input_ids"]
         conversations: Any = prompts
-        return prompt_token_ids(self.tokenizer, conversations, **self.chat_template_kwargs)
+        kwargs = self.chat_template_kwargs or {}
+        return prompt_token_ids(self.tokenizer, conversations, **kwargs)
 
 
 @dataclass(eq=False, repr=False)
