@@ -21,7 +21,7 @@ from ..evaluation.benchmarks.benchmarks import Benchmark, get_benchmark, load_it
 from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
 from ..grading.sandbox import SandboxError, run_python
 from ..problems import load_problems
-from ..recipe import InputError, Recipe, get_recipe
+from ..recipe import SYSTEM_PROMPTS, InputError, Recipe, get_recipe
 from ..store import RunStore
 from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
@@ -308,9 +308,15 @@ class _Store:
 
 
 def _benchmark(test: Test, profile: str) -> Benchmark:
-    if test.benchmark != HELD_OUT:
-        return get_benchmark(test.benchmark)
-    return held_out_benchmark(get_recipe(test.recipe, profile).replace(**test.changes))
+    """The benchmark of a test; problems of mathematics are asked as they were in training."""
+    recipe = get_recipe(test.recipe, profile)
+    if test.benchmark == HELD_OUT:
+        return held_out_benchmark(recipe.replace(**test.changes))
+    benchmark = get_benchmark(test.benchmark)
+    mathematics = {text for name, text in SYSTEM_PROMPTS.items() if name.startswith("math")}
+    asked_otherwise = {benchmark.system_prompt, recipe.system_prompt} <= mathematics
+    prompt = recipe.system_prompt if asked_otherwise else benchmark.system_prompt
+    return dataclasses.replace(benchmark, system_prompt=prompt)
 
 
 def _training(run: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from intuitor_lib.paper import results, trials
 from intuitor_lib.paper.plan import SUITES
 from intuitor_lib.paper.trials import collect
 from intuitor_lib.problems.problems import load_problems
-from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.recipe.constants import SYSTEM_PROMPTS, InputError
 from intuitor_lib.recipe.recipes import get_recipe
 from intuitor_lib.store.run_store import RunStore
 
@@ -141,6 +141,20 @@ def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
     assert (found["right"], found["wrong"]) == (10, 0)
     with pytest.raises(InputError, match="holds no problem out"):
         held_out_benchmark(recipe.replace(eval_problems=0, eval_steps=None))
+
+
+@pytest.mark.parametrize(
+    ("profile", "prompt"), [("gpu-12gb", "math-1.5b"), ("gpu-24gb", "math-3b")]
+)
+def test_a_model_is_tested_with_the_system_prompt_that_it_was_trained_with(profile, prompt):
+    for name in ("gsm8k", "in_domain", "in_domain_sampled"):
+        benchmark = trials._benchmark(SUITES[profile][name], profile)
+        assert benchmark.system_prompt == SYSTEM_PROMPTS[prompt]
+    code = trials._benchmark(SUITES[profile]["code"], profile)
+    assert code.system_prompt == SYSTEM_PROMPTS["code"]
+    assert (
+        trials._benchmark(SUITES["cpu"]["gsm8k"], "cpu").system_prompt == SYSTEM_PROMPTS["math-3b"]
+    )
 
 
 @pytest.mark.parametrize("name", ["in_domain", "harder", "transfer", "reasoning"])
