@@ -18,6 +18,7 @@ from .verdicts import (
     answers_table,
     caption,
     estimate,
+    judged,
     policy_name,
     restored,
     signed,
@@ -84,8 +85,8 @@ def _cell(several: Sequence[Trial], test: str, step: int | None) -> str:
     key = (test, step_of(several, step))
     if any(key not in trial.tables for trial in several):
         return "-"
-    if not _judged(several, test, step):
-        return "not judged yet"
+    if not judged(several, test, step):
+        return "not judged yet, see docs/evaluation.md"
     rows = [row for trial in several for row in trial.tables[key]]
     silent = sum(row["answer"] is None for row in rows) / len(rows)
     return estimate(several, test, step=step).text() + (f" ({silent:.0%})" if silent else "")
@@ -112,7 +113,7 @@ def paper_cells(
         names = (f"{model} + {label}", label, *([str(model)] if label == "base" else []))
         for row in (name for name in names if name in table.rows):
             for test in SUITES[profile].values():
-                if test.column in table.columns and _judged(several, test.name, step):
+                if test.column in table.columns and judged(several, test.name, step):
                     at = step_of(several, step)
                     ours[row, str(test.column)] = _score(several, test.name, at)
     return [
@@ -120,15 +121,6 @@ def paper_cells(
         | ({"ours": ours[row, column]} if (row, column) in ours else {"not tested": NO_GPU})
         for row, column, value in table.cells()
     ]
-
-
-def _judged(several: Sequence[Trial], test: str, step: int | None) -> bool:
-    """Whether an arm has a test, with a verdict on every completion."""
-    key = (test, step_of(several, step))
-    return all(
-        key in trial.tables and all(row["correct"] is not None for row in trial.tables[key])
-        for trial in several
-    )
 
 
 def paper_table(table_id: str, cells: Sequence[Mapping[str, Any]]) -> Table:
@@ -190,7 +182,7 @@ def save(
         _score(several, test, at)
         for several in trials.values()
         for test, at in several[0].tables
-        if _judged(several, test, at)
+        if judged(several, test, at)
     ]
     entries: dict[str, Any] = {}
     for id in ids:

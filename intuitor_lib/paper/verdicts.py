@@ -84,6 +84,14 @@ def step_of(several: Sequence[Trial], step: int | None) -> int | None:
     return 0 if step and several[0].training is None else step
 
 
+def judged(several: Sequence[Trial], test: str, step: int | None = None) -> bool:
+    """Whether an arm has a test, with a verdict on every completion."""
+    if not several:
+        return False
+    tables = [trial.tables.get((test, step_of(several, step))) for trial in several]
+    return all(rows and all(row["correct"] is not None for row in rows) for rows in tables)
+
+
 def estimate(
     trials: Sequence[Trial], test: str, column: str = "correct", step: int | None = None
 ) -> Estimate:
@@ -203,15 +211,11 @@ class _Case:
     step: int | None
 
     def collected(self) -> bool:
-        """Whether every trial of every arm has its test."""
-        for label, test in self.tests.items():
-            several = self.trials.get(label)
-            if not several:
-                return False
-            key = (test.partition(":")[0], step_of(several, self.step))
-            if any(key not in trial.tables for trial in several):
-                return False
-        return True
+        """Whether every trial of every arm has its test, judged."""
+        return all(
+            judged(self.trials.get(label, ()), test.partition(":")[0], self.step)
+            for label, test in self.tests.items()
+        )
 
     def levels(self) -> dict[str, Estimate]:
         """The estimate of each arm."""

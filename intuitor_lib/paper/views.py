@@ -13,7 +13,7 @@ from ..report import Estimate, Table, mean_over_seeds
 from .plan import SEEDS, SUITES, Rows, arm_recipe
 from .results import result
 from .trials import Trial
-from .verdicts import change, estimate, later
+from .verdicts import change, estimate, judged, later
 
 Trials = Mapping[str, Sequence[Trial]]
 _WAYS = ("greedy", "sampled")
@@ -44,15 +44,16 @@ def describe(trials: Trials) -> Table:
 
 
 def levels(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict[str, Estimate]]:
-    """Accuracies by the title of a test and by policy, for `compare_methods`."""
+    """Accuracies of the tests that are judged, by title and by policy, for `compare_methods`."""
     suite = SUITES[profile]
     return {
         suite[test].title: {
             label: estimate(several, test)
             for label, several in trials.items()
-            if (test, None) in several[0].tables
+            if judged(several, test)
         }
         for test in tests
+        if any(judged(several, test) for several in trials.values())
     }
 
 
