@@ -216,10 +216,10 @@ def load_records(
 
 
 def _answers(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The answers of all records, each once, in the order of the questions."""
-    found = {
-        (a["question"], a["decoding"]): a for r in records for a in r["values"].get("answers", ())
-    }
+    """The answers of all records, each once with the most seeds, in the order of the questions."""
+    every = [a for record in records for a in record["values"].get("answers", ())]
+    every.sort(key=lambda answer: len(answer["seeds"]))  # the last one counts
+    found = {(answer["question"], answer["decoding"]): answer for answer in every}
     order = {id: i for i, id in enumerate(QUESTIONS)}
     return sorted(found.values(), key=lambda a: order[a["question"]])
 

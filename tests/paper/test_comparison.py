@@ -140,3 +140,12 @@ def test_a_seed_of_its_own_does_not_hide_another():
     assert table.rows[0][1] == "2"
     assert table.rows[0][2].startswith("0.50 [")
     assert get_recipe("intuitor", "cpu").name in {t.arm for t in several}
+
+
+def test_the_answer_with_the_most_seeds_counts():
+    (one,) = ask(["gain"], trials(base=40, random=42, intuitor=70), "cpu")
+    several = {**one, "seeds": [7, 8, 9], "verdict": "no gain"}
+    for order in ([one, several], [several, one]):
+        table = verdicts_table([{"values": {"answers": [answer]}} for answer in order])
+        assert len(table.rows) == 1
+        assert "**no gain**" in table.rows[0][1]
