@@ -7,6 +7,7 @@ import torch
 
 from ..certainty import completion_log_probs, token_entropy, token_self_certainty
 from ..grading import clusters
+from ..policy.linear import fixed_weights, speed_up_linears
 from ..report import track
 from ..rollouts import generate
 from .benchmarks.benchmarks import Benchmark, load_items
@@ -61,12 +62,14 @@ def measure_confidence(
         graded = _graded(asked, ids, benchmark.grader.grade(asked, texts), num_samples)
         names = list(graders[label])
         for name in track(names, total=len(names), label=f"{label}'s answers are scored"):
-            arguments = (loaded[name].model, prompts, ids)
-            scores = {
-                "self_certainty": token_self_certainty(*arguments),
-                "entropy": token_entropy(*arguments),
-                "log_prob": completion_log_probs(*arguments),
-            }
+            model = loaded[name].model
+            speed_up_linears(model)
+            with fixed_weights(model):
+                scores = {
+                    "self_certainty": token_self_certainty(model, prompts, ids, batch_size=64),
+                    "entropy": token_entropy(model, prompts, ids, batch_size=64),
+                    "log_prob": completion_log_probs(model, prompts, ids, batch_size=64),
+                }
             rows = [
                 row | {column: _mean(values[i]) for column, values in scores.items()}
                 for i, row in enumerate(graded)

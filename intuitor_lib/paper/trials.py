@@ -12,6 +12,7 @@ Missing ones are trained and evaluated through the run store. torch is imported 
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,19 +140,22 @@ def collect(
 
 
 def _require_what_is_missing(asked: Mapping["_Store", Sequence["_Asked"]]) -> None:
-    """Check what the results that are to be made need, so that no training is in vain.
+    """Name the results that are to be made, and check what they need: no training is in vain.
 
     Raises:
         InputError: lists everything that is not there.
     """
     needs: dict[str, Callable[[], Any]] = {}
+    made: list[str] = []
     for store, wanted in asked.items():
         if not store.is_base and store.find("training", store.recipe.digest) is None:
+            made.append(f"{store.folder}/training")
             needs[f"problems of {store.recipe.name}"] = functools.partial(
                 load_problems, store.recipe
             )
         for test, step in wanted:
             if store.find(*store.key(test, step)) is None:
+                made.append(f"{store.folder}/{store.key(test, step)[0]}")
                 needs[f"test {test.name}"] = functools.partial(_try, test, store.profile)
                 if step:
                     needs[f"step {step} of {store.folder}"] = functools.partial(store.at, step)
@@ -163,6 +167,8 @@ def _require_what_is_missing(asked: Mapping["_Store", Sequence["_Asked"]]) -> No
             faults.append(f"{what}: {error}")
     if faults:
         raise InputError(f"nothing was trained or tested yet: {'; '.join(faults)}")
+    if made:
+        print(f"not on record, made now: {', '.join(made)}", file=sys.stderr)
 
 
 def _try(test: Test, profile: str) -> None:

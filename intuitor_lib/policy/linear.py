@@ -46,29 +46,31 @@ def speed_up_linears(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def fixed_weights(model: nn.Module, *, reserve: int = 0) -> Iterator[bool]:
+def fixed_weights(model: nn.Module, *, reserve: int | None = None) -> Iterator[bool]:
     """Make each layer of `speed_up_linears` one product with one copy of its weights.
 
     For many small products, as in sampling; the weights must not change during the block. In fp32
     an adapter is merged into the copy; lower precision would round it away, so there it stands
     beside the weight, as more inputs. On a GPU, 4-bit weights are unpacked for this, and all is
-    done only if `reserve` bytes of its free memory stay free; on a CPU, weights that are packed
-    still are left so. Yields whether weights are prepared.
+    done only if `reserve` bytes of its free memory (half of it by default) stay free; on a CPU,
+    weights that are packed still are left so. Yields whether weights are prepared.
     """
-    room = free_gpu_bytes(next(model.parameters()).device)
+    free = free_gpu_bytes(next(model.parameters()).device)
     adapted: dict[Any, Any] = {}
     needed = 0
     for layer in _layers(model, LoraLayer):
         base, adapter = layer.get_base_layer(), plain_adapter(layer)
-        if adapter and hasattr(layer, "_fuses_fp32") and _fuses(base, unpack=room is not None):
+        if adapter and hasattr(layer, "_fuses_fp32") and _fuses(base, unpack=free is not None):
             adapted[layer] = adapter
             needed += adapter[1].numel() * _stored_dtype(base).itemsize
     bases = [layer.get_base_layer() for layer in adapted]
-    packed = [] if room is None else _packed(model)
+    packed = [] if free is None else _packed(model)
     others = [layer for layer in packed if layer not in bases]
-    if room is not None and needed + _weight_bytes([*bases, *others]) > room - reserve:
-        yield False
-        return
+    if free is not None:
+        room = free // 2 if reserve is None else free - reserve
+        if needed + _weight_bytes([*bases, *others]) > room:
+            yield False
+            return
     try:
         for layer in others:
             _keep_unpacked(layer)

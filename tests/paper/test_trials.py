@@ -46,7 +46,7 @@ def made(monkeypatch):
     return calls
 
 
-def test_what_is_missing_is_made_once(project, made, tmp_path):
+def test_what_is_missing_is_made_once(project, made, tmp_path, capsys):
     ask = {"tests": ["in_domain"], "steps": (1,), "step_tests": ["transfer"], "runs": tmp_path}
     trials = collect(["base", "grpo"], "smoke", **ask)
     assert [call[0] for call in made] == ["in_domain", "transfer", "train", "in_domain", "transfer"]
@@ -57,9 +57,13 @@ def test_what_is_missing_is_made_once(project, made, tmp_path):
     assert grpo.rows("in_domain") == grpo.rows("in_domain", None)
     assert not grpo.on_record
     assert base.baselines == {name: {"echo": {"value": 0.0}} for name in ("in_domain", "transfer")}
+    told = capsys.readouterr().err
+    assert "not on record, made now: base-s7-" in told
+    assert "/transfer@1" in told
     made.clear()
     again = collect(["base", "grpo"], "smoke", **ask)
     assert made == []
+    assert "made now" not in capsys.readouterr().err
     assert again["GRPO"][0].tables == grpo.tables
     assert again["GRPO"][0].on_record  # nothing had to be made
     with pytest.raises(KeyError, match="collected: in_domain, transfer@1"):
