@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .forward import Ids, can_share_prompts, completion_states, sharing_pays
 from .head import CHUNK_LOGITS, Head, accumulator, backbone_and_head, causal_model
-from .tokens import chunked_self_certainty, entropy, token_log_probs
+from .tokens import chunked_self_certainty, entropy, self_certainty, token_log_probs
 
 # (hidden states (n, H), LM head, the tokens they predict (n,)) -> (n,)
 _Score = Callable[[Tensor, Head, Tensor], Tensor]
@@ -85,6 +85,22 @@ def token_entropy(
     """Entropy in nats of the distribution that predicts each token, as `token_self_certainty`."""
     score = _in_chunks(lambda logits, _: entropy(logits))
     return _per_token(model, prompt_ids, completion_ids, score, **options)
+
+
+def token_confidence(
+    model: nn.Module, prompt_ids: Ids, completion_ids: Ids, **options: Unpack[ScoringOptions]
+) -> list[Tensor]:
+    """Self-certainty, entropy and log-probability (length, 3) of every token, in one pass.
+
+    The rest is as in `token_self_certainty`.
+    """
+
+    def measures(logits: Tensor, tokens: Tensor) -> Tensor:
+        values = (self_certainty(logits), entropy(logits), token_log_probs(logits, tokens))
+        return torch.stack(values, -1)
+
+    found = _per_token(model, prompt_ids, completion_ids, _in_chunks(measures), **options)
+    return [values.view(-1, 3) for values in found]
 
 
 def score_completions(

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..certainty import completion_log_probs, token_entropy, token_self_certainty
+from ..certainty import token_confidence
 from ..grading import clusters
 from ..policy.linear import fixed_weights, speed_up_linears
 from ..report import track
@@ -65,11 +65,9 @@ def measure_confidence(
             model = loaded[name].model
             speed_up_linears(model)
             with fixed_weights(model):
-                scores = {
-                    "self_certainty": token_self_certainty(model, prompts, ids, batch_size=64),
-                    "entropy": token_entropy(model, prompts, ids, batch_size=64),
-                    "log_prob": completion_log_probs(model, prompts, ids, batch_size=64),
-                }
+                measured = token_confidence(model, prompts, ids, batch_size=64)
+            columns = enumerate(("self_certainty", "entropy", "log_prob"))
+            scores = {column: [values[:, k] for values in measured] for k, column in columns}
             rows = [
                 row | {column: _mean(values[i]) for column, values in scores.items()}
                 for i, row in enumerate(graded)
