@@ -8,6 +8,7 @@ import ast
 import json
 import re
 import textwrap
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -135,7 +136,7 @@ def _literal(text: str) -> tuple[bool, Any]:
     if len(text) > MAX_LITERAL_CHARS:
         return False, None
     try:
-        with warnings.catch_warnings():
+        with _PARSING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes such as "\d"
             return True, ast.literal_eval(text.strip())
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
@@ -207,6 +208,10 @@ def _blocks(text: str) -> Iterator[_Block]:
             yield _Block(opening.start(), end, language, code)
         # A fence that names a language opens a block even where one was left open.
         opening = fence if fence and (not opening or fence[2].strip()) else None
+
+
+# Threads share the settings of warnings, and in Python 3.11 a counter of its parser.
+_PARSING = threading.Lock()
 
 
 def _syntax_tree(code: str) -> ast.Module | None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -345,3 +346,10 @@ thread.join()
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert float(done.stdout) < 10  # a quadratic search takes minutes
+
+
+def test_programs_are_read_in_several_threads():
+    text = "```python\ndef f(xs: list):\n    return [[x] for x in xs if x > 0 and (x, x)]\n```"
+    with ThreadPoolExecutor(8) as executor:
+        found = [*executor.map(extract_code, [text] * 2000)]
+    assert {*found} == {extract_code(text)}
