@@ -235,6 +235,7 @@ class _Store:
         self.arm, self.profile, self.runs = arm, profile, runs
         self.where: dict[str, Any] = {"profile": profile, "retrain": retrain, "runs": runs}
         self.only_read = True
+        self._known: dict[str, Mapping[str, Any] | None] = {}
         # The policy to evaluate is loaded once for all tests; only the last one is held.
         self.subject = functools.lru_cache(maxsize=1)(self._find)
         kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
@@ -249,15 +250,20 @@ class _Store:
         return step is None or self.is_base or step == self.recipe.max_steps
 
     def find(self, name: str, key: Any) -> Mapping[str, Any] | None:
-        """A result on record."""
-        return find_result(f"{self.folder}/{name}", key=key, **self.where)
+        """A result on record, read once."""
+        if name not in self._known:
+            self._known[name] = find_result(f"{self.folder}/{name}", key=key, **self.where)
+        return self._known[name]
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         def made() -> Any:
             self.only_read = False
             return make()
 
-        return result(f"{self.folder}/{name}", made, key=key, **self.where)
+        found = self.find(name, key)
+        return (
+            result(f"{self.folder}/{name}", made, key=key, **self.where) if found is None else found
+        )
 
     @functools.cached_property
     def run(self) -> Any:

@@ -16,7 +16,6 @@ from .trials import Trial
 from .verdicts import change, estimate, judged, later
 
 Trials = Mapping[str, Sequence[Trial]]
-_WAYS = ("greedy", "sampled")
 
 
 def _verdict(right: Any) -> str:

@@ -11,7 +11,7 @@ from conftest import character_tokenizer
 import intuitor_lib
 from intuitor_lib import paper
 from intuitor_lib.cli.notebooks import find_notebooks
-from intuitor_lib.paper import plan, trials
+from intuitor_lib.paper import plan
 from intuitor_lib.policy.tiny import make_tiny_model
 from intuitor_lib.recipe import recipes
 from intuitor_lib.recipe.recipe import Recipe
@@ -73,8 +73,6 @@ def tiny_profiles(tmp_path, benchmark_files, monkeypatch):
     monkeypatch.setenv("INTUITOR_BENCHMARKS", str(benchmark_files))
     monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
-    for module in (plan, trials):
-        monkeypatch.setattr(module, "data_folder", lambda: None, raising=False)
     monkeypatch.setattr("intuitor_lib.paper.results.data_folder", lambda: None)
     return tmp_path
 
