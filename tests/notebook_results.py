@@ -37,7 +37,11 @@ def audit(profile: str, runs: str | Path | None = None) -> list[str]:
     store = RunStore(runs)
     faults = [*_trainings(store, profile), *_numbers(store, profile)]
     records = load_records(profile, store.root, committed=False)
-    faults += [f"{name}: no record" for name in PLAN if name not in records]
+    faults += [
+        f"{name}: no record"
+        for name in dict.fromkeys(n.partition(":")[0] for n in PLAN)
+        if name not in records
+    ]
     return faults + missing(records.values())
 
 

@@ -26,6 +26,7 @@ USED = {
         "trl.GRPOTrainer._get_train_sampler": "extended: the order within an epoch",
         "trl.GRPOTrainer._generate_single_turn": "extended: rollouts with each prompt once",
         "trl.GRPOTrainer._prepare_inputs": "extended: the same, but groups stay together",
+        "trl.GRPOTrainer._compute_loss": "extended: the gap of log-probabilities",
         "trl.GRPOTrainer._generate_and_score_completions": "extended: `_metrics`; reads `ref`",
         "trl.GRPOTrainer._get_per_token_logps_and_entropies": "extended: scores completions only",
         "trl.GRPOTrainer._calculate_rewards": "extended: self-certainty goes in, rows come out",

@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -95,13 +95,16 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
 def reproduce(
     notebooks: Sequence[Path],
     profile: str,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     runs: str | Path | None = None,
     force: bool = False,
     jobs: int = 1,
+    note: Callable[[], str] | None = None,
 ) -> Iterator[Execution]:
     """Execute notebooks, `jobs` at a time; those that are done and unchanged are kept.
+
+    `parameters` are those of each notebook, by its name; `note` as in `watch`.
 
     A notebook is done if all its cells ran with this source, these parameters and this version of
     the package's code; with `force` it is executed all the same. One that fails ends nothing but
@@ -109,18 +112,24 @@ def reproduce(
     Several at a time share the cores, come back in the order in which they end, and show no
     progress on the way.
     """
-    one = functools.partial(
-        execute, profile=profile, parameters=parameters, runs=runs, keep=not force
-    )
+
+    def arguments(notebook: Path) -> dict[str, Any]:
+        own = (parameters or {}).get(notebook.stem)
+        return {"profile": profile, "parameters": own, "runs": runs, "keep": not force}
+
     if jobs == 1:
-        yield from map(one, notebooks)
+        for notebook in notebooks:
+            yield execute(notebook, **arguments(notebook), note=note)
         return
     threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
     with (
         mock.patch.dict(os.environ, OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)),
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
     ):
-        started = {pool.submit(one, notebook, show=False): notebook for notebook in notebooks}
+        started = {
+            pool.submit(execute, notebook, **arguments(notebook), show=False): notebook
+            for notebook in notebooks
+        }
         for done in as_completed(started):
             try:
                 yield done.result()
@@ -138,12 +147,13 @@ def execute(
     runs: str | Path | None = None,
     show: bool = True,
     keep: bool = False,
+    note: Callable[[], str] | None = None,
 ) -> Execution:
     """Run a notebook from top to bottom; the original is left as it was.
 
     The executed copy and its HTML lie in `notebooks/<profile>/` of the run store. A cell that fails
     raises nothing: see `error`. With `show`, the stages of its work show their progress on standard
-    error. With `keep`, one that is done is not executed again.
+    error, with `note` as in `watch`. With `keep`, one that is done is not executed again.
     """
     started = time.monotonic()
     values = {"profile": profile, **(parameters or {})}
@@ -158,7 +168,8 @@ def execute(
         if keep and _is_done(done, source.metadata["question"]):
             return done
         done.html.unlink(missing_ok=True)
-        error = _run(source, target, values, notebook.parent, show)
+        progress = functools.partial(watch, note=note) if show else None
+        error = _run(source, target, values, notebook.parent, progress)
         if target.is_file():
             import nbconvert
 
@@ -187,7 +198,7 @@ def _is_done(done: Execution, question: str) -> bool:
     return asked == question and not _unfinished(done.notebook)
 
 
-def _run(source: Any, target: Path, values: Mapping[str, Any], folder: Path, show: bool) -> str:
+def _run(source: Any, target: Path, values: Mapping[str, Any], folder: Path, progress: Any) -> str:
     """Execute a notebook with papermill; what went wrong, or empty."""
     import papermill
     import zmq
@@ -204,7 +215,7 @@ def _run(source: Any, target: Path, values: Mapping[str, Any], folder: Path, sho
             JUPYTER_PREFER_ENV_PATH="1",
             **{VARIABLE: f"{scratch}/progress.txt"},
         ),
-        watch(Path(scratch) / "progress.txt") if show else contextlib.nullcontext(),
+        progress(Path(scratch) / "progress.txt") if progress else contextlib.nullcontext(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

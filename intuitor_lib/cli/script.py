@@ -10,7 +10,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+from ..paper.plan import PLANS
 from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, SMOLLM2, InputError, Recipe, get_recipe
 from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
@@ -64,8 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     verb = new("reproduce", _reproduce, "execute notebooks under a profile", *shared)
     verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
     verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
+    verb.add_argument("--plan", choices=PLANS, help="the notebooks of a plan, instead of names")
     verb.add_argument("--force", action="store_true", help="execute finished ones again")
     verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
+
+    text = "what `reproduce` would train and test: what is there, work, hours, memory, disk"
+    verb = new("plan", _plan, text, *shared)
+    verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
+    verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
+    verb.add_argument("--plan", choices=PLANS, help="the notebooks of a plan, instead of names")
+    verb.add_argument("--measure", action="store_true", help="train two steps of each kind first")
+    verb.add_argument("--step-seconds", type=float, metavar="N", help="of a step, on your machine")
+
     new("quickstart", _quickstart, "fetch the model, execute 00_quickstart", *shared)
 
     verb = new("recipes", _recipes, "list the recipes, or print one with its sources", "--profile")
@@ -125,26 +138,69 @@ def _memory(options: argparse.Namespace) -> int:
     return int(not fits)
 
 
-def _reproduce(options: argparse.Namespace) -> int:
-    from ..paper.gallery import build_gallery
-    from .notebooks import check_parameters, find_notebooks, reproduce
+def _batch(options: argparse.Namespace) -> tuple[str, list[Path], dict[str, dict[str, Any]]]:
+    """The profile of a batch, its notebooks, and the parameters of each by its name."""
+    from .notebooks import check_parameters, find_notebooks
 
-    parameters = dict(options.parameter)
-    notebooks = find_notebooks(options.notebooks)
+    given = dict(options.parameter)
+    if options.plan is None:
+        profile, own = options.profile, {}
+        notebooks = find_notebooks(options.notebooks)
+    else:
+        if options.notebooks:
+            raise InputError(f"--plan {options.plan} has its own notebooks: leave the names out")
+        plan = PLANS[options.plan]
+        profile, own = plan.get("profile", options.profile), plan.get("notebooks", {})
+        notebooks = find_notebooks([*own])
+    parameters = {notebook.stem: {**own.get(notebook.stem, {}), **given} for notebook in notebooks}
     for notebook in notebooks:
-        check_parameters(notebook, parameters)
+        check_parameters(notebook, parameters[notebook.stem])
+    return profile, notebooks, parameters
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from ..paper.batch import Progress
+    from ..paper.gallery import build_gallery
+    from .notebooks import reproduce
+
+    profile, notebooks, parameters = _batch(options)
     failed = 0
     settings = {name: getattr(options, name) for name in ("runs", "force", "jobs")}
-    for done in reproduce(notebooks, options.profile, parameters, **settings):
+    settings["note"] = Progress(profile, parameters, options.runs)
+    for done in reproduce(notebooks, profile, parameters, **settings):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
         print(f"{status} in {done.seconds:.0f} s: {done.notebook}", flush=True)
         if done.error:
             print(done.error, file=sys.stderr)
     passed = f"{len(notebooks) - failed} of {len(notebooks)} notebooks passed"
-    print(f"{passed}, profile {options.profile}")
-    print(f"all of them on one page: {build_gallery(options.profile, options.runs)}")
+    print(f"{passed}, profile {profile}")
+    print(f"all of them on one page: {build_gallery(profile, options.runs)}")
     return int(failed > 0)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from ..paper import batch
+
+    profile, _, parameters = _batch(options)
+    work = batch.jobs(profile, parameters, runs=options.runs)
+    left = {batch.shape(job.measured): job.measured for job in work if not job.done}
+    if options.step_seconds is not None:
+        known = {key: batch.assumed(one, options.step_seconds) for key, one in left.items()}
+        source = "given, half of it sampling at the full length"
+    else:
+        known, source = batch.speeds(options.runs), "of this machine's runs"
+        for key, recipe in left.items() if options.measure else ():
+            if key not in known:
+                print(f"two steps of {recipe.name} ({recipe.model})", file=sys.stderr)
+                known[key] = batch.measure(recipe, options.runs)
+    print(batch.batch_table(work, known))
+    for key, recipe in left.items():
+        speed = known.get(key)
+        text = "not known: --measure" if speed is None else f"{speed.step:.1f} s, {source}"
+        print(f"a step of {recipe.name} ({recipe.model.rpartition('/')[2]}): {text}")
+    print("\n".join(batch.needs(work)))
+    return 0
 
 
 def _quickstart(options: argparse.Namespace) -> int:

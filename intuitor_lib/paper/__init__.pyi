@@ -29,6 +29,7 @@ from .plan import (
     SEEDS as SEEDS,
     SUITES as SUITES,
     Test as Test,
+    asked as asked,
     planned as planned,
     snapshot_steps as snapshot_steps,
 )

@@ -33,6 +33,17 @@ class Test:
     changes: Mapping[str, Any] = field(default_factory=dict)  # of its settings
 
 
+@dataclass(frozen=True)
+class Collection:
+    """The trials that a notebook collects under any profile; see `asked`."""
+
+    arms: Sequence[str]
+    tests: Sequence[str] = ()  # `main` stands for the profile's `MAIN_TESTS`
+    base_tests: Sequence[str] = ()  # of bases, besides
+    at_steps: Sequence[str] = ()  # tests of every snapshot
+    first_seed: bool = False  # of the profile's; else all of them
+
+
 PLAN_FILE = yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text(encoding="utf-8"))
 """The plan as it is in the file."""
 
@@ -48,8 +59,10 @@ SAME: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["same"])
 MAIN: Sequence[str] = tuple(PLAN_FILE["main"])
 """Arms that are trained with every seed."""
 
-PLAN: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["notebooks"])
-"""The arms of each notebook; most are shared."""
+PLAN: Mapping[str, Collection] = types.MappingProxyType(
+    {name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()}
+)
+"""What each notebook collects, by its name, or by "name:part" for more; most is shared."""
 
 SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     {
@@ -63,6 +76,9 @@ SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
 MAIN_TESTS: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["main_tests"])
 """The tests of the main comparison by profile."""
 
+PLANS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(PLAN_FILE["plans"])
+"""Sizes of a batch: its notebooks with their parameters, and its profile if it has its own."""
+
 PAPER_MODELS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["paper_models"])
 """The model of the paper's tables that a profile trains."""
 
@@ -73,9 +89,38 @@ def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Seq
     return given if arm in MAIN else given[:1]
 
 
+def asked(
+    notebook: str,
+    profile: str,
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """The arguments of `collect` for a notebook; tests that the profile's suite lacks are left out.
+
+    Args:
+        notebook: a name in `PLAN`.
+        arms: train these instead of the plan's.
+        seeds: train with these instead of the plan's.
+    """
+    plan, suite = PLAN[notebook], SUITES[profile]
+    trained = [arm for arm in plan.arms if not arm.startswith("base")] if arms is None else arms
+    names = [t for name in plan.tests for t in (MAIN_TESTS[profile] if name == "main" else [name])]
+    return {
+        "arms": plan.arms if arms is None else ["base", *arms],
+        "profile": profile,
+        "tests": [name for name in names if name in suite],
+        "base_tests": [name for name in plan.base_tests if name in suite],
+        "steps": snapshot_steps(trained[0], profile) if plan.at_steps and trained else [],
+        "step_tests": plan.at_steps,
+        "seeds": seeds or (SEEDS[profile][:1] if plan.first_seed else None),
+    }
+
+
 def planned(profile: str) -> dict[str, Recipe]:
     """Every training of the notebooks under a profile, once each, by recipe digest."""
-    arms = dict.fromkeys(SAME.get(arm, arm) for names in PLAN.values() for arm in names)
+    named = (arm for collection in PLAN.values() for arm in collection.arms)
+    arms = dict.fromkeys(SAME.get(arm, arm) for arm in named if not arm.startswith("base"))
     recipes = [arm_recipe(arm, profile, seed) for arm in arms for seed in arm_seeds(arm, profile)]
     return {recipe.digest: recipe for recipe in recipes}
 

@@ -40,7 +40,7 @@ _KEPT = (
     "self_certainty",
 )  # of completions
 _LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
-_Asked = tuple[Test, int | None]  # a test of the result, or of the snapshot after a step
+Asked = tuple[Test, int | None]  # a test of the result, or of the snapshot after a step
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def collect(
     profile: str,
     *,
     tests: Sequence[str] = (),
+    base_tests: Sequence[str] = (),
     steps: Sequence[int] = (),
     step_tests: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
@@ -99,6 +100,7 @@ def collect(
     Args:
         arms: names in `ARMS`.
         tests: names in the profile's suite, for every result.
+        base_tests: more of them, for bases alone.
         steps: steps whose snapshots are evaluated on `step_tests`; a base is evaluated on them
             once, as step 0.
         step_tests: names in the profile's suite.
@@ -109,23 +111,17 @@ def collect(
         InputError: an unknown arm, profile or test, or something that a missing one needs and that
             is not there: problems, a benchmark, the sandbox, a snapshot; before any is made.
     """
-    for arm in arms:
-        if arm not in ARMS:
-            raise InputError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
-    if profile not in SUITES:
-        raise InputError(f"unknown profile {profile!r}: choose from {', '.join(SUITES)}")
-    suite = SUITES[profile]
-    for name in (*tests, *step_tests):
-        if name not in suite:
-            raise InputError(f"unknown test {name!r}: choose from {', '.join(suite)}")
-    stores = [
-        _Store(a, profile, s, retrain, runs) for a in arms for s in arm_seeds(a, profile, seeds)
-    ]
-    asked: dict[_Store, list[_Asked]] = {}
-    for store in stores:
-        at = [0] if store.is_base and steps else steps
-        asked[store] = [(suite[name], None) for name in tests]
-        asked[store] += [(suite[name], step) for step in at for name in step_tests]
+    asked = resolve(
+        arms,
+        profile,
+        tests=tests,
+        base_tests=base_tests,
+        steps=steps,
+        step_tests=step_tests,
+        seeds=seeds,
+        retrain=retrain,
+        runs=runs,
+    )
     _require_what_is_missing(asked)
     trials: dict[str, list[Trial]] = {}
     for store, wanted in asked.items():
@@ -139,7 +135,41 @@ def collect(
     return trials
 
 
-def _require_what_is_missing(asked: Mapping["_Store", Sequence["_Asked"]]) -> None:
+def resolve(
+    arms: Sequence[str],
+    profile: str,
+    *,
+    tests: Sequence[str],
+    base_tests: Sequence[str],
+    steps: Sequence[int],
+    step_tests: Sequence[str],
+    seeds: Sequence[int] | None,
+    retrain: bool = False,
+    runs: str | Path | None = None,
+) -> "dict[TrialStore, list[Asked]]":
+    """The tests of each trial that `collect` is asked for, by its arguments."""
+    for arm in arms:
+        if arm not in ARMS:
+            raise InputError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
+    if profile not in SUITES:
+        raise InputError(f"unknown profile {profile!r}: choose from {', '.join(SUITES)}")
+    suite = SUITES[profile]
+    for name in (*tests, *base_tests, *step_tests):
+        if name not in suite:
+            raise InputError(f"unknown test {name!r}: choose from {', '.join(suite)}")
+    stores = [
+        TrialStore(a, profile, s, retrain, runs) for a in arms for s in arm_seeds(a, profile, seeds)
+    ]
+    asked: dict[TrialStore, list[Asked]] = {}
+    for store in stores:
+        at = [0] if store.is_base and steps else steps
+        names = [*tests, *base_tests] if store.is_base else tests
+        asked[store] = [(suite[name], None) for name in names]
+        asked[store] += [(suite[name], step) for step in at for name in step_tests]
+    return asked
+
+
+def _require_what_is_missing(asked: Mapping["TrialStore", Sequence["Asked"]]) -> None:
     """Name the results that are to be made, and check what they need: no training is in vain.
 
     Raises:
@@ -195,7 +225,7 @@ def confidence(
 
         found = measure_confidence(
             {
-                label: _Store(arm, profile, seed, True, runs).subject(None)
+                label: TrialStore(arm, profile, seed, True, runs).subject(None)
                 for label, arm in arms.items()
             },
             pairs,
@@ -224,7 +254,7 @@ def confidence(
     return {"pairs": by_pair, "tokens": stored["tokens"]}
 
 
-class _Store:
+class TrialStore:
     """Read the results of a trial; make those that are missing."""
 
     def __init__(
@@ -235,7 +265,7 @@ class _Store:
         self.arm, self.profile, self.runs = arm, profile, runs
         self.where: dict[str, Any] = {"profile": profile, "retrain": retrain, "runs": runs}
         self.only_read = True
-        self._known: dict[str, Mapping[str, Any] | None] = {}
+        self._known: dict[str, Mapping[str, Any]] = {}
         # The policy to evaluate is loaded once for all tests; only the last one is held.
         self.subject = functools.lru_cache(maxsize=1)(self._find)
         kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
@@ -250,10 +280,12 @@ class _Store:
         return step is None or self.is_base or step == self.recipe.max_steps
 
     def find(self, name: str, key: Any) -> Mapping[str, Any] | None:
-        """A result on record, read once."""
-        if name not in self._known:
-            self._known[name] = find_result(f"{self.folder}/{name}", key=key, **self.where)
-        return self._known[name]
+        """A result on record, read once; None if it is not there yet."""
+        found = self._known.get(name)
+        if found is None:
+            found = find_result(f"{self.folder}/{name}", key=key, **self.where)
+            self._known |= {} if found is None else {name: found}
+        return found
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         def made() -> Any:

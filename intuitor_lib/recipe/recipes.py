@@ -19,13 +19,15 @@ from .recipe import Recipe, require_known
 class Profile:
     """A machine and the settings that fit a recipe to it.
 
-    `verified` names the hardware on which the profile has been run; empty for none.
+    `verified` names the hardware on which the profile has been run; empty for none. One that
+    `extends` another has its settings and what recipes change under it, before its own.
     """
 
     name: str
     description: str
     settings: Mapping[str, Any]
     verified: str = ""
+    extends: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
     if profile not in PROFILES:
         raise RecipeError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
     require_known(changes)
-    named = RECIPES[name]
-    under = dict(named.under.get(profile, {}))
+    named, chosen = RECIPES[name], PROFILES[profile]
+    under = {**named.under.get(chosen.extends or "", {}), **named.under.get(profile, {})}
     if changes.get("dataset", under.get("dataset")) != under.get("dataset"):
         under = {key: value for key, value in under.items() if key not in _OWN_PROBLEMS}
     if "eval_problems" not in {**named.settings, **under, **changes}:
         under.pop("eval_steps", None)
-    settings = {**named.settings, **PROFILES[profile].settings, **under}
+    larger = PROFILES[chosen.extends].settings if chosen.extends else {}
+    settings = {**named.settings, **larger, **chosen.settings, **under}
     return Recipe(**{"name": name, "profile": profile, **settings, **changes})

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -119,13 +119,14 @@ class LiveTraining:
 
 
 @contextlib.contextmanager
-def watch(file: Path) -> Iterator[None]:
+def watch(file: Path, note: Callable[[], str] | None = None) -> Iterator[None]:
     """Show the bars that another process draws into `file`: a line for each stage of its work.
 
-    A terminal shows every change; elsewhere the line is written anew twice a minute.
+    A terminal shows every change; elsewhere the line is written anew twice a minute. After a stage,
+    the text of `note` is shown.
     """
     stop = threading.Event()
-    thread = threading.Thread(target=_copy, args=(file, stop), daemon=True)
+    thread = threading.Thread(target=_copy, args=(file, stop, note), daemon=True)
     thread.start()
     try:
         yield
@@ -134,7 +135,7 @@ def watch(file: Path) -> Iterator[None]:
         thread.join()
 
 
-def _copy(file: Path, stop: threading.Event) -> None:
+def _copy(file: Path, stop: threading.Event, note: Callable[[], str] | None) -> None:
     copied = b""
     print("  starting", end="", file=sys.stderr, flush=True)
     while True:
@@ -143,7 +144,11 @@ def _copy(file: Path, stop: threading.Event) -> None:
         copied += text
         # Each state of a bar begins with a carriage return; the last one of a line counts.
         shown = re.sub(rb"\r[^\r\n]*(?=\r)", b"", text).decode(errors="replace")
-        print(shown, end="", file=sys.stderr, flush=True)
+        before, line, rest = shown.rpartition("\n")
+        said = note() if line and note else ""
+        print(
+            f"{before}{line}{said}{chr(10) * bool(said)}{rest}", end="", file=sys.stderr, flush=True
+        )
         if stopping:
             break
     if not copied.endswith(b"\n"):

@@ -111,7 +111,7 @@ class Run(Stored):
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per training step: `step`, TRL's metrics, `step_time` (seconds)."""
+        """A row per training step: `step`, TRL's metrics, `step_time`, `rollout_time` (seconds)."""
         return self._rows("metrics.jsonl")
 
     @property

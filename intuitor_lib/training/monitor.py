@@ -80,6 +80,13 @@ RULES = (
         lambda now, start: now >= 1.0,
         "divergence from the policy it started from, a token (nats)",
     ),
+    Rule(
+        "sampler",
+        "sampling/sampling_logp_difference/mean",
+        lambda now, start: now >= 0.1,
+        "log-probability of a token in sampling less that in the update (nats): one of them has "
+        "other weights",
+    ),
 )
 """The rules on single metrics; LOG.md lists the runs behind the thresholds."""
 

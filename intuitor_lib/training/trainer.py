@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
             add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._rollout_batch_size = rollout_batch_size
+        self._drawn: tuple[torch.Tensor, torch.Tensor] | None = None  # log-probabilities, and mask
         self._sampled_certainty: list[torch.Tensor] | None = None  # of each completion's tokens
         self._wants_self_certainty = any(
             isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
@@ -138,10 +140,19 @@ class IntuitorTrainer(trl.GRPOTrainer):
     ) -> tuple[list[list[int]], Any]:
         # TRL's public `rollout_func` is experimental, and gets conversations instead of token ids.
         self._sampled_certainty = None
+        started = time.perf_counter()
         if not self._grouped_rollouts or images is not None or multimodal_fields:
-            return super()._generate_single_turn(
+            made = super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
+        else:
+            made = self._sample(prompt_ids)
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["rollout_time"].append(time.perf_counter() - started)
+        return made
+
+    def _sample(self, prompt_ids: Any) -> tuple[list[list[int]], list[list[float]] | None]:
+        """A completion for each prompt by `sample_completions`: token ids, log-probabilities."""
         with (
             profiling_context(self, "rollouts.sample_completions"),
             unwrap_model_for_generation(
@@ -168,7 +179,9 @@ class IntuitorTrainer(trl.GRPOTrainer):
             )
         if self._wants_self_certainty:
             self._sampled_certainty = [completion.self_certainty for completion in completions]
-        return [completion.ids for completion in completions], None
+        filtered = self.top_k or self.top_p < 1  # then they belong to another distribution
+        log_probs = None if filtered else [one.log_probs.tolist() for one in completions]
+        return [completion.ids for completion in completions], log_probs
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         parts = self.args.steps_per_generation
@@ -182,6 +195,18 @@ class IntuitorTrainer(trl.GRPOTrainer):
             rollouts = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(grouped_order(rollouts), parts)
         return self._buffered_inputs[self._step % parts]
+
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        # The policy is still that of the rollouts in a step of one update.
+        once = self.num_iterations == 1
+        once = once and self.args.steps_per_generation == self.args.gradient_accumulation_steps
+        drawn = inputs.get("sampling_per_token_logps")
+        if once and drawn is not None and not self.use_vllm:
+            self._drawn = drawn, inputs["completion_mask"].bool()
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._drawn = None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -198,9 +223,11 @@ class IntuitorTrainer(trl.GRPOTrainer):
         # A batch without tokens to score has no gradient.
         if other or not self._grouped_update or not attention_mask[:, -logits_to_keep:].any():
             arguments = (model, input_ids, attention_mask, logits_to_keep, batch_size)
-            return super()._get_per_token_logps_and_entropies(
+            scored = super()._get_per_token_logps_and_entropies(
                 *arguments, compute_entropy, compute_aux_loss, **inputs
             )
+            self._record_gap(scored[0])
+            return scored
         size = batch_size or len(input_ids)
         with self.accelerator.autocast():
             scores = [
@@ -208,7 +235,17 @@ class IntuitorTrainer(trl.GRPOTrainer):
                 for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
             ]
         log_probs, entropies = (torch.cat(parts) for parts in zip(*scores, strict=True))
+        self._record_gap(log_probs)
         return log_probs, entropies if compute_entropy else None, None
+
+    def _record_gap(self, log_probs: torch.Tensor) -> None:
+        """Record how far the update's log-probabilities are from the sampler's, as TRL for vLLM."""
+        if self._drawn is None:
+            return
+        drawn, mask = self._drawn
+        means = self.accelerator.gather((log_probs.detach() - drawn).abs()[mask].mean())
+        name = "sampling/sampling_logp_difference/mean"
+        self._metrics["train"][name].append(means.nanmean().item())
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         batch = super()._generate_and_score_completions(inputs)

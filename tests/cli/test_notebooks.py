@@ -370,7 +370,7 @@ def test_other_parameters_are_another_execution(tmp_path):
     path = write(tmp_path / "ok.ipynb", "profile = 'cpu'\nseed = 7", "print(seed)")
     kept = []
     for seed in (8, 8, 9):
-        (done,) = reproduce([path], "smoke", {"seed": seed}, runs=tmp_path / "runs")
+        (done,) = reproduce([path], "smoke", {path.stem: {"seed": seed}}, runs=tmp_path / "runs")
         kept.append(done.kept)
     assert kept == [False, True, False]
 

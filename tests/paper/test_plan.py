@@ -1,19 +1,63 @@
 """The plan: arms that exist, the same tests in every suite."""
 
-from intuitor_lib.paper.plan import ARMS, MAIN, PLAN, SAME, SEEDS, SUITES, planned
-from intuitor_lib.recipe.recipes import RECIPES, get_recipe
+import pytest
+
+from intuitor_lib.cli.notebooks import find_notebooks
+from intuitor_lib.paper.plan import (
+    ARMS,
+    MAIN,
+    MAIN_TESTS,
+    PAPER_MODELS,
+    PLAN,
+    PLANS,
+    SAME,
+    SEEDS,
+    SUITES,
+    asked,
+    planned,
+)
+from intuitor_lib.recipe.recipes import PROFILES, RECIPES, get_recipe
 
 
 def test_the_plan_names_what_there_is():
     for arm in ARMS:
         assert arm == "base" or arm.removeprefix("base:") in RECIPES
-    for names in PLAN.values():
-        assert set(names) <= set(ARMS)
-    assert len(planned("smoke")) == len({arm for a in PLAN.values() for arm in a} - set(SAME))
+    arms = {arm for collection in PLAN.values() for arm in collection.arms}
+    assert arms <= set(ARMS)
+    trained = {arm for arm in arms if not arm.startswith("base")}
+    assert len(planned("smoke")) == len(trained - set(SAME))
     extra = len(MAIN) * (len(SEEDS["cpu"]) - 1)
     assert len(planned("cpu")) == len(planned("smoke")) + extra
     for arm, other in SAME.items():
         assert get_recipe(arm, "cpu").digest == get_recipe(other, "cpu").digest
+
+
+def test_the_plan_has_every_notebook_profile_and_plan():
+    stems = {path.stem for path in find_notebooks()}
+    assert {name.partition(":")[0] for name in PLAN} == stems
+    assert set(SUITES) == set(SEEDS) == set(MAIN_TESTS) == set(PROFILES)
+    assert set(PAPER_MODELS) == set(PROFILES) - {"smoke", "cpu"}
+    for plan in PLANS.values():
+        assert set(plan.get("notebooks", {})) <= stems
+        assert plan.get("profile", "cpu") in PROFILES
+
+
+@pytest.mark.parametrize("profile", [*PROFILES])
+@pytest.mark.parametrize("name", [*PLAN])
+def test_what_a_notebook_asks_for_is_in_the_suite(name, profile):
+    found = asked(name, profile)
+    wanted = {*found["tests"], *found["base_tests"], *found["step_tests"]}
+    assert wanted <= set(SUITES[profile])
+    assert bool(found["steps"]) == bool(PLAN[name].at_steps)
+
+
+def test_what_a_notebook_asks_for_can_be_changed():
+    found = asked("07_kl_penalty", "cpu", arms=["kl-0"], seeds=[8])
+    assert (found["arms"], found["seeds"]) == (["base", "kl-0"], [8])
+    assert asked("07_kl_penalty", "cpu")["seeds"] == [7]
+    assert asked("02_main_results", "cpu")["seeds"] is None  # all of the profile's
+    assert "cool" in asked("02_main_results", "cpu")["base_tests"]
+    assert "gsm8k" not in asked("05_emergent_reasoning", "smoke")["tests"]
 
 
 def test_every_suite_has_the_same_tests_and_smoke_is_small():

@@ -40,9 +40,9 @@ def made(monkeypatch):
         rows = [{"id": "a", "sample": 0, "correct": step is None, "tokens": 3}]
         return {"baselines": {"echo": {"value": 0.0}}, "rows": rows}
 
-    monkeypatch.setattr(trials._Store, "run", property(training))
+    monkeypatch.setattr(trials.TrialStore, "run", property(training))
     monkeypatch.setattr(trials, "_training", lambda recipe: {"metrics": [], "rows": []})
-    monkeypatch.setattr(trials._Store, "_evaluate", evaluate)
+    monkeypatch.setattr(trials.TrialStore, "_evaluate", evaluate)
     return calls
 
 
@@ -117,7 +117,7 @@ def test_what_a_missing_test_needs_is_asked_for_before_anything_is_made(
 
 
 def test_a_run_without_the_snapshots_is_told_before_anything_is_made(project, made, tmp_path):
-    store = trials._Store("grpo", "smoke", 7, False, tmp_path)
+    store = trials.TrialStore("grpo", "smoke", 7, False, tmp_path)
     run = RunStore(tmp_path).open(store.recipe, load_problems(store.recipe).describe())
     ask = {"tests": ["in_domain"], "steps": [1], "step_tests": ["transfer"], "runs": tmp_path}
     run.append("metrics.jsonl", [{"step": 2}])

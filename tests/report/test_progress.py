@@ -20,7 +20,7 @@ def test_a_bar_goes_to_standard_error(capsys, monkeypatch):
 def test_in_batch_bars_are_drawn_into_a_file_and_shown(tmp_path, monkeypatch, capsys):
     file = tmp_path / "progress.txt"
     monkeypatch.setenv(VARIABLE, str(file))
-    with watch(file):
+    with watch(file, note=lambda: "  2 of 9 left"):
         list(track("ab", total=2, label="generate"))
         live = LiveTraining("train y", 4)
         live.update([ROW])
@@ -32,6 +32,7 @@ def test_in_batch_bars_are_drawn_into_a_file_and_shown(tmp_path, monkeypatch, ca
     # One line for each stage, of which its last state stays.
     states = [line.rpartition("\r")[2] for line in capsys.readouterr().err.split("\n")]
     lines = [state.split() for state in states if state.strip()]
-    assert [line[0] for line in lines] == ["generate", "train"]
+    # The note stands after the stages that have ended.
+    assert [line[0] for line in lines] == ["generate", "2", "train"]
     assert lines[0][1:4] == ["2", "of", "2"]
-    assert lines[1][1:5] == ["y", "4", "of", "4"]
+    assert lines[2][1:5] == ["y", "4", "of", "4"]

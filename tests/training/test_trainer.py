@@ -353,6 +353,28 @@ def test_rollouts_that_do_not_fit_are_made_in_halves(tiny_recipe, tmp_path, monk
     assert [row[name] for row in run.metrics] == [row[name] for row in asked.metrics]
 
 
+@pytest.mark.parametrize("rollout", ["grouped", "generate"])
+def test_sampling_and_update_are_the_same_policy(tiny_recipe, tmp_path, monkeypatch, rollout):
+    """The gap of log-probabilities is rounding, and shows a sampler with other weights."""
+    name = "sampling/sampling_logp_difference/mean"
+    recipe = tiny_recipe.replace(rollout=rollout, temperature=0.8)
+    rows = train(recipe, runs=tmp_path).metrics
+    assert all(row["rollout_time"] > 0 for row in rows)
+    if rollout == "generate":
+        assert name not in rows[-1]  # transformers' way returns none
+        return
+    assert all(row[name] < 1e-5 for row in rows)
+    original = trainer.sample_completions
+
+    def other(*args, **kwargs):
+        made = original(*args, **kwargs)
+        return [one._replace(log_probs=one.log_probs + 0.5) for one in made]
+
+    monkeypatch.setattr(trainer, "sample_completions", other)
+    rows = train(recipe.replace(seed=5), runs=tmp_path).metrics
+    assert [row[name] for row in rows] == pytest.approx([0.5] * len(rows), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
