@@ -17,15 +17,9 @@ from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.processes import join
+from .benchmarks import BENCHMARKS, Benchmark, get_benchmark, load_items
 from .benchmarks.alpaca import write_outputs
-from .benchmarks.benchmarks import (
-    BENCHMARKS,
-    Benchmark,
-    fingerprint,
-    get_benchmark,
-    load_items,
-    with_extraction,
-)
+from .benchmarks.benchmarks import fingerprint, with_extraction
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
 from .subjects import Subject, find_subject
 
@@ -33,7 +27,6 @@ BENCHMARKS_OWN = "benchmark"
 """`system_prompt=BENCHMARKS_OWN` uses the benchmark's system prompt; None uses none."""
 
 DEFAULT_BATCH_SIZE = 32
-
 
 # A completion to generate: the item, which of its samples, and the token ids of its prompt.
 _Work = tuple[Item, int, list[int]]

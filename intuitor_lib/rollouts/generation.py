@@ -6,13 +6,8 @@ from collections.abc import Sequence
 import torch
 import transformers
 
-from ..certainty.completions import (
-    completion_log_probs,
-    end_tokens,
-    scoring,
-    through_end,
-    token_self_certainty,
-)
+from ..certainty import completion_log_probs, token_self_certainty
+from ..certainty.completions import end_tokens, scoring, through_end
 from ..certainty.head import head_fault
 from ..policy import Policy
 from ..policy.linear import speed_up_linears

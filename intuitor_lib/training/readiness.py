@@ -21,15 +21,8 @@ from ..grading import describe_doubts, doubtful, echoed, extract_answers, grade_
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..policy.pretrained import Source, cached_commit
-from ..problems import (
-    Problem,
-    Problems,
-    control_tokens,
-    conversation,
-    fit_prompts,
-    prompt_token_ids,
-)
-from ..problems.prompts import PromptError
+from ..problems import Problem, Problems, fit_prompts
+from ..problems.prompts import PromptError, control_tokens, conversation, prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..recipe.constants import SETTINGS
 from ..report import Estimate, auc_within_groups
