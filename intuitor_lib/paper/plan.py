@@ -4,12 +4,10 @@ import types
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..recipe import Recipe, get_recipe
+from ..recipe.constants import read_yaml
 
 Rows = list[dict[str, Any]]
 
@@ -33,7 +31,7 @@ class Test:
     changes: Mapping[str, Any] = field(default_factory=dict)  # of its settings
 
 
-PLAN_FILE = yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text(encoding="utf-8"))
+PLAN_FILE = read_yaml(__file__, "plan.yaml")
 """The plan as it is in the file."""
 
 ARMS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["arms"])
@@ -58,7 +56,6 @@ SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     }
 )
 """The tests of each profile, by name."""
-
 
 MAIN_TESTS: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["main_tests"])
 """The tests of the main comparison by profile."""

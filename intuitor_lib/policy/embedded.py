@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from ..recipe import EMBEDDED_MODELS, SMOLLM2
+from ..recipe.constants import read_yaml
 from ..report import quiet_transformers
 from ..store.files import apply_umask, digest
 
@@ -36,8 +35,7 @@ class _Gguf(NamedTuple):
     ends: Sequence[int] = ()
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("embedded.yaml").read_text(encoding="utf-8"))
-GGUFS = {name: _Gguf(**values) for name, values in _FILE.items()}
+GGUFS = {name: _Gguf(**values) for name, values in read_yaml(__file__, "embedded.yaml").items()}
 
 
 def cache_folder() -> Path:

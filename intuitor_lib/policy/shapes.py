@@ -4,12 +4,10 @@ Those of the recipes' models are in `shapes.yaml`, so that estimates need no net
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from ..recipe import InputError
+from ..recipe.constants import read_yaml
 from .pretrained import Source, load_config
 
 
@@ -41,8 +39,9 @@ class Shape(NamedTuple):
         return linear, self.hidden * (self.vocabulary * (2 - self.tied) + 2 * self.layers + 1)
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("shapes.yaml").read_text(encoding="utf-8"))
-ARCHITECTURES: Mapping[str, Shape] = {name: Shape(*sizes) for name, sizes in _FILE.items()}
+ARCHITECTURES: Mapping[str, Shape] = {
+    name: Shape(*sizes) for name, sizes in read_yaml(__file__, "shapes.yaml").items()
+}
 """Shapes of the recipes' models, from their `config.json`."""
 
 

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...grading import EXTRACTIONS
 from ...problems.humaneval import humaneval_rows
 from ...problems.tables import DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError
+from ...recipe.constants import read_yaml
 from . import livecodebench, questions
 from .graders import ChoiceGrader, CodeGrader, Grader, Item, JudgedGrader, MathGrader, ValueGrader
 from .sources import Embedded, HubFiles, HubTable, Row, Source, benchmarks_folder
@@ -172,7 +171,7 @@ def _benchmark(name: str, entry: dict[str, Any]) -> Benchmark:
     return Benchmark(name, source=source, to_item=to_item, grader=grader, **entry)
 
 
-_ENTRIES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text(encoding="utf-8"))
+_ENTRIES = read_yaml(__file__, "benchmarks.yaml")
 
 BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
     {name: _benchmark(name, entry) for name, entry in _ENTRIES.items()}
