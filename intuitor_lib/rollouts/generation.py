@@ -52,7 +52,6 @@ def generate(
     if sampled:
         speed_up_linears(model)
     criterion = transformers.StopStringCriteria(tokenizer, list(stop)) if stop else None
-
     ends = sorted(end_tokens(model, tokenizer))
 
     def make(prompts: Sequence[Sequence[int]], size: int) -> list[Completion]:
@@ -88,17 +87,14 @@ def _generate(
 ) -> list[Completion]:
     """Generate with transformers, for models that `sample_completions` does not support."""
     model, tokenizer = policy
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
+    sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     ends = end_tokens(model, tokenizer)
     config = transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(ends),
         disable_compile=True,
+        do_sample=bool(sampling),
         **sampling,
     )
     padded = tokenizer.pad(

@@ -288,12 +288,8 @@ class _Training:
         recipe, problems = self.recipe, self.problems.train
         kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
         if dropped and self.main:
-            logger.warning(
-                "%d of %d prompts are longer than max_prompt_length=%d tokens and left out",
-                len(dropped),
-                len(problems),
-                recipe.max_prompt_length,
-            )
+            text = "%d of %d prompts are longer than max_prompt_length=%d tokens and left out"
+            logger.warning(text, len(dropped), len(problems), recipe.max_prompt_length)
         if len(kept) < recipe.problems_per_step:
             raise InputError(
                 f"{len(kept)} problems are fewer than the {recipe.problems_per_step} of one "
