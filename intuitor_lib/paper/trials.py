@@ -247,14 +247,11 @@ class _Store:
         return self._known[name]
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
-        def made() -> Any:
-            self.only_read = False
-            return make()
-
         found = self.find(name, key)
-        return (
-            result(f"{self.folder}/{name}", made, key=key, **self.where) if found is None else found
-        )
+        if found is None:
+            self.only_read = False
+            found = result(f"{self.folder}/{name}", make, key=key, **self.where)
+        return found
 
     @functools.cached_property
     def run(self) -> Any:
