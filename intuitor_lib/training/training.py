@@ -263,16 +263,13 @@ class _Training:
             held_out_accuracy(recipe, self.problems.held_out, policy),
             lambda step: _save(policy, run, run.snapshot_name(step)),
         )
-        save_points = SavePoints(
-            run.path, stop, save_steps=recipe.save_steps, num_iterations=recipe.num_iterations
-        )
         trainer = IntuitorTrainer(
             policy.model,
             reward_funcs=rewards,
             args=args,
             train_dataset=to_dataset(kept, recipe),
             processing_class=policy.tokenizer,
-            callbacks=[recorder, save_points],
+            callbacks=[recorder, SavePoints(recipe, run.path, stop)],
             rollout=recipe.rollout,
             rollout_batch_size=recipe.rollout_batch_size,
             update=recipe.update,
