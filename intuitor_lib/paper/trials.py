@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.benchmarks.benchmarks import Benchmark, get_benchmark, load_items
-from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
+from ..evaluation.benchmarks import HELD_OUT, Benchmark, get_benchmark, load_items
+from ..evaluation.benchmarks.benchmarks import held_out_benchmark
 from ..grading.sandbox import SandboxError, run_python
 from ..problems import load_problems
 from ..recipe import SYSTEM_PROMPTS, InputError, Recipe, get_recipe

@@ -1,4 +1,4 @@
-"""Load models and their tokenizers: in 4 bits or not, with adapters or without."""
+"""Load models and their tokenizers, in 4 bits or not, and the trained policies of runs."""
 
 import functools
 import time
@@ -11,8 +11,9 @@ from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.checks import context_faults
+from ..store import Run
 from ..store.processes import join
-from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
+from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter, read_adapter_weights
 from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
 
@@ -90,6 +91,43 @@ def load_model(
             loaded = load_adapter(loaded, adapter, model, trainable=False)
     loaded.requires_grad_(False)
     return Policy(loaded.to(_device(quantization, loaded)), tokenizer)
+
+
+def load_run(run: Run, *, step: int | None = None, frozen: bool = False) -> Policy:
+    """Load the trained policy of a finished run; its reference is the policy training started from.
+
+    With `step`, load the snapshot after that step (`snapshot_steps`). With `frozen`, load it
+    without a reference and with no trainable weights.
+
+    Raises:
+        InputError: the run is not finished, is damaged, or has no such snapshot.
+    """
+    run.require_finished()
+    run.require_whole()
+    recipe = run.recipe
+    if recipe.use_lora:
+        run.require_same_base()
+    weights = str(run.weights(step))
+    if frozen and recipe.use_lora:
+        return load_model(recipe.model, **base_settings(recipe) | {"adapter": weights})
+    if frozen:
+        return load_model(weights, **base_settings(recipe) | {"revision": None})
+    if not recipe.use_lora:
+        return load_policy(recipe.replace(model=weights))
+    policy = load_policy(recipe)
+    read_adapter_weights(policy.model, weights, recipe.model)
+    return policy
+
+
+def base_settings(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of `load_model` for the policy that training by this recipe starts from."""
+    return {
+        "adapter": recipe.adapter,
+        "revision": recipe.model_revision,
+        "quantization": recipe.quantization,
+        "dtype": recipe.dtype if recipe.use_lora else "float32",
+        "trust_remote_code": recipe.trust_remote_code,
+    }
 
 
 def _device(quantization: str, model: Any) -> torch.device:

@@ -14,8 +14,7 @@ from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..report import track
 from .drawing import own_random_state
-from .halving import halve_until_it_fits
-from .sampling import Completion, reason_against, sample_completions
+from .sampling import Completion, halve_until_it_fits, reason_against, sample_completions
 
 
 def generate(
@@ -36,7 +35,7 @@ def generate(
     need no further forward pass. Temperature 0 is greedy; else the whole distribution is sampled
     (no top-k, no top-p), seeded by `seed` without changing the caller's random state. The texts
     `stop` end a completion, too. `label` is that of a progress bar, None for none. A batch that
-    does not fit in memory is halved (`halving.halve_until_it_fits`).
+    does not fit in memory is halved (`halve_until_it_fits`).
 
     Raises:
         InputError: self-certainty is asked for, and the model's head does not allow it.

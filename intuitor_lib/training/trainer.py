@@ -16,8 +16,8 @@ from ..certainty.completions import end_tokens
 from ..policy.adapters import adapter_is_fresh, add_start_adapter
 from ..policy.linear import speed_up_linears
 from ..recipe import InputError
-from ..rollouts.halving import halve_until_it_fits
-from ..rollouts.sampling import reason_against as reason_against_rollouts, sample_completions
+from ..rollouts import sample_completions
+from ..rollouts.sampling import halve_until_it_fits, reason_against as reason_against_rollouts
 from .monitor import repetition
 from .rewards.answers import completion_text
 from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward

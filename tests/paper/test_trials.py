@@ -4,7 +4,7 @@ import notebook_results
 import pytest
 from notebook_results import keep
 
-from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
+from intuitor_lib.evaluation.benchmarks.benchmarks import held_out_benchmark
 from intuitor_lib.grading.sandbox.confine import SandboxError
 from intuitor_lib.paper import results, trials
 from intuitor_lib.paper.plan import SUITES

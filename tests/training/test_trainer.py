@@ -11,8 +11,7 @@ from trainers import CPU, make_trainer
 
 from intuitor_lib.certainty.completions import end_tokens
 from intuitor_lib.certainty.tokens import self_certainty
-from intuitor_lib.policy.loading import load_policy
-from intuitor_lib.policy.trained import load_run
+from intuitor_lib.policy.loading import load_policy, load_run
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import prompt_token_ids, to_dataset
 from intuitor_lib.recipe.constants import InputError
