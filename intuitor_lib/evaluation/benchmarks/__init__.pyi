@@ -3,7 +3,6 @@ from .benchmarks import (
     EMBEDDED as EMBEDDED,
     HELD_OUT as HELD_OUT,
     Benchmark as Benchmark,
-    check_grading as check_grading,
     get_benchmark as get_benchmark,
     held_out_benchmark as held_out_benchmark,
     load_items as load_items,

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import random
-import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,26 +131,6 @@ def load_items(
     if n > len(items):
         raise DataError(f"{benchmark.name} has {len(items)} items, not {n}: lower n")
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), n))]
-
-
-def check_grading(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
-    """Grade a right and a wrong completion of every item, both made from its reference answer.
-
-    Returns:
-        `n` (items with a reference), `right` and `wrong` (number of these completions graded
-        right; n and 0 if grading works), `odd` (ids and reasons of the others) and `seconds`.
-    """
-    started = time.monotonic()
-    found: dict[str, Any] = {"right": 0, "wrong": 0, "odd": []}
-    grader = benchmark.grader
-    known = [item for item in items if grader.example(item, right=True) is not None]
-    for side in ("right", "wrong"):
-        texts = [str(grader.example(item, right=side == "right")) for item in known]
-        for item, verdict in zip(known, grader.grade(known, texts), strict=True):
-            found[side] += bool(verdict.correct)
-            if bool(verdict.correct) != (side == "right"):
-                found["odd"].append(f"{item.id} ({side}): {verdict.reason}")
-    return {"n": len(known), **found, "seconds": time.monotonic() - started}
 
 
 def fingerprint(items: Sequence[Item]) -> str:
