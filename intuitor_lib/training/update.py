@@ -70,10 +70,9 @@ def completion_scores(
     `model`, perhaps wrapped, has the forward of `add_completion_forward`. `input_ids` (B, P + C)
     are prompts padded left and completions padded right; masked positions are 0.
     """
-    prompt_mask, mask = attention_mask.bool().split(
-        [input_ids.shape[1] - completion_length, completion_length], 1
-    )
-    prompts, completions = input_ids.split([prompt_mask.shape[1], completion_length], 1)
+    sizes = [input_ids.shape[1] - completion_length, completion_length]
+    prompt_mask, mask = attention_mask.bool().split(sizes, 1)
+    prompts, completions = input_ids.split(sizes, 1)
     log_probs, entropies = model(
         input_ids=input_ids,
         completions=(_unpadded(prompts, prompt_mask), _unpadded(completions, mask)),
