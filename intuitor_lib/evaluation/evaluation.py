@@ -237,9 +237,8 @@ def _batch_rows(
     verdicts = benchmark.grader.grade([item for item, _, _ in batch], texts)
     ends = end_tokens(*policy)
     rows = []
-    for (item, sample, _), text, completion, verdict in zip(
-        batch, texts, completions, verdicts, strict=True
-    ):
+    made = zip(batch, texts, completions, verdicts, strict=True)
+    for (item, sample, _), text, completion, verdict in made:
         ids = completion.ids
         row = {
             "id": item.id,

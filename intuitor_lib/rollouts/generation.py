@@ -99,10 +99,9 @@ def _generate(
     padded = tokenizer.pad(
         {"input_ids": [list(ids) for ids in prompt_ids]}, padding_side="left", return_tensors="pt"
     ).to(model.device)
+    criteria = [stop] if stop else None
     with scoring(model):
-        output = model.generate(
-            **padded, generation_config=config, stopping_criteria=[stop] if stop else None
-        )
+        output = model.generate(**padded, generation_config=config, stopping_criteria=criteria)
     completions = []
     for ids in output[:, padded["input_ids"].shape[1] :].tolist():
         completion = through_end(ids, ends)

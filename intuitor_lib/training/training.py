@@ -23,7 +23,6 @@ from ..store import Run, RunStore
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
 from ..store.processes import all_or_none, from_main, join, share_batch, warn_if_alone
-from .arguments import grpo_config
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
 from .readiness import preflight, require
@@ -31,7 +30,7 @@ from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
 from .savepoints import Interrupted, SavePoints, StopRequest
-from .trainer import IntuitorTrainer
+from .trainer import IntuitorTrainer, grpo_config
 
 logger = logging.getLogger(__name__)
 

@@ -69,9 +69,8 @@ class MathGrader(Grader):
         answers = extract_answers(texts, self.extraction)
         known = [i for i, item in enumerate(items) if item.reference is not None]
         verdicts: list[bool | None] = [None] * len(items)  # of what has no reference
-        judged = grade_answers(
-            [answers[i] for i in known], [items[i].reference for i in known], self.extraction
-        )
+        references = [items[i].reference for i in known]
+        judged = grade_answers([answers[i] for i in known], references, self.extraction)
         for i, verdict in zip(known, judged, strict=True):
             verdicts[i] = verdict
         place = _WITHOUT_BOX.get(self.extraction, "boxed")

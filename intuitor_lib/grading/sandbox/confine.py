@@ -182,9 +182,8 @@ def _run(
         try:
             folder = ""
             if mode == "none":
-                folder = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
-                )
+                scratch = tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
+                folder = stack.enter_context(scratch)
             request, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             marshal.dump((_request(mode, folder, limits), code), request)
             request.seek(0)
@@ -216,9 +215,8 @@ def _run(
         out.seek(0)
         err.seek(0)
         written = out.read(room)
-        stdout, stderr = (
-            part.decode(errors="replace") for part in (written, err.read(room - len(written)))
-        )
+        complained = err.read(room - len(written))
+        stdout, stderr = (part.decode(errors="replace") for part in (written, complained))
         if not connection.wait([report], 0):
             reason = stderr.strip()[-500:] or "no reason"
             raise SandboxError(f"{mode}: the supervisor ended without a report: {reason}")
