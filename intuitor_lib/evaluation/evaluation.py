@@ -138,9 +138,8 @@ def evaluate(
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
     # Left out where answers are read as before there was a choice, so that records are still found.
     extraction = getattr(benchmark.grader, "extraction", None)
-    chosen = extraction in ("alone", "harness") or (
-        extraction == "boxed" and benchmark.name in BENCHMARKS
-    )
+    is_ours = benchmark.name in BENCHMARKS
+    chosen = extraction in ("alone", "harness") or (extraction == "boxed" and is_ours)
     return {
         "name": benchmark.name,
         **({"extraction": extraction} if chosen else {}),

@@ -229,9 +229,8 @@ def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
     small = [a for a in _answers(records) if _on_cpu(a)]
     for entry in small:
         against, value = next(iter(entry["differences"].items()))
-        text = (
-            f"{entry['decoding']}: **{entry['verdict']}**, {signed(restored(value))} to {against}"
-        )
+        gap = signed(restored(value))
+        text = f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
         found.setdefault(QUESTIONS[entry["question"]].text, []).append(text)
     rows = [[text, "; ".join(cells)] for text, cells in found.items()]
     return Table(["question", "answer"], rows, _caption(small))

@@ -53,9 +53,8 @@ def model_shape(source: Source) -> Shape:
     values = config.get_text_config().to_dict()
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     experts = ("num_experts", "num_local_experts", "n_routed_experts")
-    if not all(isinstance(values.get(name), int) for name in needed) or any(
-        map(values.get, experts)
-    ):
+    is_mixture = any(map(values.get, experts))
+    if is_mixture or not all(isinstance(values.get(name), int) for name in needed):
         raise InputError(
             f"model={source.name!r} ({values['model_type']}) is not built as Llama: its memory "
             "cannot be estimated, and it trains without an estimate"

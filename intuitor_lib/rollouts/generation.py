@@ -96,9 +96,8 @@ def _generate(
         do_sample=bool(sampling),
         **sampling,
     )
-    padded = tokenizer.pad(
-        {"input_ids": [list(ids) for ids in prompt_ids]}, padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    prompts = {"input_ids": [list(ids) for ids in prompt_ids]}
+    padded = tokenizer.pad(prompts, padding_side="left", return_tensors="pt").to(model.device)
     criteria = [stop] if stop else None
     with scoring(model):
         output = model.generate(**padded, generation_config=config, stopping_criteria=criteria)

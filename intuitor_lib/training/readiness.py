@@ -5,6 +5,7 @@ same problem. The preflight measures this on a small sample of the untrained pol
 a random state of its own and does not affect the training.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -193,10 +194,8 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
 def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:
     """Whether prompts end with the template's generation prompt, and begin with one start token."""
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
-    bare = tokenizer.apply_chat_template(conversations, tokenize=False)[0]
-    text, *_ = tokenizer.apply_chat_template(
-        conversations, tokenize=False, add_generation_prompt=True
-    )
+    render = functools.partial(tokenizer.apply_chat_template, conversations, tokenize=False)
+    bare, text = render()[0], render(add_generation_prompt=True)[0]
     opening = text[len(bare) :] if text.startswith(bare) else ""
     all_ids = prompt_token_ids(tokenizer, conversations)
     ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]

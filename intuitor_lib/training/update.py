@@ -53,9 +53,8 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
             return original(*args, **kwargs)
         _, backbone, head = backbone_and_head(self)
         prompt_ids, completion_ids = completions
-        hidden = completion_states(
-            backbone, prompt_ids, completion_ids, share_prompts=can_share_prompts(self)
-        )
+        share = can_share_prompts(self)
+        hidden = completion_states(backbone, prompt_ids, completion_ids, share_prompts=share)
         tokens = torch.tensor([token for ids in completion_ids for token in ids])
         return head_log_probs(hidden, head, tokens, temperature=temperature)
 

@@ -92,12 +92,8 @@ def run_python(
             started.
         ValueError: a limit that is not positive, or `code` or `stdin` that is no text.
     """
-    limits: dict[str, Any] = {
-        "timeout_s": timeout_s,
-        "memory_mb": memory_mb,
-        "output_bytes": output_bytes,
-        "processes": processes,
-    }
+    limits: dict[str, Any] = {"timeout_s": timeout_s, "memory_mb": memory_mb}
+    limits |= {"output_bytes": output_bytes, "processes": processes}
     for name, value in limits.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value!r}; pass a number above 0")
