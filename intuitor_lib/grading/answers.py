@@ -211,7 +211,7 @@ def most_frequent(votes: Sequence[Hashable | None]) -> list[bool]:
     return [vote is not None and vote == elected for vote in votes]
 
 
-# --- References that no completion can match -----------------------------------------------------
+# --- References that no completion can match ------------------------------------------------
 
 _FROM_BOX = re.compile(rf"(?={BOX.pattern})")
 _ABSENT = {"nan", "null", "n/a", "<na>"}  # how tables write that there is none
