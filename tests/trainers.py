@@ -7,9 +7,8 @@ import torch
 from intuitor_lib.policy.loading import Policy
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import to_dataset
-from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
-from intuitor_lib.training.trainer import IntuitorTrainer
+from intuitor_lib.training.trainer import IntuitorTrainer, grpo_config
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .forward import Ids, can_share_prompts, completion_states, sharing_pays
-from .head import CHUNK_LOGITS, Head, accumulator, backbone_and_head, causal_model
+from .head import Head, accumulator, backbone_and_head, causal_model
 from .tokens import chunked_self_certainty, entropy, self_certainty, token_log_probs
 
 # (hidden states (n, H), LM head, the tokens they predict (n,)) -> (n,)
@@ -52,13 +52,11 @@ def token_self_certainty(
         ValueError: lists of different length, an empty prompt, a token id outside the vocabulary,
             `batch_size` < 1, or a model that `backbone_and_head` refuses.
     """
-    return _per_token(
-        model,
-        prompt_ids,
-        completion_ids,
-        lambda hidden, head, _: chunked_self_certainty(hidden, head),
-        **options,
-    )
+
+    def score(hidden: Tensor, head: Head, _: Tensor) -> Tensor:
+        return chunked_self_certainty(hidden, head)
+
+    return _per_token(model, prompt_ids, completion_ids, score, **options)
 
 
 def completion_log_probs(
@@ -118,8 +116,8 @@ def _in_chunks(value: Callable[[Tensor, Tensor], Tensor]) -> _Score:
     """`value(logits (n, V), tokens (n,))` on at most `CHUNK_LOGITS` logits at a time."""
 
     def score(hidden: Tensor, head: Head, tokens: Tensor) -> Tensor:
-        size, tokens = head.rows(CHUNK_LOGITS), tokens.to(head.weight.device)
-        blocks = zip(hidden.split(size), tokens.split(size), strict=True)
+        tokens = tokens.to(head.weight.device)
+        blocks = zip(hidden.split(head.rows), tokens.split(head.rows), strict=True)
         return torch.cat([value(head.logits(block), ids) for block, ids in blocks])
 
     return score

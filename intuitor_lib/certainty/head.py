@@ -31,9 +31,10 @@ class Head(NamedTuple):
         """Whether a parameter of the head gets a gradient."""
         return any(part is not None and part.requires_grad for part in (self.weight, self.bias))
 
-    def rows(self, chunk_size: int) -> int:
-        """Hidden states, at least one, that have `chunk_size` logits."""
-        return max(1, chunk_size // self.weight.shape[0])
+    @property
+    def rows(self) -> int:
+        """Hidden states, at least one, that have `CHUNK_LOGITS` logits."""
+        return max(1, CHUNK_LOGITS // self.weight.shape[0])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (n, V) in fp32 or float64 of hidden states (n, H).
@@ -104,17 +105,12 @@ def head_fault(model: nn.Module) -> str | None:
 
 
 def head_log_probs(
-    hidden: Tensor,
-    head: Head,
-    token_ids: Tensor,
-    *,
-    temperature: float = 1.0,
-    chunk_size: int = CHUNK_LOGITS,
+    hidden: Tensor, head: Head, token_ids: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (N,) of `token_ids` (N,) and entropies (N,), both in nats and fp32.
 
-    At most `chunk_size` logits exist at a time, and nothing of their size is kept for the backward
-    pass: the gradient of a log-probability with respect to its hidden state (H,),
+    At most `CHUNK_LOGITS` logits exist at a time, and nothing of their size is kept for the
+    backward pass: the gradient of a log-probability with respect to its hidden state (H,),
     (W[token] - sum_v p_v W[v]) / temperature, is computed with the probabilities in the forward
     pass. Entropies and the head get no gradient. `hidden` (N, H) are the states that predict the
     tokens.
@@ -126,21 +122,20 @@ def head_log_probs(
             "the LM head is trained, and head_log_probs gives it no gradient: freeze it, or use "
             "trl.kernels.ChunkedLogProbFunction"
         )
-    log_probs, entropies = _HeadLogProbs.apply(hidden, head, token_ids, temperature, chunk_size)
+    log_probs, entropies = _HeadLogProbs.apply(hidden, head, token_ids, temperature)
     return log_probs, entropies
 
 
 class _HeadLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Head, token_ids: Tensor, temperature: float, chunk_size: int
+        ctx: Any, hidden: Tensor, head: Head, token_ids: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         needs_gradient, weight = ctx.needs_input_grad[0], head.weight
         rows = hidden.detach().to(weight.device, weight.dtype)
         token_ids = token_ids.to(weight.device)
-        size = head.rows(chunk_size)
         log_probs, entropies, directions = [], [], []
-        for block, ids in zip(rows.split(size), token_ids.split(size), strict=True):
+        for block, ids in zip(rows.split(head.rows), token_ids.split(head.rows), strict=True):
             logits = head.logits(block)  # [n, V]
             # The derivative of the soft cap, before the logits are overwritten.
             slope = None if head.softcap is None else 1 - (logits / head.softcap) ** 2
@@ -167,7 +162,7 @@ class _HeadLogProbs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Any:
         (directions,) = ctx.saved_tensors
         gradient = gradient.to(directions.device, directions.dtype)
-        return (gradient.unsqueeze(-1) * directions).to(ctx.dtype), *[None] * 4
+        return (gradient.unsqueeze(-1) * directions).to(ctx.dtype), *[None] * 3
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from .head import CHUNK_LOGITS, Head, accumulator
+from .head import Head, accumulator
 
 
 def self_certainty(logits: Tensor) -> Tensor:
@@ -61,10 +61,10 @@ def token_log_probs(logits: Tensor, token_ids: Tensor) -> Tensor:
     return picked - torch.logsumexp(shifted, -1)
 
 
-def chunked_self_certainty(hidden: Tensor, head: Head, *, chunk_size: int = CHUNK_LOGITS) -> Tensor:
+def chunked_self_certainty(hidden: Tensor, head: Head) -> Tensor:
     """`self_certainty` (N,) of hidden states (N, H) under an LM head, without all logits (N, V).
 
-    At most `chunk_size` logits exist at a time, but at least those of one token (under `no_grad`;
+    At most `CHUNK_LOGITS` logits exist at a time, but at least those of one token (under `no_grad`;
     autograd keeps every chunk).
     """
     weight, bias = head.weight, head.bias
@@ -75,7 +75,7 @@ def chunked_self_certainty(hidden: Tensor, head: Head, *, chunk_size: int = CHUN
     mean_row = torch.stack(slices).sum(0) / vocabulary
     mean_bias = 0.0 if bias is None else bias.to(dtype).mean()
     values = []
-    for block in rows.split(head.rows(chunk_size)):
+    for block in rows.split(head.rows):
         logits = head.logits(block)  # [n, V]
         if head.softcap is not None:
             values.append(self_certainty(logits))

@@ -250,7 +250,7 @@ def _report(options: argparse.Namespace) -> int:
         for table in (answers(records), claims_table(records, short=options.short)):
             print(table.to_markdown() if options.markdown else table, end="\n\n")
         return 0
-    from ..report.trainings import training_summary
+    from ..report.tables import training_summary
 
     store = RunStore(options.runs)
     runs = [store[run_id] for run_id in options.ids]

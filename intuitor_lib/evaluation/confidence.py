@@ -25,7 +25,6 @@ def measure_confidence(
     num_samples: int,
     temperature: float,
     max_new_tokens: int,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Sample completions from some policies and score them under some policies.
 
@@ -42,7 +41,7 @@ def measure_confidence(
         `entropy` and `log_prob`. `tokens`: by the same key, examples with `prompt`, `correct` and
         for each token its `text`, `self_certainty` and `entropy`.
     """
-    items = load_items(benchmark, n, seed=seed)
+    items = load_items(benchmark, n)
     found: dict[str, Any] = {"rows": {}, "tokens": {}}
     loaded = {label: subject.load() for label, subject in generators.items()}
     for label, policy in loaded.items():
@@ -53,7 +52,6 @@ def measure_confidence(
             prompts,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            seed=seed,
             batch_size=64,
             label=f"{label} answers",
         )

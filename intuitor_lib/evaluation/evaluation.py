@@ -17,15 +17,9 @@ from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.processes import join
+from .benchmarks import BENCHMARKS, Benchmark, get_benchmark, load_items
 from .benchmarks.alpaca import write_outputs
-from .benchmarks.benchmarks import (
-    BENCHMARKS,
-    Benchmark,
-    fingerprint,
-    get_benchmark,
-    load_items,
-    with_extraction,
-)
+from .benchmarks.benchmarks import fingerprint, with_extraction
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
 from .subjects import Subject, find_subject
 
@@ -33,7 +27,6 @@ BENCHMARKS_OWN = "benchmark"
 """`system_prompt=BENCHMARKS_OWN` uses the benchmark's system prompt; None uses none."""
 
 DEFAULT_BATCH_SIZE = 32
-
 
 # A completion to generate: the item, which of its samples, and the token ids of its prompt.
 _Work = tuple[Item, int, list[int]]
@@ -145,9 +138,8 @@ def evaluate(
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
     # Left out where answers are read as before there was a choice, so that records are still found.
     extraction = getattr(benchmark.grader, "extraction", None)
-    chosen = extraction in ("alone", "harness") or (
-        extraction == "boxed" and benchmark.name in BENCHMARKS
-    )
+    is_ours = benchmark.name in BENCHMARKS
+    chosen = extraction in ("alone", "harness") or (extraction == "boxed" and is_ours)
     return {
         "name": benchmark.name,
         **({"extraction": extraction} if chosen else {}),
@@ -244,9 +236,8 @@ def _batch_rows(
     verdicts = benchmark.grader.grade([item for item, _, _ in batch], texts)
     ends = end_tokens(*policy)
     rows = []
-    for (item, sample, _), text, completion, verdict in zip(
-        batch, texts, completions, verdicts, strict=True
-    ):
+    made = zip(batch, texts, completions, verdicts, strict=True)
+    for (item, sample, _), text, completion, verdict in made:
         ids = completion.ids
         row = {
             "id": item.id,

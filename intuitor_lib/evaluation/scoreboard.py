@@ -4,15 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..recipe import InputError
-from ..report import (
-    Estimate,
-    Table,
-    difference_over_problems,
-    mcnemar,
-    pass_at_k,
-    proportion,
-    summarize,
-)
+from ..report import Estimate, Table
+from ..report.intervals import difference_over_problems, mcnemar, pass_at_k, proportion, summarize
 from ..store import EvaluationRecord, RunStore
 from .benchmarks.alpaca import read_judgement
 

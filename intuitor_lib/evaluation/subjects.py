@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..policy import Policy, load_model
-from ..policy.trained import base_settings, load_run
+from ..policy import Policy, load_model, load_run
+from ..policy.loading import base_settings
 from ..problems import load_problems
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest

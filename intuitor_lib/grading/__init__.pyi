@@ -1,6 +1,8 @@
 from .answers import (
     EXTRACTIONS as EXTRACTIONS,
     clusters as clusters,
+    describe_doubts as describe_doubts,
+    doubtful as doubtful,
     echoed as echoed,
     extract_answer as extract_answer,
     extract_answers as extract_answers,
@@ -18,5 +20,4 @@ from .forms import (
     reasons_before_json as reasons_before_json,
     same_value as same_value,
 )
-from .references import describe_doubts as describe_doubts, doubtful as doubtful
 from .unit_tests import run_tests as run_tests

@@ -163,13 +163,11 @@ def whole_numeral(text: str, part: str) -> str:
     at = text.rfind(part)
     if at < 0:
         return part
-    line_start = text.rfind("\n", 0, at) + 1
+    line_start, end = text.rfind("\n", 0, at) + 1, at + len(part)
     for numeral in NUMERAL.finditer(text, line_start):
         if numeral.start() > at:
             break
-        if numeral.end() > at + len(part) or (
-            numeral.end() == at + len(part) and numeral.start() < at
-        ):
+        if numeral.end() > end or (numeral.end() == end and numeral.start() < at):
             return _signed(text, numeral)
     return part
 

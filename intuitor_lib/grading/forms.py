@@ -176,10 +176,8 @@ def extract_code(text: str, defines: str | None = None) -> str | None:
     programs = [*filter(_is_program, blocks)] or [block for block in blocks if block.language]
     codes = [block.code for block in programs or blocks]
     if defines is not None:
-        definition = re.compile(
-            rf"^[ \t]*(?:async +)?(?:def|class)[ \t]+{re.escape(defines)}\b", re.M
-        )
-        codes = [code for code in codes if definition.search(code)] or codes
+        definition = rf"^[ \t]*(?:async +)?(?:def|class)[ \t]+{re.escape(defines)}\b"
+        codes = [code for code in codes if re.search(definition, code, re.MULTILINE)] or codes
     return codes[-1] if codes else None
 
 

@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.benchmarks.benchmarks import get_benchmark, load_items
-from ..evaluation.benchmarks.held_out import HELD_OUT
+from ..evaluation.benchmarks.benchmarks import HELD_OUT, get_benchmark, load_items
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe, get_recipe
 from ..report.tables import Table
 from ..store import RunStore

@@ -55,9 +55,8 @@ def accuracy_table(
         "completions. 95 % intervals over seeds and problems; with one seed, over problems alone. "
         "In parentheses: the share of completions that state no answer."
     )
-    return Table(
-        ["policy", "seeds", *(_title(suite[test], first) for test in tests)], rows, caption
-    )
+    header = ["policy", "seeds", *(_title(suite[test], first) for test in tests)]
+    return Table(header, rows, caption)
 
 
 def _baseline_rows(base: Sequence[Trial], tests: Sequence[str]) -> list[list[str]]:
@@ -230,9 +229,8 @@ def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
     small = [a for a in _answers(records) if _on_cpu(a)]
     for entry in small:
         against, value = next(iter(entry["differences"].items()))
-        text = (
-            f"{entry['decoding']}: **{entry['verdict']}**, {signed(restored(value))} to {against}"
-        )
+        gap = signed(restored(value))
+        text = f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
         found.setdefault(QUESTIONS[entry["question"]].text, []).append(text)
     rows = [[text, "; ".join(cells)] for text, cells in found.items()]
     return Table(["question", "answer"], rows, _caption(small))
@@ -261,9 +259,8 @@ def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -
     header = ["the paper's claim", "the paper", "ours", "verdict"]
     if short:
         rows, header = [[*row[:2], row[-1]] for row in rows], [*header[:2], header[-1]]
-    return Table(
-        header, rows, f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims."
-    )
+    caption = f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims."
+    return Table(header, rows, caption)
 
 
 def questions_table(records: Iterable[Mapping[str, Any]]) -> Table:

@@ -20,7 +20,7 @@ ARCHITECTURES: Mapping[str, str] = types.MappingProxyType(
 """The architecture of each recipe's model, in the names of transformers' classes."""
 
 
-def tiny_recipe(name: str, folder: str | Path, *, seed: int = 7) -> Recipe:
+def tiny_recipe(name: str, folder: str | Path) -> Recipe:
     """Make a recipe that trains a tiny model of another recipe's family for two steps.
 
     The other settings are those of `intuitor` under the profile smoke. The model is made in
@@ -33,16 +33,12 @@ def tiny_recipe(name: str, folder: str | Path, *, seed: int = 7) -> Recipe:
         raise ValueError(f"name={name!r}: choose from {', '.join(ARCHITECTURES)}")
     from ..policy.tiny import make_tiny_model
 
-    place = Path(folder) / ARCHITECTURES[name].lower()
+    kind = ARCHITECTURES[name].lower()
+    place = Path(folder) / kind
     if not (place / "config.json").is_file():
         make_tiny_model(ARCHITECTURES[name], place, head_dim=16)
     return get_recipe(
-        "intuitor",
-        "smoke",
-        name=f"tiny-{ARCHITECTURES[name].lower()}",
-        model=str(place),
-        seed=seed,
-        preflight_problems=0,
+        "intuitor", "smoke", name=f"tiny-{kind}", model=str(place), preflight_problems=0
     )
 
 

@@ -7,10 +7,9 @@ finding, and only the numbers that the paper prints in it. They are kept in `num
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
+from ..recipe.constants import read_yaml
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def _table(entry: Mapping[str, Any]) -> PaperTable:
     return PaperTable(_id(title), title, columns, types.MappingProxyType(rows))
 
 
-_NUMBERS = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
+_NUMBERS = read_yaml(__file__, "numbers.yaml")
 
 TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
     {table.id: table for table in map(_table, _NUMBERS["tables"])}

@@ -4,12 +4,10 @@ import types
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..recipe import Recipe, get_recipe
+from ..recipe.constants import read_yaml
 
 Rows = list[dict[str, Any]]
 
@@ -44,7 +42,7 @@ class Collection:
     first_seed: bool = False  # of the profile's; else all of them
 
 
-PLAN_FILE = yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text(encoding="utf-8"))
+PLAN_FILE = read_yaml(__file__, "plan.yaml")
 """The plan as it is in the file."""
 
 ARMS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["arms"])
@@ -71,7 +69,6 @@ SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     }
 )
 """The tests of each profile, by name."""
-
 
 MAIN_TESTS: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["main_tests"])
 """The tests of the main comparison by profile."""

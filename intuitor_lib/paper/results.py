@@ -75,9 +75,8 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, key: Any, *, rows: list[dict[str, Any]], **rest: Any) -> None:
-    text = json.dumps(
-        {"key": key, "result": rest}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
+    values = {"key": key, "result": rest}
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     columns = dict.fromkeys(column for row in rows for column in row)
     table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
     sink = pyarrow.BufferOutputStream()

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.benchmarks.benchmarks import Benchmark, get_benchmark, load_items
-from ..evaluation.benchmarks.held_out import HELD_OUT, held_out_benchmark
+from ..evaluation.benchmarks import HELD_OUT, Benchmark, get_benchmark, load_items
+from ..evaluation.benchmarks.benchmarks import held_out_benchmark
 from ..grading.sandbox import SandboxError, run_python
 from ..problems import load_problems
 from ..recipe import SYSTEM_PROMPTS, InputError, Recipe, get_recipe
@@ -178,11 +178,10 @@ def _require_what_is_missing(asked: Mapping["TrialStore", Sequence["Asked"]]) ->
     needs: dict[str, Callable[[], Any]] = {}
     made: list[str] = []
     for store, wanted in asked.items():
-        if not store.is_base and store.find("training", store.recipe.digest) is None:
+        recipe = store.recipe
+        if not store.is_base and store.find("training", recipe.digest) is None:
             made.append(f"{store.folder}/training")
-            needs[f"problems of {store.recipe.name}"] = functools.partial(
-                load_problems, store.recipe
-            )
+            needs[f"problems of {recipe.name}"] = functools.partial(load_problems, recipe)
         for test, step in wanted:
             if store.find(*store.key(test, step)) is None:
                 made.append(f"{store.folder}/{store.key(test, step)[0]}")
@@ -223,18 +222,16 @@ def confidence(
     def make() -> dict[str, Any]:
         from ..evaluation.confidence import measure_confidence
 
+        limit = test.max_new_tokens or get_recipe("intuitor", profile).max_completion_length
+        stores = {label: TrialStore(arm, profile, seed, True, runs) for label, arm in arms.items()}
         found = measure_confidence(
-            {
-                label: TrialStore(arm, profile, seed, True, runs).subject(None)
-                for label, arm in arms.items()
-            },
+            {label: store.subject(None) for label, store in stores.items()},
             pairs,
             _benchmark(test, profile),
             n=test.n,
             num_samples=test.num_samples,
             temperature=test.temperature,
-            max_new_tokens=test.max_new_tokens
-            or get_recipe("intuitor", profile).max_completion_length,
+            max_new_tokens=limit,
         )
         rows = [{"pair": pair, **_shortened(r)} for pair, own in found["rows"].items() for r in own]
         return {"rows": rows, "tokens": found["tokens"]}
@@ -288,14 +285,11 @@ class TrialStore:
         return found
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
-        def made() -> Any:
-            self.only_read = False
-            return make()
-
         found = self.find(name, key)
-        return (
-            result(f"{self.folder}/{name}", made, key=key, **self.where) if found is None else found
-        )
+        if found is None:
+            self.only_read = False
+            found = result(f"{self.folder}/{name}", make, key=key, **self.where)
+        return found
 
     @functools.cached_property
     def run(self) -> Any:

@@ -1,11 +1,12 @@
 """Answers to the questions of the plan, with verdicts by the rules of `docs/protocol.md`."""
 
+import itertools
 import types
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..grading.answers import most_frequent
 from ..report import Estimate, Table, combination_over_seeds, mean_over_seeds
 from .plan import PLAN_FILE
 from .trials import Rows, Trial
@@ -60,23 +61,17 @@ def rows_of(trial: Trial, test: str, step: int | None = None) -> Rows:
     rows = trial.rows(name, step)
     if not how:
         return rows
+    if how not in ("any", "vote"):
+        raise ValueError(f"{test!r}: behind the colon stands 'any' or 'vote'")
     by_id: dict[str, Rows] = {}
     for row in rows:
         by_id.setdefault(row["id"], []).append(row)
-    if how == "any":
-        return [{"id": i, "correct": any(r["correct"] for r in own)} for i, own in by_id.items()]
-    if how != "vote":
-        raise ValueError(f"{test!r}: behind the colon stands 'any' or 'vote'")
-    return [{"id": i, "correct": _vote(own)} for i, own in by_id.items()]
-
-
-def _vote(rows: Rows) -> bool:
-    """Whether the most frequent answer of some samples is right; the first of equally frequent."""
-    votes = Counter(row["answer"] for row in rows if row["answer"] is not None)
-    if not votes:
-        return False
-    winner = votes.most_common(1)[0][0]
-    return any(row["correct"] for row in rows if row["answer"] == winner)
+    found = []
+    for id, own in by_id.items():
+        elected = most_frequent([row["answer"] for row in own])
+        counted = own if how == "any" else itertools.compress(own, elected)
+        found.append({"id": id, "correct": any(row["correct"] for row in counted)})
+    return found
 
 
 def step_of(several: Sequence[Trial], step: int | None) -> int | None:

@@ -6,5 +6,5 @@ from .loading import (
     describe_policy as describe_policy,
     load_model as load_model,
     load_policy as load_policy,
+    load_run as load_run,
 )
-from .trained import load_run as load_run

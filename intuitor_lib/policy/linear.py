@@ -39,7 +39,9 @@ def speed_up_linears(model: nn.Module) -> None:
             for layer in packed:
                 _keep_unpacked(layer)
     for layer in _layers(model, LoraLayer):
-        if "forward" not in vars(layer) and _is_linear(layer):
+        # A subclass may compute something else.
+        plain = type(layer.get_base_layer()).forward in (nn.Linear.forward, _Linear4bit.forward)
+        if plain and "forward" not in vars(layer):
             layer._plain_forward = layer.forward
             layer._fuses_fp32 = on_cpu  # a GPU has the libraries' own kernels
             layer.forward = types.MethodType(_lora_forward, layer)
@@ -131,11 +133,6 @@ def _stored_dtype(base: Any) -> torch.dtype:
 def _weight_bytes(layers: Iterable[Any]) -> int:
     """The bytes of unpacked weights."""
     return sum(x.in_features * x.out_features * _stored_dtype(x).itemsize for x in layers)
-
-
-def _is_linear(layer: LoraLayer) -> bool:
-    # A subclass may compute something else.
-    return type(layer.get_base_layer()).forward in (nn.Linear.forward, _Linear4bit.forward)
 
 
 def _keep_unpacked(layer: Any) -> None:

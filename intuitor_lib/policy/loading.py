@@ -1,4 +1,4 @@
-"""Load models and their tokenizers: in 4 bits or not, with adapters or without."""
+"""Load models and their tokenizers, in 4 bits or not, and the trained policies of runs."""
 
 import functools
 import time
@@ -11,8 +11,9 @@ from ..certainty.head import head_fault
 from ..problems.prompts import require_chat_template
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.checks import context_faults
+from ..store import Run
 from ..store.processes import join
-from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter
+from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter, read_adapter_weights
 from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
 
@@ -46,14 +47,9 @@ def load_policy(recipe: Recipe) -> Policy:
         raise InputError(too_long)
     _turn_off_dropout(config)
     dtype = compute_dtype(recipe.dtype, join().device)
-    model, tokenizer = _load(
-        source,
-        config,
-        recipe.quantization,
-        compute=dtype,
-        # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
-        stored=dtype if recipe.use_lora else torch.float32,
-    )
+    # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
+    stored = dtype if recipe.use_lora else torch.float32
+    model, tokenizer = _load(source, config, recipe.quantization, compute=dtype, stored=stored)
     require_chat_template(tokenizer)
     if recipe.use_lora:
         with ignore_renames():
@@ -88,14 +84,50 @@ def load_model(
     """
     compute = compute_dtype(dtype, join().device)
     source = Source(model, revision, trust_remote_code)
-    loaded, tokenizer = _load(
-        source, load_config(source), quantization, compute=compute, stored=compute
-    )
+    config = load_config(source)
+    loaded, tokenizer = _load(source, config, quantization, compute=compute, stored=compute)
     if adapter is not None:
         with ignore_renames():
             loaded = load_adapter(loaded, adapter, model, trainable=False)
     loaded.requires_grad_(False)
     return Policy(loaded.to(_device(quantization, loaded)), tokenizer)
+
+
+def load_run(run: Run, *, step: int | None = None, frozen: bool = False) -> Policy:
+    """Load the trained policy of a finished run; its reference is the policy training started from.
+
+    With `step`, load the snapshot after that step (`snapshot_steps`). With `frozen`, load it
+    without a reference and with no trainable weights.
+
+    Raises:
+        InputError: the run is not finished, is damaged, or has no such snapshot.
+    """
+    run.require_finished()
+    run.require_whole()
+    recipe = run.recipe
+    if recipe.use_lora:
+        run.require_same_base()
+    weights = str(run.weights(step))
+    if frozen and recipe.use_lora:
+        return load_model(recipe.model, **base_settings(recipe) | {"adapter": weights})
+    if frozen:
+        return load_model(weights, **base_settings(recipe) | {"revision": None})
+    if not recipe.use_lora:
+        return load_policy(recipe.replace(model=weights))
+    policy = load_policy(recipe)
+    read_adapter_weights(policy.model, weights, recipe.model)
+    return policy
+
+
+def base_settings(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of `load_model` for the policy that training by this recipe starts from."""
+    return {
+        "adapter": recipe.adapter,
+        "revision": recipe.model_revision,
+        "quantization": recipe.quantization,
+        "dtype": recipe.dtype if recipe.use_lora else "float32",
+        "trust_remote_code": recipe.trust_remote_code,
+    }
 
 
 def _device(quantization: str, model: Any) -> torch.device:

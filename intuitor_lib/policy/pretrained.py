@@ -65,11 +65,10 @@ def load_weights(source: Source, **settings: Any) -> Any:
 
 def cached_commit(source: Source) -> str | None:
     """The commit on the hub that a model was last loaded from; None for other models."""
-    if source.name in EMBEDDED_MODELS or Path(source.name).expanduser().exists():
+    name, revision, _ = source
+    if name in EMBEDDED_MODELS or Path(name).expanduser().exists():
         return None
-    file = huggingface_hub.try_to_load_from_cache(
-        source.name, "config.json", revision=source.revision
-    )
+    file = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
     return Path(file).parent.name if isinstance(file, str) else None
 
 
@@ -78,14 +77,10 @@ def _load(auto: Any, part: str, source: Source, **settings: Any) -> Any:
     embedded = source.name in EMBEDDED_MODELS
     quiet = embedded or cache_folder() in Path(source.name).parents
     place = embedded_model_folder(source.name) if embedded else source.name
+    settings |= {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     try:
         with quiet_transformers() if quiet else contextlib.nullcontext():
-            return auto.from_pretrained(
-                place,
-                revision=source.revision,
-                trust_remote_code=source.trust_remote_code,
-                **settings,
-            )
+            return auto.from_pretrained(place, **settings)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # files of any content, and the model's own code

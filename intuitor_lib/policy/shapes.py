@@ -4,12 +4,10 @@ Those of the recipes' models are in `shapes.yaml`, so that estimates need no net
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from ..recipe import InputError
+from ..recipe.constants import read_yaml
 from .pretrained import Source, load_config
 
 
@@ -41,8 +39,9 @@ class Shape(NamedTuple):
         return linear, self.hidden * (self.vocabulary * (2 - self.tied) + 2 * self.layers + 1)
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("shapes.yaml").read_text(encoding="utf-8"))
-ARCHITECTURES: Mapping[str, Shape] = {name: Shape(*sizes) for name, sizes in _FILE.items()}
+ARCHITECTURES: Mapping[str, Shape] = {
+    name: Shape(*sizes) for name, sizes in read_yaml(__file__, "shapes.yaml").items()
+}
 """Shapes of the recipes' models, from their `config.json`."""
 
 
@@ -54,9 +53,8 @@ def model_shape(source: Source) -> Shape:
     values = config.get_text_config().to_dict()
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     experts = ("num_experts", "num_local_experts", "n_routed_experts")
-    if not all(isinstance(values.get(name), int) for name in needed) or any(
-        map(values.get, experts)
-    ):
+    is_mixture = any(map(values.get, experts))
+    if is_mixture or not all(isinstance(values.get(name), int) for name in needed):
         raise InputError(
             f"model={source.name!r} ({values['model_type']}) is not built as Llama: its memory "
             "cannot be estimated, and it trains without an estimate"

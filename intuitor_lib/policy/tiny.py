@@ -12,13 +12,12 @@ from .pretrained import Source, load_tokenizer
 
 
 def make_tiny_model(
-    architecture: str, folder: str | Path, *, tokenizer: Any = None, seed: int = 0, **settings: Any
+    architecture: str, folder: str | Path, *, tokenizer: Any = None, **settings: Any
 ) -> Path:
     """A random model of two layers with a tokenizer, SmolLM2's by default, written to a folder.
 
     `architecture` is transformers' name of it ("Qwen2", "Llama"), `settings` override its
-    configuration; `dtype` is that of the stored weights. `seed` does not change torch's global
-    random state.
+    configuration; `dtype` is that of the stored weights. Torch's random state is left as it was.
     """
     tokenizer = tokenizer or load_tokenizer(Source(SMOLLM2))
     dtype = settings.pop("dtype", torch.float32)
@@ -39,7 +38,7 @@ def make_tiny_model(
         }
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = getattr(transformers, f"{architecture}ForCausalLM")(config)
     with quiet_transformers():
         model.to(dtype).save_pretrained(folder)

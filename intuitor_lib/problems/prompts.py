@@ -119,12 +119,11 @@ def prompt_token_ids(
     require_chat_template(tokenizer)
     if not conversations:
         return []
-    given = {"conversation": list(conversations), "add_generation_prompt": True}
+    given: dict[str, Any] = {"conversation": list(conversations), "add_generation_prompt": True}
+    given |= chat_template_kwargs
     try:
-        texts: Any = tokenizer.apply_chat_template(tokenize=False, **given, **chat_template_kwargs)
-        encoded: Any = tokenizer.apply_chat_template(
-            tokenize=True, return_dict=True, **given, **chat_template_kwargs
-        )
+        texts: Any = tokenizer.apply_chat_template(tokenize=False, **given)
+        encoded: Any = tokenizer.apply_chat_template(tokenize=True, return_dict=True, **given)
     except Exception as error:  # a template is code of any kind
         roles = [message["role"] for message in conversations[0]]
         given_system = "for a model without a system role set system_prompt=null"

@@ -67,11 +67,8 @@ def value_faults(r: Recipe) -> Iterator[str]:
         for interval, remedy in about.get("within", {}).items():
             if value is not None and not _inside(value, interval):
                 yield f"{key}={value!r}: {remedy}"
-    yield from _batch_faults(r)
-    yield from _rollout_faults(r)
-    yield from _problem_faults(r)
-    yield from _reward_faults(r)
-    yield from _policy_faults(r)
+    for faults in (_batch_faults, _rollout_faults, _problem_faults, _reward_faults, _policy_faults):
+        yield from faults(r)
 
 
 def _inside(value: float, interval: str) -> bool:

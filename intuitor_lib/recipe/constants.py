@@ -28,18 +28,19 @@ GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
 
 
-def _read(file: str) -> Mapping[str, Any]:
-    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+def read_yaml(module: str, file: str) -> Mapping[str, Any]:
+    """The values of a YAML file that lies beside a module, which gives its `__file__`."""
+    text = Path(module).with_name(file).read_text(encoding="utf-8")
     return types.MappingProxyType(yaml.safe_load(text))
 
 
-SETTINGS: Mapping[str, Mapping[str, Any]] = _read("settings.yaml")
+SETTINGS: Mapping[str, Mapping[str, Any]] = read_yaml(__file__, "settings.yaml")
 """What `settings.yaml` has of each setting of `Recipe`: source, rules, and what it counts for."""
 
 REWARDS: tuple[str, ...] = (*SETTINGS["rewards"]["each_of"].split(", "),)
 """Reward functions a recipe can name."""
 
-SYSTEM_PROMPTS: Mapping[str, str] = _read("system_prompts.yaml")
+SYSTEM_PROMPTS: Mapping[str, str] = read_yaml(__file__, "system_prompts.yaml")
 """The system prompts of the paper, word for word (its spelling included)."""
 
 

@@ -6,12 +6,9 @@ Both are kept in `recipes.yaml`.
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .constants import RecipeError
+from .constants import RecipeError, read_yaml
 from .recipe import Recipe, require_known
 
 
@@ -40,7 +37,7 @@ class NamedRecipe:
     under: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8"))
+_FILE = read_yaml(__file__, "recipes.yaml")
 
 PROFILES: Mapping[str, Profile] = types.MappingProxyType(
     {name: Profile(name, **entry) for name, entry in _FILE["profiles"].items()}

@@ -35,5 +35,4 @@ from .ranks import (
 )
 from .records import load_record as load_record, save_record as save_record
 from .style import METHODS as METHODS
-from .tables import Table as Table
-from .trainings import training_summary as training_summary
+from .tables import Table as Table, training_summary as training_summary

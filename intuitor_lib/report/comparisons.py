@@ -55,9 +55,8 @@ def confidence_histograms(
             if len(values):
                 look: Any = {"color": looks[label]["color"], "hatch": hatch, "edgecolor": "white"}
                 look["label"] = label + style.counted([len(values)], "completion", ", ")
-                ax.hist(
-                    values, bins, weights=np.full(len(values), 1 / len(values)), alpha=0.5, **look
-                )
+                weights = np.full(len(values), 1 / len(values))
+                ax.hist(values, bins, weights=weights, alpha=0.5, **look)
         style.clean_axes(ax, f"{title}\n{text}", default="share of right or of wrong")
         ax.tick_params(labelbottom=True, labelleft=True)
         ax.set_xlabel("self-certainty (nats)")

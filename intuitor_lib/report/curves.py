@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,12 +22,6 @@ _PANELS = {
     "kl": "KL divergence from the reference (nats)",
 }
 _ALARMS = {"kl": "KL divergence", "entropy": "low entropy", "accuracy": "falling accuracy"}
-
-
-def moving_average(values: Sequence[float], window: int) -> np.ndarray:
-    """Mean over the last `window` values at each step; over fewer at the start."""
-    ends = range(1, len(values) + 1)
-    return np.array([np.mean(values[max(end - window, 0) : end]) for end in ends])
 
 
 def training_curves(runs: Mapping[str, Rows]) -> Figure:
@@ -94,8 +89,9 @@ def _curve(
     dense = len(steps) > 1 and steps[1] - steps[0] == 1
     values = np.full((len(series), len(steps)), np.nan)
     for row, points in zip(values, series, strict=True):
-        own = [points[step] for step in steps if step in points]
-        row[np.isin(steps, [*points])] = moving_average(own, window if dense else 1)
+        own = pandas.Series([points[step] for step in steps if step in points])
+        last = own.rolling(window if dense else 1, min_periods=1)
+        row[np.isin(steps, [*points])] = last.mean()
     mean, xs = np.nanmean(values, axis=0), np.array(steps, dtype=float)
     line: dict[str, Any] = style.BARS | dict(look)
     line["label"] = label + style.counted([len(series)], "seed", ", ")
@@ -168,13 +164,10 @@ def estimates_over(
         for i, (label, look) in enumerate(style.styles(lines).items()):
             points = lines[label]
             values = [*points.values()]
-            ax.errorbar(
-                np.array([*points]) + gap * (i - (len(lines) - 1) / 2),  # none covers another
-                [e.value for e in values],
-                style.error_lengths(values),
-                label=style.named(label, [e for x, e in points.items() if x]),  # 0: not trained yet
-                **style.BARS | look,
-            )
+            xs = np.array([*points]) + gap * (i - (len(lines) - 1) / 2)  # none covers another
+            look["label"] = style.named(label, [e for x, e in points.items() if x])  # 0: untrained
+            lengths = style.error_lengths(values)
+            ax.errorbar(xs, [e.value for e in values], lengths, **style.BARS | look)
         if log:
             ax.set_xscale("log")
             ax.minorticks_off()

@@ -7,11 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 _BLOCK = 128  # tokens of the vocabulary that are summed before one of them is chosen
 

@@ -6,21 +6,15 @@ from collections.abc import Sequence
 import torch
 import transformers
 
-from ..certainty.completions import (
-    completion_log_probs,
-    end_tokens,
-    scoring,
-    through_end,
-    token_self_certainty,
-)
+from ..certainty import completion_log_probs, token_self_certainty
+from ..certainty.completions import end_tokens, scoring, through_end
 from ..certainty.head import head_fault
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..report import track
 from .drawing import own_random_state
-from .halving import halve_until_it_fits
-from .sampling import Completion, reason_against, sample_completions
+from .sampling import Completion, halve_until_it_fits, reason_against, sample_completions
 
 
 def generate(
@@ -41,7 +35,7 @@ def generate(
     need no further forward pass. Temperature 0 is greedy; else the whole distribution is sampled
     (no top-k, no top-p), seeded by `seed` without changing the caller's random state. The texts
     `stop` end a completion, too. `label` is that of a progress bar, None for none. A batch that
-    does not fit in memory is halved (`halving.halve_until_it_fits`).
+    does not fit in memory is halved (`halve_until_it_fits`).
 
     Raises:
         InputError: self-certainty is asked for, and the model's head does not allow it.
@@ -57,7 +51,6 @@ def generate(
     if sampled:
         speed_up_linears(model)
     criterion = transformers.StopStringCriteria(tokenizer, list(stop)) if stop else None
-
     ends = sorted(end_tokens(model, tokenizer))
 
     def make(prompts: Sequence[Sequence[int]], size: int) -> list[Completion]:
@@ -93,26 +86,21 @@ def _generate(
 ) -> list[Completion]:
     """Generate with transformers, for models that `sample_completions` does not support."""
     model, tokenizer = policy
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
+    sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     ends = end_tokens(model, tokenizer)
     config = transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(ends),
         disable_compile=True,
+        do_sample=bool(sampling),
         **sampling,
     )
-    padded = tokenizer.pad(
-        {"input_ids": [list(ids) for ids in prompt_ids]}, padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    prompts = {"input_ids": [list(ids) for ids in prompt_ids]}
+    padded = tokenizer.pad(prompts, padding_side="left", return_tensors="pt").to(model.device)
+    criteria = [stop] if stop else None
     with scoring(model):
-        output = model.generate(
-            **padded, generation_config=config, stopping_criteria=[stop] if stop else None
-        )
+        output = model.generate(**padded, generation_config=config, stopping_criteria=criteria)
     completions = []
     for ids in output[:, padded["input_ids"].shape[1] :].tolist():
         completion = through_end(ids, ends)

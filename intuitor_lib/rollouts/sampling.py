@@ -5,10 +5,12 @@ each distinct prompt is computed once, completions that have ended leave the bat
 grow in place, and each token comes with its self-certainty.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
@@ -18,6 +20,8 @@ from ..certainty.head import backbone_and_head, head_fault
 from ..policy.linear import fixed_weights
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
+
+logger = logging.getLogger(__name__)
 
 _LOGITS_BYTES = 24  # of memory for each logit of a step: in fp32, copied, and sorted for top-p
 _COMPACT = 7 / 8  # ended rows are dropped when at most this share of the batch is unfinished
@@ -214,3 +218,27 @@ class _Batch:
     def _keep_rows(self, rows: Tensor) -> None:
         for layer in self.cache.layers:
             layer.batch_select_indices(rows)
+
+
+def halve_until_it_fits(sample: Callable[[int], list[Any]], batch_size: int) -> list[Any]:
+    """`sample(batch_size)`, tried again with half the size each time that memory runs out.
+
+    Every attempt starts from the same random state. A smaller batch draws other random numbers for
+    a completion than a larger one, so these completions differ from those of the same request with
+    enough memory: the size is halved only where sampling would fail otherwise.
+    """
+    state = torch.get_rng_state()
+    gpu_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    while True:
+        try:
+            return sample(batch_size)
+        except RuntimeError as error:
+            if batch_size <= 1 or not should_reduce_batch_size(error):
+                raise
+        # Here the error, which holds the tensors of the failed attempt, is gone.
+        clear_device_cache(garbage_collection=True)
+        torch.set_rng_state(state)
+        if gpu_state is not None:
+            torch.cuda.set_rng_state(gpu_state)
+        batch_size //= 2
+        logger.warning("memory ran out: sampling again with batch_size=%d", batch_size)

@@ -15,12 +15,8 @@ from typing import Any, TypeVar
 import accelerate
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import (
-    broadcast_object_list,
-    gather_object,
-    get_int_from_env,
-    parse_flag_from_env,
-)
+from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils.environment import get_int_from_env, parse_flag_from_env
 
 from ..recipe import InputError, Recipe
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import InputError, Recipe
-from .evaluations import EvaluationRecord
 from .files import read_json, write_json
 from .runs import Run
+from .stored import EvaluationRecord
 
 
 def project_root(start: Path | None = None) -> Path | None:

@@ -51,9 +51,8 @@ class Run(Stored):
         status = self._read_status()
         if status is None or (status["state"] == "running" and owner(self.path) is None):
             # Checksums are written last, so a run that has them lacks only its status.
-            state = (
-                "finished" if self.has_checksums else "damaged" if status is None else "interrupted"
-            )
+            cut_off = "damaged" if status is None else "interrupted"
+            state = "finished" if self.has_checksums else cut_off
             status = {**(status or {}), "state": state}
         return status
 

@@ -1,4 +1,3 @@
-from .arguments import grpo_config as grpo_config
 from .memory import MemoryEstimate as MemoryEstimate, estimate_memory as estimate_memory, gib as gib
 from .monitor import Alarm as Alarm, alarms as alarms
 from .readiness import Preflight as Preflight, preflight as preflight
@@ -6,5 +5,5 @@ from .rewards import (
     SelfCertaintyReward as SelfCertaintyReward,
     reward_functions as reward_functions,
 )
-from .trainer import IntuitorTrainer as IntuitorTrainer
+from .trainer import IntuitorTrainer as IntuitorTrainer, grpo_config as grpo_config
 from .training import train as train

@@ -12,6 +12,7 @@ Where a recorded accuracy has risen beyond chance, the rules on these properties
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 WINDOW = 3
@@ -118,7 +119,7 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
         values = [row[rule.column] for row in rows if row.get(rule.column) is not None]
         if len(values) <= WINDOW or rows[-1].get(rule.column) is None:
             continue
-        now, start = _mean(values[-WINDOW:]), _mean(values[:WINDOW])
+        now, start = fmean(values[-WINDOW:]), fmean(values[:WINDOW])
         if rule.broken(now, start):
             text = f"{rule.meaning}: {now:.3g}, at the start {start:.3g}"
             found.append(Alarm(rule.name, step, text))
@@ -149,7 +150,7 @@ def _levels(rows: Rows, column: str, n: int) -> tuple[list[float], int]:
     width = 1 if column.startswith("held_out") else WINDOW
     if len(values) <= width or n < 1:
         return [], 0
-    return [_mean(values[i : i + width]) for i in range(len(values) - width + 1)], n * width
+    return [fmean(values[i : i + width]) for i in range(len(values) - width + 1)], n * width
 
 
 def _apart(low: float, high: float, samples: int) -> bool:
@@ -159,10 +160,6 @@ def _apart(low: float, high: float, samples: int) -> bool:
     return high - low > _SIGNIFICANT * error
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def distinct(texts: Sequence[str], group: int) -> float:
     """Share of a group's completions that do not copy another, averaged over groups.
 
@@ -170,7 +167,7 @@ def distinct(texts: Sequence[str], group: int) -> float:
     of `group` completions, one after the other.
     """
     groups = [texts[i : i + group] for i in range(0, len(texts), group)]
-    return _mean([(len(set(part)) - 1) / (group - 1) for part in groups])
+    return fmean([(len(set(part)) - 1) / (group - 1) for part in groups])
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:

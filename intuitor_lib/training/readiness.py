@@ -5,6 +5,7 @@ same problem. The preflight measures this on a small sample of the untrained pol
 a random state of its own and does not affect the training.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -21,15 +22,8 @@ from ..grading import describe_doubts, doubtful, echoed, extract_answers, grade_
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..policy.pretrained import Source, cached_commit
-from ..problems import (
-    Problem,
-    Problems,
-    control_tokens,
-    conversation,
-    fit_prompts,
-    prompt_token_ids,
-)
-from ..problems.prompts import PromptError
+from ..problems import Problem, Problems, fit_prompts
+from ..problems.prompts import PromptError, control_tokens, conversation, prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..recipe.constants import SETTINGS
 from ..report import Estimate, auc_within_groups
@@ -200,10 +194,8 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
 def _prompts(recipe: Recipe, problems: Sequence[Problem], tokenizer: Any) -> Iterator[Finding]:
     """Whether prompts end with the template's generation prompt, and begin with one start token."""
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
-    bare = tokenizer.apply_chat_template(conversations, tokenize=False)[0]
-    text, *_ = tokenizer.apply_chat_template(
-        conversations, tokenize=False, add_generation_prompt=True
-    )
+    render = functools.partial(tokenizer.apply_chat_template, conversations, tokenize=False)
+    bare, text = render()[0], render(add_generation_prompt=True)[0]
     opening = text[len(bare) :] if text.startswith(bare) else ""
     all_ids = prompt_token_ids(tokenizer, conversations)
     ends = [tokenizer.decode(ids).rstrip().endswith(opening.strip()) for ids in all_ids]

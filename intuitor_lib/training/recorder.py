@@ -39,8 +39,7 @@ class Recorder(transformers.TrainerCallback):
         self.recipe, self.run, self.display = recipe, run, display
         self._main = join().is_main_process
         self.rows = read_rows(run.path / "metrics.jsonl") if self._main else []
-        self._held_out = held_out
-        self._snapshot = snapshot
+        self._held_out, self._snapshot = held_out, snapshot
         self._more: dict[str, float] = {}
         self._warned = {name for row in self.rows for name in row.get("collapse", [])}
 

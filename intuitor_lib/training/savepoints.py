@@ -14,6 +14,7 @@ import torch
 import transformers
 from accelerate.utils import gather_object
 
+from ..recipe import Recipe
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import join
 
@@ -92,11 +93,8 @@ class SavePoints(transformers.TrainerCallback):
     are `num_iterations` steps apart. `run` is the folder of the run.
     """
 
-    def __init__(
-        self, run: Path, stop: StopRequest, *, save_steps: int, num_iterations: int
-    ) -> None:
-        self._run, self._stop = run, stop
-        self._save_steps, self._num_iterations = save_steps, num_iterations
+    def __init__(self, recipe: Recipe, run: Path, stop: StopRequest) -> None:
+        self._recipe, self._run, self._stop = recipe, run, stop
         self._saved = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -105,9 +103,9 @@ class SavePoints(transformers.TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         stopping = any(gather_object([self._stop.asked]))
         last = state.global_step >= state.max_steps
-        if state.global_step % self._num_iterations and not last:
+        if state.global_step % self._recipe.num_iterations and not last:
             return
-        due = state.global_step - self._saved >= self._save_steps
+        due = state.global_step - self._saved >= self._recipe.save_steps
         if due or last or stopping:
             control.should_save = True
         if stopping:

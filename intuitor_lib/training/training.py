@@ -23,7 +23,6 @@ from ..store import Run, RunStore
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
 from ..store.processes import all_or_none, from_main, join, share_batch, warn_if_alone
-from .arguments import grpo_config
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
 from .readiness import preflight, require
@@ -31,7 +30,7 @@ from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
 from .savepoints import Interrupted, SavePoints, StopRequest
-from .trainer import IntuitorTrainer
+from .trainer import IntuitorTrainer, grpo_config
 
 logger = logging.getLogger(__name__)
 
@@ -263,16 +262,13 @@ class _Training:
             held_out_accuracy(recipe, self.problems.held_out, policy),
             lambda step: _save(policy, run, run.snapshot_name(step)),
         )
-        save_points = SavePoints(
-            run.path, stop, save_steps=recipe.save_steps, num_iterations=recipe.num_iterations
-        )
         trainer = IntuitorTrainer(
             policy.model,
             reward_funcs=rewards,
             args=args,
             train_dataset=to_dataset(kept, recipe),
             processing_class=policy.tokenizer,
-            callbacks=[recorder, save_points],
+            callbacks=[recorder, SavePoints(recipe, run.path, stop)],
             rollout=recipe.rollout,
             rollout_batch_size=recipe.rollout_batch_size,
             update=recipe.update,
@@ -288,12 +284,8 @@ class _Training:
         recipe, problems = self.recipe, self.problems.train
         kept, dropped = fit_prompts(problems, recipe, policy.tokenizer)
         if dropped and self.main:
-            logger.warning(
-                "%d of %d prompts are longer than max_prompt_length=%d tokens and left out",
-                len(dropped),
-                len(problems),
-                recipe.max_prompt_length,
-            )
+            text = "%d of %d prompts are longer than max_prompt_length=%d tokens and left out"
+            logger.warning(text, len(dropped), len(problems), recipe.max_prompt_length)
         if len(kept) < recipe.problems_per_step:
             raise InputError(
                 f"{len(kept)} problems are fewer than the {recipe.problems_per_step} of one "

@@ -53,9 +53,8 @@ def add_completion_forward(model: Any, *, temperature: float) -> None:
             return original(*args, **kwargs)
         _, backbone, head = backbone_and_head(self)
         prompt_ids, completion_ids = completions
-        hidden = completion_states(
-            backbone, prompt_ids, completion_ids, share_prompts=can_share_prompts(self)
-        )
+        share = can_share_prompts(self)
+        hidden = completion_states(backbone, prompt_ids, completion_ids, share_prompts=share)
         tokens = torch.tensor([token for ids in completion_ids for token in ids])
         return head_log_probs(hidden, head, tokens, temperature=temperature)
 
@@ -70,10 +69,9 @@ def completion_scores(
     `model`, perhaps wrapped, has the forward of `add_completion_forward`. `input_ids` (B, P + C)
     are prompts padded left and completions padded right; masked positions are 0.
     """
-    prompt_mask, mask = attention_mask.bool().split(
-        [input_ids.shape[1] - completion_length, completion_length], 1
-    )
-    prompts, completions = input_ids.split([prompt_mask.shape[1], completion_length], 1)
+    sizes = [input_ids.shape[1] - completion_length, completion_length]
+    prompt_mask, mask = attention_mask.bool().split(sizes, 1)
+    prompts, completions = input_ids.split(sizes, 1)
     log_probs, entropies = model(
         input_ids=input_ids,
         completions=(_unpadded(prompts, prompt_mask), _unpadded(completions, mask)),

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any
 
+from grading_check import example
+
 from intuitor_lib.evaluation.benchmarks.benchmarks import get_benchmark, load_items
 from intuitor_lib.grading.answers import grade
 from intuitor_lib.grading.sandbox import protections
@@ -68,7 +70,7 @@ def time_grading(answers: int = 5000) -> list[dict[str, Any]]:
     middle = time.monotonic()
     benchmark = get_benchmark("humaneval")
     items = load_items(benchmark)
-    solutions = [str(benchmark.grader.example(item, right=True)) for item in items]
+    solutions = [str(example(benchmark.grader, item, right=True)) for item in items]
     programs = time.monotonic()
     passed = [verdict.correct for verdict in benchmark.grader.grade(items, solutions)]
     return [

@@ -16,7 +16,7 @@ from typing import Any
 
 from intuitor_lib import get_recipe, train
 from intuitor_lib.evaluation import evaluate
-from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
+from intuitor_lib.evaluation.benchmarks.benchmarks import held_out_benchmark
 from intuitor_lib.report import difference_over_problems
 
 RATES = (1e-4, 3e-5, 1e-5, 5e-6)

@@ -43,10 +43,9 @@ from intuitor_lib.report import Table
 from intuitor_lib.report.progress import quiet_transformers
 from intuitor_lib.rollouts.sampling import sample_completions
 from intuitor_lib.store.processes import join
-from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.answers import AccuracyReward
 from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
-from intuitor_lib.training.trainer import IntuitorTrainer
+from intuitor_lib.training.trainer import IntuitorTrainer, grpo_config
 
 __all__ = ["MEASURES", "Figure", "measure_speed", "now", "train_step", "write_figures"]
 

@@ -30,9 +30,8 @@ from intuitor_lib.problems.prompts import fit_prompts, to_dataset
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.store.processes import join, share_batch
-from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.factory import reward_functions
-from intuitor_lib.training.trainer import IntuitorTrainer
+from intuitor_lib.training.trainer import IntuitorTrainer, grpo_config
 
 __all__ = ["compare_devices", "compare_processes"]
 

@@ -36,10 +36,13 @@ def by_definition(hidden, head, ids, *, temperature=1.0):
 @pytest.mark.parametrize(
     ("logit_scale", "softcap"), [(1.0, None), (0.3, None), (1.0, 2.0), (2.5, 4.0)]
 )
-def test_values_and_gradient_in_float64(chunk_size, bias, temperature, logit_scale, softcap):
+def test_values_and_gradient_in_float64(
+    chunk_size, bias, temperature, logit_scale, softcap, monkeypatch
+):
+    monkeypatch.setattr("intuitor_lib.certainty.head.CHUNK_LOGITS", chunk_size)
     hidden, head, ids = make(bias=bias, scale=logit_scale, softcap=softcap)
     settings = {"temperature": temperature}
-    got, entropies = head_log_probs(hidden, head, ids, chunk_size=chunk_size, **settings)
+    got, entropies = head_log_probs(hidden, head, ids, **settings)
     expected, expected_entropies = by_definition(hidden, head, ids, **settings)
     torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(entropies, expected_entropies, atol=1e-12, rtol=1e-12)
@@ -85,8 +88,9 @@ def test_large_logits_stay_finite():
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_the_chunk_bounds_the_memory_and_no_logits_are_kept(softcap):
+def test_the_chunk_bounds_the_memory_and_no_logits_are_kept(softcap, monkeypatch):
     vocabulary, rows = 4096, 64
+    monkeypatch.setattr("intuitor_lib.certainty.head.CHUNK_LOGITS", 9 * vocabulary)
     hidden, head, ids = make(torch.float32, rows=rows, vocabulary=vocabulary, softcap=softcap)
     kept = []
 
@@ -96,7 +100,7 @@ def test_the_chunk_bounds_the_memory_and_no_logits_are_kept(softcap):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with LargestTensor() as largest:
-            got, _ = head_log_probs(hidden, head, ids, chunk_size=9 * vocabulary)
+            got, _ = head_log_probs(hidden, head, ids)
         assert largest.numel == 9 * vocabulary
         assert kept == [rows * WIDTH]  # the gradient itself, as large as the hidden states
         with LargestTensor() as largest:

@@ -143,7 +143,8 @@ def test_bad_logits_and_ids_are_refused(call, message):
 @pytest.mark.parametrize(
     ("logit_scale", "softcap"), [(1.0, None), (0.3, None), (1.0, 2.0), (2.5, 4.0)]
 )
-def test_chunks_equal_the_full_logits(chunk_size, with_bias, logit_scale, softcap):
+def test_chunks_equal_the_full_logits(chunk_size, with_bias, logit_scale, softcap, monkeypatch):
+    monkeypatch.setattr("intuitor_lib.certainty.head.CHUNK_LOGITS", chunk_size)
     torch.manual_seed(7)
     hidden, weight = torch.randn(15, 16), torch.randn(97, 16) + 0.5
     bias = torch.randn(97) + 1 if with_bias else None
@@ -152,7 +153,7 @@ def test_chunks_equal_the_full_logits(chunk_size, with_bias, logit_scale, softca
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
     head = Head(weight, bias, logit_scale, softcap)
-    got = chunked_self_certainty(hidden, head, chunk_size=chunk_size)
+    got = chunked_self_certainty(hidden, head)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), kl_from_uniform(logits), atol=2e-5, rtol=1e-5)
 
@@ -187,24 +188,24 @@ def test_the_mean_logit_is_not_rounded_to_the_type_of_the_head(autocast):
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_the_chunk_bounds_the_logits_in_memory(softcap):
+def test_the_chunk_bounds_the_logits_in_memory(softcap, monkeypatch):
+    monkeypatch.setattr("intuitor_lib.certainty.head.CHUNK_LOGITS", 3 * 4096 + 5)
     hidden, weight, bias = torch.randn(64, 2), torch.randn(4096, 2), torch.randn(4096)
     with LargestTensor() as largest:
-        chunked_self_certainty(hidden, Head(weight, bias, 0.5, softcap), chunk_size=3 * 4096 + 5)
+        chunked_self_certainty(hidden, Head(weight, bias, 0.5, softcap))
     assert largest.numel == 3 * 4096  # and not 64 x 4096
     with LargestTensor() as largest:
         self_certainty(hidden @ weight.T)
     assert largest.numel == 64 * 4096  # the measurement sees full logits where they exist
 
 
-def test_chunks_are_differentiable():
+def test_chunks_are_differentiable(monkeypatch):
+    monkeypatch.setattr("intuitor_lib.certainty.head.CHUNK_LOGITS", 5)
     torch.manual_seed(10)
     hidden = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     for softcap in (None, 2.0):
         assert torch.autograd.gradcheck(
-            lambda h, w, cap=softcap: chunked_self_certainty(
-                h, Head(w, None, 0.7, cap), chunk_size=5
-            ),
+            lambda h, w, cap=softcap: chunked_self_certainty(h, Head(w, None, 0.7, cap)),
             (hidden, weight),
         )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from benchmark_rows import ALPACA, CRUX, METHOD, MMLU, write
+from grading_check import check_grading
 
 from intuitor_lib.evaluation.benchmarks import questions
 from intuitor_lib.evaluation.benchmarks.benchmarks import (
     BENCHMARKS,
     EMBEDDED,
-    check_grading,
     fingerprint,
     get_benchmark,
     load_items,

@@ -1,6 +1,7 @@
 """Graders: what counts as an answer, the reason given, and how several answers vote."""
 
 import pytest
+from grading_check import example
 
 from intuitor_lib.evaluation.benchmarks.benchmarks import BENCHMARKS
 from intuitor_lib.evaluation.benchmarks.graders import (
@@ -117,14 +118,14 @@ def test_code_is_run_with_what_stood_before_the_function():
     assert [v.correct for v in passed] == [True, True, True, False]
     assert passed[3].reason == "error: AssertionError"
     item = Item("a", "q", "q", reference)
-    assert verdict(grader, reference, grader.example(item, right=True)).correct
-    assert not verdict(grader, reference, grader.example(item, right=False)).correct
+    assert verdict(grader, reference, example(grader, item, right=True)).correct
+    assert not verdict(grader, reference, example(grader, item, right=False)).correct
 
 
 def test_what_a_judge_must_say_is_left_open():
     assert verdict(JudgedGrader(), {}, "Hello!") == (None, None, "not judged")
     item = Item("a", "q", "q", {})
-    assert JudgedGrader().example(item, right=True) is None
+    assert example(JudgedGrader(), item, right=True) is None
 
 
 def test_votes_go_by_equivalence_letters_or_text():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from intuitor_lib.grading import references
-from intuitor_lib.grading.references import describe_doubts, doubtful
+from intuitor_lib.grading import answers
+from intuitor_lib.grading.answers import describe_doubts, doubtful
 
 PROSE = "Solution: (1-1/3) / (25/36), so it takes 180 days.\nTherefore, the answer is: 180."
 
@@ -60,7 +60,7 @@ def test_the_first_is_named_with_the_count():
 
 def test_of_many_answers_some_are_read(monkeypatch):
     asked = []
-    monkeypatch.setattr(references, "readable", lambda texts: asked.extend(texts) or [False] * 300)
+    monkeypatch.setattr(answers, "readable", lambda texts: asked.extend(texts) or [False] * 300)
     given = {str(i): f"x^{i // 2}" for i in range(1800)}
     found = doubtful(given)
     assert asked == [f"x^{i}" for i in range(0, 900, 3)]

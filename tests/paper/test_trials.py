@@ -2,9 +2,10 @@
 
 import notebook_results
 import pytest
+from grading_check import check_grading
 from notebook_results import keep
 
-from intuitor_lib.evaluation.benchmarks.held_out import held_out_benchmark
+from intuitor_lib.evaluation.benchmarks.benchmarks import held_out_benchmark
 from intuitor_lib.grading.sandbox.confine import SandboxError
 from intuitor_lib.paper import results, trials
 from intuitor_lib.paper.plan import SUITES
@@ -131,7 +132,7 @@ def test_a_run_without_the_snapshots_is_told_before_anything_is_made(project, ma
 
 
 def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
-    from intuitor_lib.evaluation.benchmarks.benchmarks import check_grading, load_items
+    from intuitor_lib.evaluation.benchmarks.benchmarks import load_items
     from intuitor_lib.problems.problems import load_problems
 
     recipe = get_recipe("intuitor", "cpu")

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from intuitor_lib.report.curves import (
-    estimates_over,
-    first_alarms,
-    moving_average,
-    seed_curves,
-    training_curves,
-)
+from intuitor_lib.report.curves import estimates_over, first_alarms, seed_curves, training_curves
 from intuitor_lib.report.intervals import Estimate, proportion
 from intuitor_lib.report.style import METHODS
 
@@ -31,8 +25,11 @@ ROWS = [
 
 
 def test_moving_average_by_hand():
-    assert moving_average([1, 2, 3, 4], 2) == pytest.approx([1, 1.5, 2.5, 3.5])
-    assert moving_average([5.0], 10) == pytest.approx([5.0])
+    rows = [{"step": step, "kl": float(step)} for step in range(1, 30)]
+    figure = seed_curves({"a": [rows], "b": [rows[5:7]]}, {"kl": "KL (nats)"})
+    line, short = (line.get_ydata() for line in figure.axes[0].lines)
+    assert line[:4] == pytest.approx([1, 1.5, 2.5, 3.5])  # a tenth of the run is two steps
+    assert short == pytest.approx([6, 6.5])
 
 
 def legend(figure):

@@ -10,8 +10,7 @@ from intuitor_lib.policy.loading import load_model
 from intuitor_lib.problems.prompts import prompt_token_ids
 from intuitor_lib.rollouts import generation
 from intuitor_lib.rollouts.generation import generate
-from intuitor_lib.rollouts.halving import halve_until_it_fits
-from intuitor_lib.rollouts.sampling import sample_completions
+from intuitor_lib.rollouts.sampling import halve_until_it_fits, sample_completions
 
 OUT = "CUDA out of memory. Tried to allocate 1.00 GiB."
 PROMPTS = [[5, 6, 7], [9, 10, 11, 12], [5, 6, 7], [8], [5, 6, 7]]

@@ -13,7 +13,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.rollouts.serving import check_rollout, merged_weights, send_merged_weights
-from intuitor_lib.training.arguments import grpo_config
+from intuitor_lib.training.trainer import grpo_config
 from intuitor_lib.training.training import train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -8,8 +8,8 @@ from trainers import CPU, make_trainer
 from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.report.progress import LiveTraining
 from intuitor_lib.store.run_store import RunStore
-from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.recorder import Recorder
+from intuitor_lib.training.trainer import grpo_config
 from intuitor_lib.training.training import train
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from trl.trainer.utils import RepeatSampler
 
+from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.training.savepoints import EpochSampler, SavePoints, StopRequest
 
 SHAPE = {"mini_repeat_count": 2, "batch_size": 3, "repeat_count": 2}
@@ -69,7 +70,8 @@ def test_updates_of_an_epoch():
 )
 def test_when_it_is_saved(tmp_path, save_steps, iterations, asked_at, saved, stopped):
     stop = StopRequest()
-    points = SavePoints(tmp_path, stop, save_steps=save_steps, num_iterations=iterations)
+    recipe = Recipe(save_steps=save_steps, num_iterations=iterations)
+    points = SavePoints(recipe, tmp_path, stop)
     state, found = SimpleNamespace(global_step=0, max_steps=10), []
     points.on_train_begin(None, state, None)
     for step in range(1, 11):

@@ -13,7 +13,7 @@ import pytest
 from damage import DAMAGE
 
 from intuitor_lib import Recipe, Run, RunStore
-from intuitor_lib.policy.trained import load_run
+from intuitor_lib.policy.loading import load_run
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store.checkpoints import checkpoint_faults, newest_checkpoint
 from intuitor_lib.store.stored import DamagedError

@@ -11,17 +11,15 @@ from trainers import CPU, make_trainer
 
 from intuitor_lib.certainty.completions import end_tokens
 from intuitor_lib.certainty.tokens import self_certainty
-from intuitor_lib.policy.loading import load_policy
-from intuitor_lib.policy.trained import load_run
+from intuitor_lib.policy.loading import load_policy, load_run
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import prompt_token_ids, to_dataset
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.training import trainer
-from intuitor_lib.training.arguments import grpo_config
 from intuitor_lib.training.rewards.confidence import SelfCertaintyReward
 from intuitor_lib.training.rewards.factory import reward_functions
-from intuitor_lib.training.trainer import IntuitorTrainer
+from intuitor_lib.training.trainer import IntuitorTrainer, grpo_config
 from intuitor_lib.training.training import train
 
 pytestmark = pytest.mark.slow

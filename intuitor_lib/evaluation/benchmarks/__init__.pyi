@@ -1,11 +1,11 @@
 from .benchmarks import (
     BENCHMARKS as BENCHMARKS,
     EMBEDDED as EMBEDDED,
+    HELD_OUT as HELD_OUT,
     Benchmark as Benchmark,
-    check_grading as check_grading,
     get_benchmark as get_benchmark,
+    held_out_benchmark as held_out_benchmark,
     load_items as load_items,
 )
 from .graders import Grader as Grader, Item as Item, Verdict as Verdict
-from .held_out import HELD_OUT as HELD_OUT, held_out_benchmark as held_out_benchmark
 from .sources import benchmarks_folder as benchmarks_folder

@@ -10,22 +10,24 @@ import functools
 import hashlib
 import json
 import random
-import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...grading import EXTRACTIONS
+from ...problems import conversation, load_problems
 from ...problems.humaneval import humaneval_rows
 from ...problems.tables import DataError, list_faults
-from ...recipe import SYSTEM_PROMPTS, InputError
+from ...recipe import SYSTEM_PROMPTS, InputError, Recipe
+from ...recipe.constants import read_yaml
 from . import livecodebench, questions
 from .graders import ChoiceGrader, CodeGrader, Grader, Item, JudgedGrader, MathGrader, ValueGrader
 from .sources import Embedded, HubFiles, HubTable, Row, Source, benchmarks_folder
+
+HELD_OUT = "held_out"
+"""Name of the benchmark of the problems that the recipe `intuitor` holds out."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,32 @@ def with_extraction(benchmark: Benchmark, extraction: str) -> Benchmark:
     return dataclasses.replace(benchmark, grader=MathGrader(extraction))
 
 
+def held_out_benchmark(recipe: Recipe) -> Benchmark:
+    """Make a benchmark of a recipe's held-out problems, with the prompts of training."""
+    problems = load_problems(recipe).held_out
+    if not problems:
+        raise DataError(f"recipe {recipe.name!r} holds no problem out: set eval_problems")
+    family = recipe.dataset.rpartition(":")[2]
+    rows = [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in problems]
+
+    def to_item(row: Any) -> Item:
+        prompt = conversation(row["prompt"], recipe)[-1]["content"]
+        return Item(row["id"], row["prompt"], prompt, row["answer"])
+
+    return Benchmark(
+        name=f"{HELD_OUT}_{family}",
+        title=f"{family}, held out",
+        source=Embedded(
+            lambda n, seed: rows[:n], f"held-out problems of {recipe.dataset}", len(problems)
+        ),
+        to_item=to_item,
+        grader=MathGrader(extraction=recipe.answer_extraction),
+        licence="as its source",
+        max_new_tokens=recipe.max_completion_length,
+        system_prompt=recipe.system_prompt,
+    )
+
+
 def load_items(
     benchmark: Benchmark, n: int | None = None, *, seed: int = 0, folder: str | Path | None = None
 ) -> list[Item]:
@@ -103,26 +131,6 @@ def load_items(
     if n > len(items):
         raise DataError(f"{benchmark.name} has {len(items)} items, not {n}: lower n")
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), n))]
-
-
-def check_grading(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
-    """Grade a right and a wrong completion of every item, both made from its reference answer.
-
-    Returns:
-        `n` (items with a reference), `right` and `wrong` (number of these completions graded
-        right; n and 0 if grading works), `odd` (ids and reasons of the others) and `seconds`.
-    """
-    started = time.monotonic()
-    found: dict[str, Any] = {"right": 0, "wrong": 0, "odd": []}
-    grader = benchmark.grader
-    known = [item for item in items if grader.example(item, right=True) is not None]
-    for side in ("right", "wrong"):
-        texts = [str(grader.example(item, right=side == "right")) for item in known]
-        for item, verdict in zip(known, grader.grade(known, texts), strict=True):
-            found[side] += bool(verdict.correct)
-            if bool(verdict.correct) != (side == "right"):
-                found["odd"].append(f"{item.id} ({side}): {verdict.reason}")
-    return {"n": len(known), **found, "seconds": time.monotonic() - started}
 
 
 def fingerprint(items: Sequence[Item]) -> str:
@@ -172,7 +180,7 @@ def _benchmark(name: str, entry: dict[str, Any]) -> Benchmark:
     return Benchmark(name, source=source, to_item=to_item, grader=grader, **entry)
 
 
-_ENTRIES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text(encoding="utf-8"))
+_ENTRIES = read_yaml(__file__, "benchmarks.yaml")
 
 BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
     {name: _benchmark(name, entry) for name, entry in _ENTRIES.items()}

@@ -1,10 +1,5 @@
-"""Graders: from a completion to a verdict, one class per kind of benchmark.
+"""Graders: from a completion to a verdict, one class per kind of benchmark."""
 
-Each also writes a right and a wrong completion for an item, from its reference answer, so that
-grading can be checked on every item (`check_grading`).
-"""
-
-import ast
 import json
 import textwrap
 from collections import Counter
@@ -53,10 +48,6 @@ class Grader:
         """Whether each answer to an item is in their plurality; None if there is no vote."""
         return None
 
-    def example(self, item: Item, *, right: bool) -> str | None:
-        """Write a right or a wrong completion; None if the benchmark publishes no reference."""
-        return None
-
     def baselines(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
         """Accuracies without any skill, by name, as JSON-ready estimates; none by default."""
         return {}
@@ -78,9 +69,8 @@ class MathGrader(Grader):
         answers = extract_answers(texts, self.extraction)
         known = [i for i, item in enumerate(items) if item.reference is not None]
         verdicts: list[bool | None] = [None] * len(items)  # of what has no reference
-        judged = grade_answers(
-            [answers[i] for i in known], [items[i].reference for i in known], self.extraction
-        )
+        references = [items[i].reference for i in known]
+        judged = grade_answers([answers[i] for i in known], references, self.extraction)
         for i, verdict in zip(known, judged, strict=True):
             verdicts[i] = verdict
         place = _WITHOUT_BOX.get(self.extraction, "boxed")
@@ -90,9 +80,6 @@ class MathGrader(Grader):
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return plurality(answers)
-
-    def example(self, item: Item, *, right: bool) -> str:
-        return f"So the answer is \\boxed{{{item.reference}{'' if right else ' + 1'}}}."
 
     def baselines(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
         """Estimate the floor of accuracies.
@@ -121,11 +108,6 @@ class ChoiceGrader(Grader):
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return most_frequent(answers)
 
-    def example(self, item: Item, *, right: bool) -> str:
-        letters, answer = item.reference["letters"], item.reference["answer"]
-        shown = answer if right else letters[(letters.index(answer) + 1) % len(letters)]
-        return f"Therefore the answer is ({shown})."
-
 
 class ValueGrader(Grader):
     """Compare a Python value in the field `answer` of a JSON object (CRUXEval-O as in ZeroEval).
@@ -144,13 +126,6 @@ class ValueGrader(Grader):
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
         return most_frequent([answer and "".join(answer.split()) for answer in answers])
-
-    def example(self, item: Item, *, right: bool) -> str:
-        answer = item.reference
-        if not right:
-            value = ast.literal_eval(answer)
-            answer = repr(value + "x" if isinstance(value, str) else [value])
-        return json.dumps({"reasoning": "Step by step.", "answer": answer})
 
 
 @dataclass(frozen=True)
@@ -183,11 +158,6 @@ class CodeGrader(Grader):
         tests = tests if self.resolve is None else self.resolve(tests)
         passed, reason = run_tests(code, tests)
         return Verdict(passed, code, reason)
-
-    def example(self, item: Item, *, right: bool) -> str | None:
-        solution, name = item.reference.get("solution"), item.reference["defines"]
-        spoiled = "" if right else f"\n\n\ndef {name}(*_, **__):\n    return None"
-        return solution and f"```python\n{solution}{spoiled}\n```"
 
 
 class JudgedGrader(Grader):

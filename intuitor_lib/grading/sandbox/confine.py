@@ -92,12 +92,8 @@ def run_python(
             started.
         ValueError: a limit that is not positive, or `code` or `stdin` that is no text.
     """
-    limits: dict[str, Any] = {
-        "timeout_s": timeout_s,
-        "memory_mb": memory_mb,
-        "output_bytes": output_bytes,
-        "processes": processes,
-    }
+    limits: dict[str, Any] = {"timeout_s": timeout_s, "memory_mb": memory_mb}
+    limits |= {"output_bytes": output_bytes, "processes": processes}
     for name, value in limits.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value!r}; pass a number above 0")
@@ -182,9 +178,8 @@ def _run(
         try:
             folder = ""
             if mode == "none":
-                folder = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
-                )
+                scratch = tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True)
+                folder = stack.enter_context(scratch)
             request, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             marshal.dump((_request(mode, folder, limits), code), request)
             request.seek(0)
@@ -216,9 +211,8 @@ def _run(
         out.seek(0)
         err.seek(0)
         written = out.read(room)
-        stdout, stderr = (
-            part.decode(errors="replace") for part in (written, err.read(room - len(written)))
-        )
+        complained = err.read(room - len(written))
+        stdout, stderr = (part.decode(errors="replace") for part in (written, complained))
         if not connection.wait([report], 0):
             reason = stderr.strip()[-500:] or "no reason"
             raise SandboxError(f"{mode}: the supervisor ended without a report: {reason}")

@@ -31,8 +31,6 @@ START_SECONDS = 30.0  # for namespaces and an interpreter on a cold or busy mach
 POLL_SECONDS = 0.02
 FIRST_ID = 2_000_000  # programs that root starts: ids that no account or container uses
 
-# --- The supervisor ---------------------------------------------------------------------------
-
 
 def _supervise(request_file: int, report: int, lease: int) -> NoReturn:
     """Run a request; once all processes ended, write the result to `report`."""

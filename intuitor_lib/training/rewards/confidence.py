@@ -16,7 +16,7 @@ import numpy as np
 import peft
 from torch import Tensor, nn
 
-from ...certainty import score_completions, token_entropy, token_self_certainty
+from ...certainty import token_entropy, token_self_certainty
 from ...certainty.completions import Ids
 from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
 from ...problems import prompt_token_ids
@@ -145,22 +145,18 @@ class SelfCertaintyReward(_ForwardReward):
                 "IntuitorTrainer(rollout='grouped'), or take 'forward' or 'auto'"
             )
         if self.takes_sampled and sampled_self_certainty is not None:
-            scores = [math.nan if x is None else x for x in sampled_self_certainty]
+            scores = [None if x is None or math.isnan(x) else x for x in sampled_self_certainty]
         else:
-            scores = self._score(prompts, completion_ids)
+            scores = super().__call__(prompts, completions, completion_ids)
         if log_metric is not None:
             log_metric("self_certainty/group_std", _mean_group_std(prompts, scores))
-        return [None if math.isnan(score) else score for score in scores]
+        return scores
 
-    def _score(self, prompts: Texts, completion_ids: Ids) -> list[float]:
-        """Score by a forward pass over prompts and completions; NaN for an empty completion."""
-        prompt_ids = self._prompt_ids(prompts)
-        model = self._frozen or self.model
+    def _token_values(self, prompt_ids: Ids, completion_ids: Ids) -> list[Tensor]:
+        model, size = self._frozen or self.model, self.batch_size
         offline_adapter = self.annotator == "offline" and self._frozen is None
         with reference_policy(model) if offline_adapter else contextlib.nullcontext():
-            return score_completions(
-                model, prompt_ids, completion_ids, batch_size=self.batch_size
-            ).tolist()
+            return token_self_certainty(model, prompt_ids, completion_ids, batch_size=size)
 
 
 class LateSelfCertaintyReward(_ForwardReward):
@@ -196,9 +192,9 @@ class NegativeEntropyReward(_ForwardReward):
         return [-value for value in values]
 
 
-def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float]) -> float:
+def _mean_group_std(prompts: Sequence[Any], scores: Sequence[float | None]) -> float:
     """Standard deviation (n - 1, as in TRL) within each group of all processes, averaged."""
-    values = [np.array(group) for group in gathered_groups(prompts, scores)]
+    values = [np.array(group, float) for group in gathered_groups(prompts, scores)]
     stds = [np.nanstd(v, ddof=1) for v in values if np.isfinite(v).sum() > 1]
     return float(np.mean(stds)) if stds else float("nan")
 
