@@ -184,9 +184,9 @@ def on_full_logits(model, prompt, completion, temperature):
     [
         ("fp32", 1e-5),
         # In bf16 each product rounds to 3 digits, differently for each shape of the batch.
-        ("bf16", 0.04),
+        ("bf16", 0.06),
         ("nf4", 1e-5),
-        ("nf4 in bf16", 0.04),
+        ("nf4 in bf16", 0.06),  # .042 on CPUs that emulate bf16
     ],
 )
 def test_self_certainty_and_log_probs_agree_all_ways(kind, tolerance, tiny_recipe):
