@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from write_tables import blocks as table_blocks, with_blocks
+from write_tables import FIGURE, blocks as table_blocks, figure, with_blocks
 
 import intuitor_lib
 from intuitor_lib.cli import main
@@ -208,3 +208,7 @@ def test_the_tables_of_a_page_are_those_of_the_records(name):
     page = read(ROOT / name)
     expected = with_blocks(page, table_blocks(load_records(runs="nowhere"))[name])
     assert page == expected, "write them: python tests/write_tables.py"
+
+
+def test_the_figure_is_that_of_the_notebook():
+    assert (ROOT / FIGURE).read_bytes() == figure(ROOT), "write it: python tests/write_tables.py"

@@ -1,19 +1,24 @@
-"""Write the tables of the committed records into README.md and docs/replication.md.
+"""Write the tables of the committed records, and a figure, into README.md and docs/.
 
     python tests/write_tables.py
 
 A block stands between `<!-- NAME -->` and `<!-- /NAME -->`; `tests/test_docs.py` holds it to the
-records.
+records. The figure is the one in the committed notebook 02.
 """
 
+import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from intuitor_lib.paper import claims_table, load_records, questions_table, verdicts_table
 from intuitor_lib.report import Table
 from intuitor_lib.store import project_root
+
+FIGURE = "docs/contrasts.png"
 
 
 def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
@@ -48,9 +53,18 @@ def with_blocks(page: str, texts: Mapping[str, str]) -> str:
     return page
 
 
+def figure(root: Path) -> bytes:
+    """The figure of the contrasts in the committed notebook 02, as PNG."""
+    notebook = nbformat.read(root / "notebooks" / "02_main_results.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "paper.contrasts" in c.source)
+    images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+    return base64.b64decode(images[0])
+
+
 def main() -> None:
-    """Write every page."""
+    """Write every page, and the figure."""
     root = project_root() or Path()
+    (root / FIGURE).write_bytes(figure(root))
     for name, texts in blocks(load_records(runs="nowhere")).items():
         page = root / name
         page.write_text(with_blocks(page.read_text(encoding="utf-8"), texts), encoding="utf-8")

@@ -50,6 +50,7 @@ from .verdicts import (
 )
 from .views import (
     completions_table as completions_table,
+    contrasts as contrasts,
     curves as curves,
     describe as describe,
     forms_table as forms_table,

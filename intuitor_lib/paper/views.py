@@ -56,6 +56,22 @@ def levels(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict
     }
 
 
+def contrasts(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict[str, Estimate]]:
+    """Differences in accuracy to the base and to the random reward, paired, for `compare_methods`.
+
+    A panel for each test and each of the two; without the arm `random`, the base alone.
+    """
+    panels = {}
+    for test in tests:
+        for other in ("base", "random"):
+            panels[f"{SUITES[profile][test].title}, less {other}"] = {
+                label: change(trials[other], several, test)
+                for label, several in trials.items()
+                if other in trials and label not in ("base", other)
+            }
+    return {title: estimates for title, estimates in panels.items() if estimates}
+
+
 def levels_over_steps(
     trials: Trials, test: str, steps: Sequence[int]
 ) -> dict[str, dict[int, Estimate]]:

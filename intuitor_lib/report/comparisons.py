@@ -11,14 +11,18 @@ from . import style
 from .intervals import Estimate
 
 
-def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+def compare_methods(
+    panels: Mapping[str, Mapping[str, Estimate]], *, differences: bool = False
+) -> Figure:
     """Estimates of methods with 95 % intervals, one panel per quantity, one scale per unit.
 
     Args:
         panels: for each panel's title, the estimates by label, from top to bottom. The value of the
             first one, the base, continues as a dashed line. A title has its unit in parentheses, or
             is one of an accuracy.
+        differences: they are differences of accuracies; the dashed line is at 0.
     """
+    unit = "difference in accuracy" if differences else style.ACCURACY
     labels = list(dict.fromkeys(label for estimates in panels.values() for label in estimates))
     names = [style.named(x, [p[x] for p in panels.values() if x in p]) for x in labels]
     looks = style.styles(labels)
@@ -31,9 +35,10 @@ def compare_methods(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
             ax.errorbar(e.value, y, xerr=style.error_lengths([e]), **style.BARS | look)
             at: Any = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
             ax.annotate(f"{round(e.value, 2):.3g}", (e.value, y), fontsize=8, **at)
-        ax.axvline(next(iter(estimates.values())).value, color="0.6", linestyle="--", linewidth=1)
+        line = 0.0 if differences else next(iter(estimates.values())).value
+        ax.axvline(line, color="0.6", linestyle="--", linewidth=1)
         n = [e.n for e in estimates.values()]
-        style.clean_axes(ax, title, n=n, default=style.ACCURACY, values="x")
+        style.clean_axes(ax, title, n=n, default=unit, values="x")
     axes[0].set_yticks(range(len(labels)), names)
     axes[0].set_ylim(len(labels) - 0.5, -0.8)
     return figure

@@ -6,6 +6,7 @@ from test_verdicts import trial
 from intuitor_lib.paper.trials import Trial
 from intuitor_lib.paper.views import (
     completions_table,
+    contrasts,
     curves,
     describe,
     forms_table,
@@ -56,6 +57,18 @@ def test_levels_are_those_of_tests_and_steps(trials):
     points = levels_over_steps(trials, "in_domain", [8])
     assert {s: e.value for s, e in points["INTUITOR"].items()} == {0: 0.4, 8: 0.7, 16: 0.6}
     assert list(curves(trials)) == ["INTUITOR"]
+
+
+def test_contrasts_are_to_the_base_and_to_the_coin(trials):
+    panels = contrasts(trials, ["in_domain"], "cpu")
+    (title,) = panels
+    assert title.endswith(", less base")
+    assert {label: round(e.value, 6) for label, e in panels[title].items()} == {"INTUITOR": 0.2}
+    trials["random"] = [over_steps("random", {None: n}, seed=s) for s, n in ((7, 30), (8, 20))]
+    to_base, to_coin = contrasts(trials, ["in_domain"], "cpu").values()
+    found = {label: round(e.value, 6) for label, e in to_base.items()}
+    assert found == {"INTUITOR": 0.2, "random": -0.15}
+    assert {label: round(e.value, 6) for label, e in to_coin.items()} == {"INTUITOR": 0.35}
 
 
 def test_gains_before_and_after_the_middle(trials):

@@ -51,6 +51,12 @@ def test_methods_are_compared_with_the_first_on_one_scale():
     assert colors == [METHODS[name]["color"] for name in ("base", "INTUITOR", "EM")]
 
 
+def test_differences_stand_beside_zero():
+    (ax,) = compare_methods({"sums, less base": {"INTUITOR": ESTIMATE}}, differences=True).axes
+    assert set(ax.lines[-1].get_xdata()) == {0.0}
+    assert ax.get_xlabel() == "difference in accuracy"
+
+
 def test_all_wrong_is_drawn_with_an_interval():
     none = mean_over_seeds([[{"id": i, "correct": False} for i in range(20)]], "correct")
     ((low, high),) = bars(compare_methods({"sums": {"base": none}}).axes[0])
