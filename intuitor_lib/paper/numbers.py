@@ -73,8 +73,11 @@ FIGURES: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
 TRAINING: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(_NUMBERS["training"])
 """Table 7, by column, under the names of `Recipe`'s settings."""
 
-CHECKPOINTS: Mapping[str, str] = types.MappingProxyType(_NUMBERS["checkpoints"])
-"""Models that the authors published on the Hugging Face hub, by row of the tables."""
+CHECKPOINTS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(_NUMBERS["checkpoints"])
+"""Models on the Hugging Face hub by row of the tables: the authors' and their bases.
+
+Each has its `model` and the `system_prompt` of its mathematics, a name of `SYSTEM_PROMPTS`.
+"""
 
 CLAIMS: tuple[Claim, ...] = tuple(Claim(**claim) for claim in _NUMBERS["claims"])
 """The claims that can be checked; the replication summary has a verdict on each."""

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.benchmarks import HELD_OUT, Benchmark, get_benchmark, load_items
-from ..evaluation.benchmarks.benchmarks import held_out_benchmark
+from ..evaluation.benchmarks.benchmarks import held_out_benchmark, with_math_prompt
 from ..grading.sandbox import SandboxError, run_python
 from ..problems import load_problems
-from ..recipe import SYSTEM_PROMPTS, InputError, Recipe, get_recipe
+from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
 from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
@@ -350,11 +350,7 @@ def _benchmark(test: Test, profile: str) -> Benchmark:
     recipe = get_recipe(test.recipe, profile)
     if test.benchmark == HELD_OUT:
         return held_out_benchmark(recipe.replace(**test.changes))
-    benchmark = get_benchmark(test.benchmark)
-    mathematics = {text for name, text in SYSTEM_PROMPTS.items() if name.startswith("math")}
-    asked_otherwise = {benchmark.system_prompt, recipe.system_prompt} <= mathematics
-    prompt = recipe.system_prompt if asked_otherwise else benchmark.system_prompt
-    return dataclasses.replace(benchmark, system_prompt=prompt)
+    return with_math_prompt(get_benchmark(test.benchmark), recipe.system_prompt)
 
 
 def _training(run: Any) -> dict[str, Any]:

@@ -91,6 +91,7 @@ RULES = (
 )
 """The rules on single metrics; LOG.md lists the runs behind the thresholds."""
 
+_SCALINGS = 20  # halvings from 2**16, where the scale of an fp16 loss begins, to below 1
 _SIGNIFICANT = 3.1  # standard errors, one-sided p of .001: a run is judged many times
 
 
@@ -108,6 +109,10 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
     step = int(rows[-1]["step"])
     broken = rows[-1].get("not_finite", [])
     found = [Alarm("not finite", step, f"{name} is NaN or infinite") for name in broken]
+    recent = rows[-_SCALINGS:]
+    if len(recent) == _SCALINGS and all(row.get("update_skipped") for row in recent):
+        text = f"the last {_SCALINGS} updates overflowed in fp16 and were left out"
+        found.append(Alarm("not finite", step, text))
     held_out = [int(row["held_out/n"]) for row in rows if row.get("held_out/n")]
     numbers = {"held_out/accuracy": held_out[-1] if held_out else 0}
     numbers["rewards/accuracy/mean"] = problems

@@ -71,6 +71,10 @@ class Recorder(transformers.TrainerCallback):
             finite = {k: v for k, v in numbers.items() if abs(v) < float("inf")}
             row: dict[str, Any] = {"step": state.global_step, **finite, **self._more}
             broken = [k for k in _MUST_BE_FINITE if k in numbers and k not in finite]
+            # In fp16 the loss is scaled: an update that overflows is left out, the scale halved.
+            if getattr(kwargs.get("optimizer"), "step_was_skipped", False):
+                row["update_skipped"] = 1.0
+                broken = [k for k in broken if k != "grad_norm"]
             if broken:
                 row["not_finite"] = broken
             self._more = {}

@@ -147,6 +147,14 @@ def test_what_is_not_finite_rings_at_once():
     assert [str(alarm) for alarm in found] == ["step 1, not finite: loss is NaN or infinite"]
 
 
+def test_updates_that_are_left_out_for_ever_ring():
+    history = rows((40, {"update_skipped": 1.0}))
+    assert alarms(history[:19], problems=64) == []
+    (found,) = alarms(history[:20], problems=64)
+    assert (found.name, found.step) == ("not finite", 20)
+    assert alarms([*history[:30], {"step": 31, **HEALTHY}], problems=64) == []
+
+
 def test_metrics_that_are_not_there_ring_nothing():
     assert alarms([], problems=64) == []
     assert alarms([{"step": i, "reward": 1.0} for i in range(1, 20)], problems=64) == []

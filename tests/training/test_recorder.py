@@ -104,6 +104,21 @@ def test_a_row_a_step_whatever_the_trainer_s_arguments(asked, recorder, tmp_path
     assert firsts(recorder.run, "reward") == rollouts
 
 
+@pytest.mark.parametrize(("broken", "alarmed"), [("grad_norm", False), ("loss", True)])
+def test_an_update_that_the_loss_scaler_left_out_is_no_collapse(broken, alarmed, recorder):
+    """fp16: the first scales are too large, and overflow on purpose."""
+    state = SimpleNamespace(global_step=1, is_world_process_zero=True)
+    control = SimpleNamespace(should_training_stop=False)
+    logs = {"loss": 0.1, "grad_norm": 1.0, "kl": 0.0, broken: float("inf")}
+    skipped = SimpleNamespace(step_was_skipped=True)
+    recorder.on_log(None, state, control, logs=logs, optimizer=skipped)
+    assert recorder.rows[-1]["update_skipped"] == 1.0
+    assert ("collapse" in recorder.rows[-1]) == control.should_training_stop == alarmed
+    other = SimpleNamespace(step_was_skipped=False)
+    recorder.on_log(None, state, control, logs=logs, optimizer=other)
+    assert recorder.rows[-1]["collapse"] == ["not finite"]
+
+
 @pytest.mark.parametrize("broken", ["grad_norm", "loss"])
 def test_the_monitor_sees_updates_without_a_rollout(broken, recorder):
     state = SimpleNamespace(global_step=1, is_world_process_zero=True)

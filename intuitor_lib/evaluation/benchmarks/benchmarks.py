@@ -95,6 +95,14 @@ def held_out_benchmark(recipe: Recipe) -> Benchmark:
     )
 
 
+def with_math_prompt(benchmark: Benchmark, system_prompt: str | None) -> Benchmark:
+    """The benchmark with a model's system prompt, where both are those of mathematics."""
+    mathematics = {text for name, text in SYSTEM_PROMPTS.items() if name.startswith("math")}
+    if not {benchmark.system_prompt, system_prompt} <= mathematics:
+        return benchmark
+    return dataclasses.replace(benchmark, system_prompt=system_prompt)
+
+
 def load_items(
     benchmark: Benchmark, n: int | None = None, *, seed: int = 0, folder: str | Path | None = None
 ) -> list[Item]:
