@@ -65,20 +65,17 @@ def _parser() -> argparse.ArgumentParser:
 
     shared = ("--profile", "--runs")
     verb = new("reproduce", _reproduce, "execute notebooks under a profile", *shared)
-    verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
-    verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
-    verb.add_argument("--plan", choices=PLANS, help="the notebooks of a plan, instead of names")
     verb.add_argument("--force", action="store_true", help="execute finished ones again")
     verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
-
     text = "what `reproduce` would train and test: what is there, work, hours, memory, disk"
-    verb = new("plan", _plan, text, *shared)
-    verb.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
-    verb.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
-    verb.add_argument("--plan", choices=PLANS, help="the notebooks of a plan, instead of names")
-    verb.add_argument("--measure", action="store_true", help="train two steps of each kind first")
-    verb.add_argument("--step-seconds", type=float, metavar="N", help="of a step, on your machine")
-
+    other = new("plan", _plan, text, *shared)
+    speed = other.add_mutually_exclusive_group()
+    speed.add_argument("--measure", action="store_true", help="train two steps of each kind first")
+    speed.add_argument("--step-seconds", type=float, metavar="N", help="of a step, on your machine")
+    for one in (verb, other):
+        one.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
+        one.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
+        one.add_argument("--plan", choices=PLANS, help="the notebooks of a plan, not of names")
     new("quickstart", _quickstart, "fetch the model, execute 00_quickstart", *shared)
 
     verb = new("recipes", _recipes, "list the recipes, or print one with its sources", "--profile")
@@ -89,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
     verb.add_argument("--markdown", action="store_true", help="the verdicts as Markdown")
     verb.add_argument("--short", action="store_true", help="a line for each question and claim")
+    verb.add_argument("--profile", choices=[*PROFILES], help="the answers of this one alone")
     verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
 
     run_verbs.add_verbs(new)
@@ -143,6 +141,8 @@ def _batch(options: argparse.Namespace) -> tuple[str, list[Path], dict[str, dict
     from .notebooks import check_parameters, find_notebooks
 
     given = dict(options.parameter)
+    if "profile" in given:
+        raise InputError(f"-p profile={given['profile']}: use --profile {given['profile']}")
     if options.plan is None:
         profile, own = options.profile, {}
         notebooks = find_notebooks(options.notebooks)
@@ -166,7 +166,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     profile, notebooks, parameters = _batch(options)
     failed = 0
     settings = {name: getattr(options, name) for name in ("runs", "force", "jobs")}
-    settings["note"] = Progress(profile, parameters, options.runs)
+    if options.jobs == 1:
+        settings["note"] = Progress(profile, parameters, options.runs)
     for done in reproduce(notebooks, profile, parameters, **settings):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
@@ -182,24 +183,26 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from ..paper import batch
 
-    profile, _, parameters = _batch(options)
+    profile, notebooks, parameters = _batch(options)
     work = batch.jobs(profile, parameters, runs=options.runs)
     left = {batch.shape(job.measured): job.measured for job in work if not job.done}
+    needs = [*batch.needs(work)]  # before a training changes what this process holds
     if options.step_seconds is not None:
         known = {key: batch.assumed(one, options.step_seconds) for key, one in left.items()}
         source = "given, half of it sampling at the full length"
     else:
-        known, source = batch.speeds(options.runs), "of this machine's runs"
+        known, source = batch.speeds(options.runs), "by the runs here"
         for key, recipe in left.items() if options.measure else ():
             if key not in known:
-                print(f"two steps of {recipe.name} ({recipe.model})", file=sys.stderr)
+                print(f"two steps of {batch.describe(recipe)}", file=sys.stderr)
                 known[key] = batch.measure(recipe, options.runs)
-    print(batch.batch_table(work, known))
+    print(f"profile {profile}: {', '.join(notebook.stem for notebook in notebooks)}\n")
+    print(f"{batch.batch_table(work, known)}\n")
     for key, recipe in left.items():
         speed = known.get(key)
         text = "not known: --measure" if speed is None else f"{speed.step:.1f} s, {source}"
-        print(f"a step of {recipe.name} ({recipe.model.rpartition('/')[2]}): {text}")
-    print("\n".join(batch.needs(work)))
+        print(f"a step of {batch.describe(recipe)}: {text}")
+    print("\n".join(needs))
     return 0
 
 
@@ -243,11 +246,16 @@ def _recipes(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     if not options.ids:
-        from ..paper.comparison import claims_table, load_records, questions_table, verdicts_table
+        from ..paper import comparison as shown
 
-        records = [*load_records(runs=options.runs).values()]
-        answers = verdicts_table if options.short else questions_table
-        for table in (answers(records), claims_table(records, short=options.short)):
+        if options.profile:
+            records = shown.load_records(options.profile, options.runs)
+            tables = [shown.answers_table(shown.answers_of(records.values()))]
+        else:
+            every = shown.load_all_records(options.runs)
+            answers = shown.verdicts_table if options.short else shown.questions_table
+            tables = [answers(every), shown.claims_table(every, short=options.short)]
+        for table in tables:
             print(table.to_markdown() if options.markdown else table, end="\n\n")
         return 0
     from ..report.tables import training_summary

@@ -1,6 +1,7 @@
 from .comparison import (
     accuracy_table as accuracy_table,
     claims_table as claims_table,
+    load_all_records as load_all_records,
     load_records as load_records,
     paper_cells as paper_cells,
     paper_table as paper_table,

@@ -5,6 +5,7 @@ runs in the store, or of two steps made for it. A test is scaled from the step's
 tokens; where its completions have another length than in training, that is a guess.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.benchmarks.benchmarks import HELD_OUT, get_benchmark, load_items
-from ..recipe import EMBEDDED_MODELS, InputError, Recipe, get_recipe
+from ..recipe import EMBEDDED_MODELS, Recipe, get_recipe
 from ..report.tables import Table
-from ..store import RunStore
+from ..store import Run, RunStore
+from ..store.checkpoints import checkpoint_step
 from ..store.files import read_json, write_json
 from .plan import PLAN, Test, asked
 from .trials import TrialStore, resolve
@@ -28,9 +30,9 @@ _MEASURED = "speeds.json"  # in the run store
 
 _SHAPE = (
     *("model", "quantization", "dtype", "use_lora", "lora_r", "dataset", "dataset_kwargs"),
-    *("prompt_template", "num_generations", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "rollout_batch_size", "max_completion_length"),
-    *("rollout", "update", "gradient_checkpointing"),
+    *("prompt_template", "system_prompt", "num_generations", "num_iterations", "annotator"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "rollout_batch_size"),
+    *("max_completion_length", "rollout", "update", "gradient_checkpointing"),
 )  # settings that decide what a step costs; rewards and β matter little
 
 
@@ -56,21 +58,23 @@ class Speed:
         timed = [row for row in metrics if row.get("rollout_time")]
         if not timed:
             return None
+        completions, last = recipe.completions_per_step, timed[-1]
+        lengths = [row["completions/mean_length"] for row in timed]
+        rollouts = math.ceil(last["step"] / recipe.num_iterations)
+        prompt = max(last["num_tokens"] / rollouts / completions - statistics.fmean(lengths), 0.0)
         rows = timed[1:] or timed
-        length = statistics.fmean(row["completions/mean_length"] for row in rows)
-        completions = recipe.completions_per_step
-        prompt = timed[-1]["num_tokens"] / timed[-1]["step"] / completions - length
+        length = statistics.fmean(lengths[-len(rows) :])
         tokens = recipe.problems_per_step * prompt + completions * length
         sampling = statistics.median(row["rollout_time"] for row in rows)
-        step = statistics.median(row["step_time"] for row in rows)
-        return cls(step, sampling / tokens, max(prompt, 1.0), length)
+        steps = [row["step_time"] for row in metrics]
+        return cls(statistics.median(steps[1:] or steps), sampling / tokens, prompt, length)
 
 
 @dataclass(frozen=True)
 class Job:
     """A training, or a test of its result or of a snapshot.
 
-    `step` counts for a test; `steps_left` for a training that was interrupted.
+    `step` and `items` are those of a test, `steps_left` those of a training.
     """
 
     store: TrialStore
@@ -86,16 +90,19 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether its result is on record."""
+        """Whether nothing is left of it now."""
         if self.test is None:
-            return self.store.find("training", self.recipe.digest) is not None
-        return self.store.find(*self.store.key(self.test, self.step)) is not None
+            run = _run_of(self.store) if self.steps_left else None
+            return not self.steps_left or (run is not None and run.finished)
+        return self.store.has(*self.store.key(self.test, self.step))
 
     @property
     def completions(self) -> int:
-        """Completions to make."""
+        """Completions to make; of a training, those of held-out problems on the way, too."""
         if self.test is None:
-            return self.steps_left * self.recipe.completions_per_step
+            looks = self.steps_left // (self.recipe.eval_steps or self.steps_left + 1)
+            held_out = looks * self.recipe.eval_problems
+            return self.steps_left * self.recipe.completions_per_step + held_out
         return self.items * self.test.num_samples
 
     @property
@@ -119,10 +126,9 @@ class Job:
         if speed is None:
             return math.nan
         if self.test is None:
-            looks = self.recipe.max_steps // (self.recipe.eval_steps or self.recipe.max_steps + 1)
-            share = self.steps_left / self.recipe.max_steps
-            held_out = looks * self.recipe.eval_problems * (speed.prompt + speed.length)
-            return self.steps_left * speed.step + share * held_out * speed.token
+            held_out = self.completions - self.steps_left * self.recipe.completions_per_step
+            looking = held_out * (speed.prompt + speed.length) * speed.token
+            return self.steps_left * speed.step + looking
         length = speed.length * self.most_tokens / self.measured.max_completion_length
         return self.items * (speed.prompt + self.test.num_samples * length) * speed.token
 
@@ -132,37 +138,60 @@ def jobs(
 ) -> list[Job]:
     """Every training and test that notebooks collect, each once, in their order.
 
-    The quickstart's own and the tokens of notebook 01 are not among them: minutes.
+    A training whose tests are missing counts where neither its result nor the run is here. The
+    quickstart's own work, the pairs of notebook 01 and the checkpoints of 08 are not among them.
 
     Args:
-        notebooks: names, with those of their parameters that `asked` has: `arms`, `seeds`.
+        notebooks: names, with the parameters of each.
 
     Raises:
-        DataError: a benchmark whose number of items is not known is not there.
+        InputError: a parameter of another type, or a benchmark that is not there, where the number
+            of its items is not known.
     """
-    trained = {run.recipe.digest: run.steps for run in RunStore(runs)}
-    found: dict[Any, Job] = {}
+    asked_for: dict[TrialStore, dict[str, Job]] = {}
+    stores: dict[str, TrialStore] = {}
     for name in PLAN:
-        stem, _, part = name.partition(":")
-        if stem not in notebooks:
+        stem, _, parameter = name.partition(":")
+        given = notebooks.get(stem)
+        if given is None or given.get(parameter) is False:
             continue
-        given = notebooks[stem] if PLAN[name].arms and not part else {}
-        chosen = {key: given[key] for key in ("arms", "seeds") if key in given}
-        for store, tests in resolve(**asked(name, profile, **chosen), runs=runs).items():
-            if not store.is_base:
-                left = store.recipe.max_steps - trained.get(store.recipe.digest, 0)
-                found.setdefault(store.folder, Job(store, steps_left=left))
+        own = {"arms": given.get(parameter, ())} if parameter.endswith("arms") else {}
+        if PLAN[name].arms and not parameter:
+            own = {key: given[key] for key in ("arms", "seeds") if key in given}
+        again, wanted = bool(given.get("retrain")), asked(name, profile, **own)
+        for new, tests in resolve(**wanted, retrain=again, runs=runs).items():
+            store = stores.setdefault(new.folder, new)
+            known = asked_for.setdefault(store, {})
             for test, step in tests:
-                key = (store.folder, store.key(test, step)[0])
-                if key not in found:
-                    items = test.n or _count(test.benchmark)
-                    found[key] = Job(store, test, step, items)
-    return list(found.values())
+                items = test.n or _count(test.benchmark)
+                known.setdefault(store.key(test, step)[0], Job(store, test, step, items))
+    found: list[Job] = []
+    for store, own_tests in asked_for.items():
+        if not store.is_base:
+            found.append(Job(store, steps_left=_steps_left(store, own_tests.values())))
+        found += own_tests.values()
+    return found
+
+
+def _steps_left(store: TrialStore, tests: Iterable[Job]) -> int:
+    run = _run_of(store)
+    if run is not None and run.finished:
+        return 0
+    if store.has("training", store.recipe.digest) and all(job.done for job in tests):
+        return 0
+    saved = (run.path / "checkpoints").glob("checkpoint-[0-9]*") if run else ()
+    return store.recipe.max_steps - max(map(checkpoint_step, saved), default=0)
+
+
+def _run_of(store: TrialStore) -> Run | None:
+    root, recipe = RunStore(store.runs).root, store.recipe
+    runs = (Run(file.parent) for file in root.glob(f"*-s{recipe.seed}-*/recipe.json"))
+    return next((run for run in runs if run.recipe.digest == recipe.digest), None)
 
 
 @functools.cache
 def _count(benchmark: str) -> int:
-    return len(load_items(get_benchmark(benchmark)))
+    return get_benchmark(benchmark).size or len(load_items(get_benchmark(benchmark)))
 
 
 def shape(recipe: Recipe) -> str:
@@ -172,17 +201,26 @@ def shape(recipe: Recipe) -> str:
 
 
 def speeds(runs: str | Path | None = None) -> dict[str, Speed]:
-    """The speeds of shapes on this machine, from what `measure` left and the runs of the store."""
+    """The speeds of shapes, from what `measure` left and the runs of the store.
+
+    The newest run of a shape counts; one with a single step, which warms up, only if it is alone.
+    """
     store = RunStore(runs)
     file = store.root / _MEASURED
-    found = (
-        {key: Speed(**values) for key, values in read_json(file).items()} if file.is_file() else {}
-    )
-    for run in store:
-        speed = Speed.of(run.recipe, run.metrics)
-        if speed is not None:
+    kept = read_json(file) if file.is_file() else {}
+    found = {key: Speed(**values) for key, values in kept.items()}
+    for run in sorted(store, key=lambda run: (run.path / "recipe.json").stat().st_mtime):
+        rows = run.metrics
+        speed = Speed.of(run.recipe, rows)
+        if speed is not None and (len(rows) > 1 or shape(run.recipe) not in found):
             found[shape(run.recipe)] = speed
     return found
+
+
+def describe(recipe: Recipe) -> str:
+    """What a shape is of, in words."""
+    model, weights = recipe.model.rpartition("/")[2], recipe.quantization
+    return f"{recipe.name} ({model}, {'16 or 32 bits' if weights == 'none' else weights})"
 
 
 def measure(recipe: Recipe, runs: str | Path | None = None) -> Speed:
@@ -242,21 +280,23 @@ def hours(seconds: float) -> str:
 
 def needs(batch: Iterable[Job]) -> Iterator[str]:
     """Lines on the memory of the largest training left, and on the disk space for all of them."""
-    from ..policy.pretrained import Source
-    from ..policy.shapes import model_shape
-    from ..training.memory import estimate_memory, gib
-
     recipes = [job.recipe for job in batch if job.test is None and not job.done]
     if not recipes:
         return
+    # Imports everything that a training does, which a CPU's runtime counts.
+    from ..policy.pretrained import Source
+    from ..policy.shapes import model_shape
+    from ..training import training  # noqa: F401
+    from ..training.memory import estimate_memory, gib
+
     peaks, kept, saved = {}, 0, 0
     for recipe in recipes:
         device = None if recipe.profile in ("smoke", "cpu") else "cuda"
         estimate = estimate_memory(recipe, device=device)
         peaks[recipe.name] = estimate.total
-        trained = estimate.parts["optimizer"] // 8  # parameters, of which AdamW keeps two moments
-        snapshots = recipe.max_steps // (recipe.snapshot_steps or recipe.max_steps)
-        kept += 4 * trained * snapshots
+        trained = estimate.phases["update"]["optimizer"] // 8  # AdamW keeps two moments of each
+        snapshots = recipe.max_steps // (recipe.snapshot_steps or recipe.max_steps + 1)
+        kept += 4 * trained * (snapshots + 1)
         saved = max(saved, 3 * 12 * trained)  # three checkpoints, while it trains
     largest = max(peaks, key=peaks.__getitem__)
     yield f"memory: {gib(peaks[largest])} at most ({largest}), by the estimate of `intuitor memory`"
@@ -267,7 +307,10 @@ def needs(batch: Iterable[Job]) -> Iterator[str]:
 
 
 class Progress:
-    """Says how much of a batch is done, and how long the rest takes at the pace so far."""
+    """Says how much of a batch is left, and for how long at the pace so far.
+
+    For `watch`, whose thread a fault must not end: where something cannot be told it is left out.
+    """
 
     def __init__(
         self,
@@ -275,22 +318,27 @@ class Progress:
         notebooks: Mapping[str, Mapping[str, Any]],
         runs: str | Path | None = None,
     ) -> None:
-        self._jobs = functools.partial(jobs, profile, notebooks, runs=runs)
         self._runs, self._began = runs, time.monotonic()
-        self._at_first = self._expected_now()
+        self._jobs: list[Job] = []
+        with contextlib.suppress(Exception):  # the notebook says what is missing
+            self._jobs = [job for job in jobs(profile, notebooks, runs=runs) if not job.done]
 
     def __call__(self) -> str:
-        """The line to show; empty where nothing is left, or what is left cannot be told."""
-        left = self._expected_now()
-        if not left or not self._at_first:
+        """The line to show; empty where nothing is left."""
+        with contextlib.suppress(Exception):
+            return self._line()
+        return ""
+
+    def _line(self) -> str:
+        left = [job for job in self._jobs if not job.done]
+        if not left:
             return ""
         known = speeds(self._runs)
-        first, now = (sum(job.seconds(known) for job in jobs) for jobs in (self._at_first, left))
+        untimed = [job for job in left if math.isnan(job.seconds(known))]
+        first, now = (
+            sum(s for s in (job.seconds(known) for job in jobs) if not math.isnan(s))
+            for jobs in (self._jobs, left)
+        )
         pace = (time.monotonic() - self._began) / (first - now) if first > now else 1.0
-        return f"  {len(left)} trainings and tests left, some {hours(now * pace)} hours"
-
-    def _expected_now(self) -> list[Job]:
-        try:
-            return [job for job in self._jobs() if not job.done]
-        except InputError:  # the notebook tells what is missing
-            return []
+        text = f"  {len(left)} trainings and tests left: some {hours(now * pace)} hours"
+        return text + (f", and {len(untimed)} not timed yet" if untimed else "")

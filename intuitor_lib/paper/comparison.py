@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +214,17 @@ def load_records(
     return dict(sorted(found.items()))
 
 
-def _answers(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The answers of all records, each once with the most seeds, in the order of the questions."""
-    every = [a for record in records for a in record["values"].get("answers", ())]
+def load_all_records(runs: str | Path | None = None) -> list[dict[str, Any]]:
+    """The records of every notebook under every profile, larger profiles later."""
+    return [record for name in PROFILES for record in load_records(name, runs).values()]
+
+
+def answers_of(
+    records: Iterable[Mapping[str, Any]],
+    counts: Callable[[Mapping[str, Any]], bool] = lambda answer: True,
+) -> list[Mapping[str, Any]]:
+    """The answers that count, each once with the most seeds, in the order of the questions."""
+    every = [a for record in records for a in record["values"].get("answers", ()) if counts(a)]
     every.sort(key=lambda answer: len(answer["seeds"]))  # the last one counts
     found = {(answer["question"], answer["decoding"]): answer for answer in every}
     order = {id: i for i, id in enumerate(QUESTIONS)}
@@ -226,7 +234,7 @@ def _answers(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """`questions_table` in short: a row per question, with its verdicts and differences."""
     found: dict[str, list[str]] = {}
-    small = [a for a in _answers(records) if _on_cpu(a)]
+    small = answers_of(records, _on_cpu)
     for entry in small:
         against, value = next(iter(entry["differences"].items()))
         gap = signed(restored(value))
@@ -242,10 +250,8 @@ def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -
     `short` leaves our numbers out.
     """
     tested: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in _answers(records):
-        id = QUESTIONS[entry["question"]].claim
-        test = SUITES[entry["profile"]].get(entry["test"].partition(":")[0])
-        if id and entry["profile"] in PAPER_MODELS and test is not None and test.column:
+    for entry in answers_of(records, _as_in_the_paper):
+        if id := QUESTIONS[entry["question"]].claim:
             tested.setdefault(id, []).append(entry)
     rows = []
     for claim in CLAIMS:
@@ -265,8 +271,14 @@ def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -
 
 def questions_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """The same questions at a size that a CPU can answer, with our verdicts."""
-    small = [a for a in _answers(records) if _on_cpu(a)]
+    small = answers_of(records, _on_cpu)
     return answers_table(small, _caption(small))
+
+
+def _as_in_the_paper(answer: Mapping[str, Any]) -> bool:
+    """Whether model and benchmark are the paper's."""
+    test = SUITES[answer["profile"]].get(answer["test"].partition(":")[0])
+    return answer["profile"] in PAPER_MODELS and test is not None and test.column is not None
 
 
 def _on_cpu(answer: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..recipe import Recipe, get_recipe
+from ..recipe import InputError, Recipe, get_recipe
 from ..recipe.constants import read_yaml
 
 Rows = list[dict[str, Any]]
@@ -60,7 +60,7 @@ MAIN: Sequence[str] = tuple(PLAN_FILE["main"])
 PLAN: Mapping[str, Collection] = types.MappingProxyType(
     {name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()}
 )
-"""What each notebook collects, by its name, or by "name:part" for more; most is shared."""
+"""What each notebook collects, by its name, or by "name:parameter" for more; most is shared."""
 
 SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
     {
@@ -99,7 +99,13 @@ def asked(
         notebook: a name in `PLAN`.
         arms: train these instead of the plan's.
         seeds: train with these instead of the plan's.
+
+    Raises:
+        InputError: `arms` or `seeds` is not a list.
     """
+    for name, given in (("arms", arms), ("seeds", seeds)):
+        if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
+            raise InputError(f"{name}={given!r}: give a list, as [{given!r}]")
     plan, suite = PLAN[notebook], SUITES[profile]
     trained = [arm for arm in plan.arms if not arm.startswith("base")] if arms is None else arms
     names = [t for name in plan.tests for t in (MAIN_TESTS[profile] if name == "main" else [name])]

@@ -54,12 +54,29 @@ def find_result(
     runs: str | Path | None = None,
 ) -> dict[str, Any] | None:
     """Find a result on record, None if there is none; the arguments are those of `result`."""
-    data = data_folder()
+    file = _find(name, profile=profile, key=key, retrain=retrain, runs=runs)
+    return read_result(file)["result"] if file else None
+
+
+def is_on_record(name: str, **where: Any) -> bool:
+    """Whether `find_result`, with the same arguments, finds a result; reads no rows."""
+    return _find(name, **where) is not None
+
+
+def _find(
+    name: str,
+    *,
+    profile: str,
+    key: Any = None,
+    retrain: bool = False,
+    runs: str | Path | None = None,
+) -> Path | None:
+    data, wanted = data_folder(), json.loads(json.dumps(key))
     for root in ([] if retrain or data is None else [data]) + [RunStore(runs).root]:
         if (file := root / _file(name, profile)).is_file():
-            found = read_result(file)
-            if found["key"] == json.loads(json.dumps(key)):
-                return found["result"]
+            metadata = pyarrow.parquet.read_schema(file).metadata
+            if json.loads(metadata[_METADATA])["key"] == wanted:
+                return file
     return None
 
 

@@ -26,7 +26,7 @@ from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
 from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
-from .results import find_result, result
+from .results import find_result, is_on_record, result
 
 _KEPT = (
     "id",
@@ -262,7 +262,7 @@ class TrialStore:
         self.arm, self.profile, self.runs = arm, profile, runs
         self.where: dict[str, Any] = {"profile": profile, "retrain": retrain, "runs": runs}
         self.only_read = True
-        self._known: dict[str, Mapping[str, Any]] = {}
+        self._known: dict[str, Mapping[str, Any] | None] = {}
         # The policy to evaluate is loaded once for all tests; only the last one is held.
         self.subject = functools.lru_cache(maxsize=1)(self._find)
         kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
@@ -277,12 +277,14 @@ class TrialStore:
         return step is None or self.is_base or step == self.recipe.max_steps
 
     def find(self, name: str, key: Any) -> Mapping[str, Any] | None:
-        """A result on record, read once; None if it is not there yet."""
-        found = self._known.get(name)
-        if found is None:
-            found = find_result(f"{self.folder}/{name}", key=key, **self.where)
-            self._known |= {} if found is None else {name: found}
-        return found
+        """A result on record, read once."""
+        if name not in self._known:
+            self._known[name] = find_result(f"{self.folder}/{name}", key=key, **self.where)
+        return self._known[name]
+
+    def has(self, name: str, key: Any) -> bool:
+        """Whether a result is on record now."""
+        return is_on_record(f"{self.folder}/{name}", key=key, **self.where)
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         found = self.find(name, key)

@@ -2,7 +2,7 @@
 
 import itertools
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -117,7 +117,7 @@ def later(several: Sequence[Trial], test: str, step: int) -> Estimate:
 def _combination(
     terms: Sequence[tuple[float, Sequence[Trial], str]], column: str, step: int | None
 ) -> Estimate:
-    """A weighted sum of arms, paired by seed and problem."""
+    """A weighted sum of arms, paired by seed and by problem, over the problems of all tests."""
     trained = [{t.seed for t in arm} for _, arm, _ in terms if arm[0].training is not None]
     seeds = sorted(set.intersection(*trained)) if trained else []
     if trained and not seeds:
@@ -127,7 +127,14 @@ def _combination(
         is_base = arm[0].training is None
         paired = arm[:1] if is_base else [t for s in seeds for t in arm if t.seed == s]
         weighted.append((weight, [rows_of(t, test, step_of(arm, step)) for t in paired]))
-    return combination_over_seeds(weighted, column)
+    shared = _shared(rows for _, several in weighted for rows in several)
+    kept = [(w, [[r for r in rows if r["id"] in shared] for rows in t]) for w, t in weighted]
+    return combination_over_seeds(kept, column)
+
+
+def _shared(tables: Iterable[Rows]) -> set[Any]:
+    """The problems that all tables have: tests of one benchmark may have parts of it."""
+    return set.intersection(*({row["id"] for row in rows} for rows in tables))
 
 
 def ask(
@@ -206,10 +213,16 @@ class _Case:
     step: int | None
 
     def collected(self) -> bool:
-        """Whether every trial of every arm has its test, judged."""
+        """Whether every trial of every arm has its test, judged, with problems that all have."""
+        tests = {label: test.partition(":")[0] for label, test in self.tests.items()}
         return all(
-            judged(self.trials.get(label, ()), test.partition(":")[0], self.step)
-            for label, test in self.tests.items()
+            judged(self.trials.get(label, ()), test, self.step) for label, test in tests.items()
+        ) and bool(
+            _shared(
+                trial.rows(test, step_of(self.trials[label], self.step))
+                for label, test in tests.items()
+                for trial in self.trials[label]
+            )
         )
 
     def levels(self) -> dict[str, Estimate]:

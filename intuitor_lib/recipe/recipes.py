@@ -17,7 +17,7 @@ class Profile:
     """A machine and the settings that fit a recipe to it.
 
     `verified` names the hardware on which the profile has been run; empty for none. One that
-    `extends` another has its settings and what recipes change under it, before its own.
+    `extends` another makes each recipe as that one does, and then changes its own settings.
     """
 
     name: str
@@ -67,11 +67,12 @@ def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:
         raise RecipeError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
     require_known(changes)
     named, chosen = RECIPES[name], PROFILES[profile]
-    under = {**named.under.get(chosen.extends or "", {}), **named.under.get(profile, {})}
+    base = PROFILES[chosen.extends or profile]
+    under = dict(named.under.get(base.name, {}))
     if changes.get("dataset", under.get("dataset")) != under.get("dataset"):
         under = {key: value for key, value in under.items() if key not in _OWN_PROBLEMS}
     if "eval_problems" not in {**named.settings, **under, **changes}:
         under.pop("eval_steps", None)
-    larger = PROFILES[chosen.extends].settings if chosen.extends else {}
-    settings = {**named.settings, **larger, **chosen.settings, **under}
+    more = chosen.settings if chosen.extends else {}
+    settings = {**named.settings, **base.settings, **under, **more}
     return Recipe(**{"name": name, "profile": profile, **settings, **changes})

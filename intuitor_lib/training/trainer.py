@@ -95,6 +95,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
     - Completions end at the tokens of `end_tokens`, as in an evaluation.
     - The logged `reward` is that of completions with a reward of weight other than 0.
     - `on_completions(rows)` gets every completion with its rewards.
+    - Logged, too: `rollout_time` (seconds), and in `sampling/sampling_logp_difference/mean` how far
+      the log-probability of a token in the update is from the sampler's, as TRL does for vLLM.
 
     Both ways give the same update up to rounding. "auto" computes prompts once where the model
     allows it; "grouped" requires it.
@@ -140,6 +142,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._rollout_batch_size = rollout_batch_size
         self._drawn: tuple[torch.Tensor, torch.Tensor] | None = None  # log-probabilities, and mask
+        self._drops_out = any(isinstance(m, torch.nn.Dropout) and m.p for m in model.modules())
         self._sampled_certainty: list[torch.Tensor] | None = None  # of each completion's tokens
         self._wants_self_certainty = any(
             isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
@@ -244,8 +247,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
         return self._buffered_inputs[self._step % parts]
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
-        # The policy is still that of the rollouts in a step of one update.
-        once = self.num_iterations == 1
+        # The policy is still that of the rollouts in a step of one update, but for dropout.
+        once = self.num_iterations == 1 and not self._drops_out
         once = once and self.args.steps_per_generation == self.args.gradient_accumulation_steps
         drawn = inputs.get("sampling_per_token_logps")
         if once and drawn is not None and not self.use_vllm:

@@ -43,6 +43,11 @@ def tiny_profiles(tmp_path, benchmark_files, monkeypatch):
         for b in range(5)
     ]
     problems.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    # Several, so that tests of some of them and of all have different problems.
+    three = [
+        {**row, "answer": "3", "unique_id": f"test/{i}.json"} for i, row in enumerate(rows[:3])
+    ]
+    (benchmark_files / "math500.jsonl").write_text("\n".join(map(json.dumps, three)))
 
     def shrunk(**settings):
         small = SHRUNK | {"model": str(model), "model_revision": None}

@@ -40,6 +40,8 @@ def test_the_plan_has_every_notebook_profile_and_plan():
     for plan in PLANS.values():
         assert set(plan.get("notebooks", {})) <= stems
         assert plan.get("profile", "cpu") in PROFILES
+    extending = {name for name, profile in PROFILES.items() if profile.extends}
+    assert not any(extending & set(named.under) for named in RECIPES.values())
 
 
 @pytest.mark.parametrize("profile", [*PROFILES])
@@ -48,6 +50,8 @@ def test_what_a_notebook_asks_for_is_in_the_suite(name, profile):
     found = asked(name, profile)
     wanted = {*found["tests"], *found["base_tests"], *found["step_tests"]}
     assert wanted <= set(SUITES[profile])
+    named = {*PLAN[name].tests, *PLAN[name].base_tests, *PLAN[name].at_steps}
+    assert named <= {"main", *(test for suite in SUITES.values() for test in suite)}
     assert bool(found["steps"]) == bool(PLAN[name].at_steps)
 
 

@@ -144,3 +144,19 @@ def test_the_words_follow_from_the_numbers():
     assert [row[-1] for row in table.rows] == ["gain", "lower"]
     assert "Qwen2.5-Coder-0.5B-Instruct (NF4 + LoRA)" in table.caption
     assert table.rows[0][4] == "100 / 1"
+
+
+def test_tests_of_parts_of_a_benchmark_are_compared_where_they_overlap():
+    """A vote of some samples on few problems, beside one answer on more of them."""
+
+    def parts(sampled):
+        base = trial("base", 40)
+        few = [{**row, "sample": k} for row in base.rows("in_domain")[sampled] for k in range(2)]
+        tables = {**base.tables, ("in_domain_sampled", None): few}
+        other = Trial(base.arm, base.label, "cpu", base.recipe, None, tables)
+        return {"base": [other], "INTUITOR": [trial("INTUITOR", 60)]}
+
+    (found,) = ask(["voting"], parts(slice(30, 80)), "cpu")
+    assert found["n"] == 50
+    assert found["differences"]["base"]["value"] == pytest.approx(20 / 50)
+    assert ask(["voting"], parts(slice(0, 0)), "cpu") == []

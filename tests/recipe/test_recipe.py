@@ -530,7 +530,7 @@ def test_profiles_are_described(profile):
     ("args", "expected"),
     [
         (("intuitr", "cpu"), "unknown recipe 'intuitr': choose from quickstart, intuitor"),
-        (("intuitor", "gpu"), "unknown profile 'gpu': choose from smoke, cpu, gpu-12gb"),
+        (("intuitor", "gpu"), "unknown profile 'gpu': choose from smoke, cpu, gpu-evening"),
     ],
 )
 def test_unknown_names_list_the_known(args, expected):

@@ -41,6 +41,7 @@ class Benchmark:
     grader: Grader
     licence: str  # of the items
     max_new_tokens: int
+    size: int | None = None  # number of items where the source is fixed
     metric: str = "accuracy"  # name of the score
     column: str | None = None  # of the paper's Table 1
     stands_in_for: str | None = None  # title of the benchmark that it replaces
