@@ -34,7 +34,8 @@ def compare_methods(
             y, look = labels.index(label), looks[label] | {"linestyle": "none"}
             ax.errorbar(e.value, y, xerr=style.error_lengths([e]), **style.BARS | look)
             at: Any = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-            ax.annotate(f"{round(e.value, 2):.3g}", (e.value, y), fontsize=8, **at)
+            text = f"{e.value:.2f}" if abs(e.value) < 1 else f"{e.value:.3g}"
+            ax.annotate(text, (e.value, y), fontsize=8, **at)
         line = 0.0 if differences else next(iter(estimates.values())).value
         ax.axvline(line, color="0.6", linestyle="--", linewidth=1)
         n = [e.n for e in estimates.values()]

@@ -25,7 +25,7 @@ def test_values_and_intervals_are_drawn():
     estimates = {"base": BASE, "base, T = 0.3": BASE, "GRPO": ESTIMATE}
     figure = compare_methods({"accuracy": estimates, "length (tokens)": estimates})
     ax, other = figure.axes
-    assert [text.get_text() for text in ax.texts] == ["0.2", "0.2", "0.5"]
+    assert [text.get_text() for text in ax.texts] == ["0.20", "0.20", "0.50"]
     assert bars(ax) == [pytest.approx(e) for e in ((0.1, 0.3), (0.1, 0.3), (0.4, 0.7))]
     assert rows(ax) == ["base", "base, T = 0.3", "GRPO, 3 seeds"]
     assert (ax.get_xlabel(), other.get_xlabel()) == ("share of right answers", "tokens")
