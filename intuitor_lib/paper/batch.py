@@ -274,8 +274,8 @@ def seconds(batch: Iterable[Job], known: Mapping[str, Speed]) -> float:
 
 
 def hours(seconds: float) -> str:
-    """Format seconds as hours with a digit, or "?" for NaN."""
-    return "?" if math.isnan(seconds) else f"{seconds / 3600:.1f}"
+    """Format seconds as hours, or "?" for NaN."""
+    return "?" if math.isnan(seconds) else f"{seconds / 3600:.{1 + (seconds < 36000)}f}"
 
 
 def needs(batch: Iterable[Job]) -> Iterator[str]:
@@ -340,5 +340,6 @@ class Progress:
             for jobs in (self._jobs, left)
         )
         pace = (time.monotonic() - self._began) / (first - now) if first > now else 1.0
-        text = f"  {len(left)} trainings and tests left: some {hours(now * pace)} hours"
+        text = f"  {len(left)} of {len(self._jobs)} trainings and tests left: some "
+        text += f"{hours(now * pace)} hours"
         return text + (f", and {len(untimed)} not timed yet" if untimed else "")

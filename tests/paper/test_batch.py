@@ -167,13 +167,15 @@ def test_progress_counts_what_is_left_at_the_pace_so_far(project, made, tmp_path
     # One test of 14 is done: 4 x (10 + 5) tokens of all, at .075 s each. It took 5,000 s.
     tests = 2 * (60 + 120 + 30 + 40 + 30 + 40) + 80
     expected = (2 * 8 + (tests - 60) * 0.075) * 5000 / (60 * 0.075) / 3600
-    assert progress() == f"  13 trainings and tests left: some {expected:.1f} hours"
+    assert progress() == f"  13 of 14 trainings and tests left: some {expected:.2f} hours"
     assert batch.Progress("smoke", {"08_model_families": {}}, tmp_path)() == ""
 
 
 def test_a_fault_does_not_end_the_line_of_progress(project, made, tmp_path, monkeypatch):
     progress = batch.Progress("smoke", PLAN, tmp_path)
-    assert progress() == "  14 trainings and tests left: some 0.0 hours, and 14 not timed yet"
+    assert (
+        progress() == "  14 of 14 trainings and tests left: some 0.00 hours, and 14 not timed yet"
+    )
     monkeypatch.setattr(batch, "speeds", lambda runs: 1 / 0)
     assert progress() == ""
     assert batch.Progress("smoke", {"03_early_learning": {"seeds": 8}}, tmp_path)() == ""
