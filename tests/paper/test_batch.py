@@ -159,14 +159,14 @@ def test_two_steps_measure_a_speed_and_it_is_kept(tiny_recipe, tmp_path):
 
 
 def test_progress_counts_what_is_left_at_the_pace_so_far(project, made, tmp_path, monkeypatch):
-    clock = iter([0.0, 5000.0, 0.0])
+    clock = iter([0.0, 500.0, 0.0])
     monkeypatch.setattr(batch.time, "monotonic", lambda: next(clock))
     progress = batch.Progress("smoke", PLAN, tmp_path)
     collect(["base"], "smoke", tests=["in_domain"], runs=tmp_path)
     put_run(tmp_path, RECIPE.replace(seed=5), [row(1), row(2)])
-    # One test of 14 is done: 4 x (10 + 5) tokens of all, at .075 s each. It took 5,000 s.
+    # One test of 14 is done: 4 x (10 + 5) tokens of all, at .075 s each. It took 500 s.
     tests = 2 * (60 + 120 + 30 + 40 + 30 + 40) + 80
-    expected = (2 * 8 + (tests - 60) * 0.075) * 5000 / (60 * 0.075) / 3600
+    expected = (2 * 8 + (tests - 60) * 0.075) * 500 / (60 * 0.075) / 3600
     assert progress() == f"  13 of 14 trainings and tests left: some {expected:.2f} hours"
     assert batch.Progress("smoke", {"08_model_families": {}}, tmp_path)() == ""
 
