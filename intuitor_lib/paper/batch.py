@@ -258,14 +258,13 @@ def batch_table(batch: Sequence[Job], known: Mapping[str, Speed]) -> Table:
 
 
 def _row(name: str, own: Sequence[Job], known: Mapping[str, Speed]) -> list[str]:
-    made, most = (sum(values) for values in zip(*map(_work, own), strict=True)) if own else (0, 0)
-    tests = sum(job.test is not None for job in own)
-    steps = sum(job.steps_left for job in own)
-    return [name, *(f"{x:,}" for x in (steps, tests, made, most)), hours(seconds(own, known))]
-
-
-def _work(job: Job) -> tuple[int, int]:
-    return job.completions, job.completions * job.most_tokens
+    counts = (
+        sum(job.steps_left for job in own),
+        sum(job.test is not None for job in own),
+        sum(job.completions for job in own),
+        sum(job.completions * job.most_tokens for job in own),
+    )
+    return [name, *(f"{count:,}" for count in counts), hours(seconds(own, known))]
 
 
 def seconds(batch: Iterable[Job], known: Mapping[str, Speed]) -> float:

@@ -45,16 +45,9 @@ def result(
     return read_result(file)["result"]
 
 
-def find_result(
-    name: str,
-    *,
-    profile: str,
-    key: Any = None,
-    retrain: bool = False,
-    runs: str | Path | None = None,
-) -> dict[str, Any] | None:
+def find_result(name: str, **where: Any) -> dict[str, Any] | None:
     """Find a result on record, None if there is none; the arguments are those of `result`."""
-    file = _find(name, profile=profile, key=key, retrain=retrain, runs=runs)
+    file = _find(name, **where)
     return read_result(file)["result"] if file else None
 
 
