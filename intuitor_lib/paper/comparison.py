@@ -1,6 +1,5 @@
 """What the notebooks measured, as tables and records, beside the paper's tables and claims."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from ..recipe import PROFILES
 from ..report import Table, save_record
+from ..report.records import read_record
 from ..store import RunStore, data_folder
 from .numbers import CLAIMS, TABLES, get_table
 from .plan import PAPER_MODELS, SUITES
@@ -210,7 +210,7 @@ def load_records(
         for folder in folders:
             for path in sorted(folder.glob(f"[0-9]*-{name}.json")):
                 notebook = path.stem.removesuffix(f"-{name}")
-                found.setdefault(notebook, json.loads(path.read_text(encoding="utf-8")))
+                found.setdefault(notebook, read_record(path))
     return dict(sorted(found.items()))
 
 

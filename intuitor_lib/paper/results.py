@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from ..store import RunStore, data_folder
+from ..store import FORMAT, RunStore, data_folder, require_readable
 from ..store.files import write_bytes
 
 _METADATA = b"intuitor"
@@ -78,14 +78,15 @@ def _file(name: str, profile: str) -> Path:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The `key` and the `result` in a file."""
+    """The `key` and the `result` in a file; an `InputError` if it has a later format."""
     table = pyarrow.parquet.read_table(path)
     found = json.loads(table.schema.metadata[_METADATA])
+    require_readable(found, path.name)
     return {"key": found["key"], "result": {**found["result"], "rows": table.to_pylist()}}
 
 
 def _write(path: Path, key: Any, *, rows: list[dict[str, Any]], **rest: Any) -> None:
-    values = {"key": key, "result": rest}
+    values = {"format": FORMAT, "key": key, "result": rest}
     text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     columns = dict.fromkeys(column for row in rows for column in row)
     table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..store import RunStore, environment
+from ..store import RunStore, environment, require_readable
 from ..store.files import read_json, write_text
 from .tables import Table
 
@@ -48,6 +48,7 @@ def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> 
 
     Raises:
         KeyError: the notebook has not been executed under this profile.
+        InputError: as `read_record`.
     """
     path = _path(notebook, profile, runs)
     if not path.is_file():
@@ -55,4 +56,11 @@ def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> 
             f"no record of {notebook} under {profile}: run `intuitor reproduce {notebook} "
             f"--profile {profile}`"
         )
-    return read_json(path)
+    return read_record(path)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record in a file; an `InputError` if a later version wrote it in another format."""
+    record = read_json(path)
+    require_readable(record["environment"], path.name)
+    return record

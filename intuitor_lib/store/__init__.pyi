@@ -5,7 +5,9 @@ from .run_store import (
 )
 from .runs import Run as Run
 from .stored import (
+    FORMAT as FORMAT,
     DamagedError as DamagedError,
     EvaluationRecord as EvaluationRecord,
     environment as environment,
+    require_readable as require_readable,
 )

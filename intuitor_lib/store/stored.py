@@ -17,21 +17,39 @@ from ..recipe import InputError
 from . import files
 from .locks import hold
 
+FORMAT = 1
+"""Version of what is written: runs, evaluations, results, records of notebooks.
+
+It is raised when an earlier reader would take something for what it is not; what an earlier version
+wrote stays readable. Until it was written down it was 1.
+"""
+
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python and packages, and the kind of machine; no host name, no paths."""
+    """The format, versions of Python and packages, kind of machine; no host name, no paths."""
     versions = {}
     for name in _PACKAGES.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
+        "format": FORMAT,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "packages": versions,
     }
+
+
+def require_readable(written: Mapping[str, Any], name: str) -> None:
+    """Raise an `InputError` for what a later version of the library wrote in another format."""
+    number = written.get("format", 1)
+    if number > FORMAT:
+        raise InputError(
+            f"{name} has format {number}, and this version of the library reads formats up to "
+            f"{FORMAT}: install the version that wrote it, or a later one"
+        )
 
 
 class DamagedError(InputError):
@@ -99,8 +117,16 @@ class Stored:
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         """Rows of a file, after comparing it with its checksum if one is recorded."""
+        self._require_readable()
         self.require_whole([name])
         return files.read_rows(self.path / name)
+
+    def _require_readable(self) -> None:
+        try:
+            written = self.environment
+        except ValueError:  # damaged, which `verify` tells and a resumed training mends
+            written = {}
+        require_readable(written, self.id)
 
     def require_whole(self, names: Iterable[str] | None = None) -> None:
         """Raise a `DamagedError` if files (all, or `names`) differ from recorded checksums."""

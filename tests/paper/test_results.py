@@ -4,6 +4,8 @@ import pytest
 
 from intuitor_lib.paper import results
 from intuitor_lib.paper.results import read_result, result
+from intuitor_lib.recipe import InputError
+from intuitor_lib.store import FORMAT
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,12 @@ def test_rows_come_back_as_they_were(tmp_path):
     (file,) = tmp_path.rglob("*.parquet")
     assert file.name == "b.parquet"
     assert read_result(file) == {"key": ["k"], "result": made}
+
+
+def test_a_result_of_a_later_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FORMAT", FORMAT + 1)
+    with pytest.raises(InputError, match=rf"later.parquet has format {FORMAT + 1}"):
+        result("later", lambda: {"rows": [{"id": "a"}]}, profile="smoke", runs=tmp_path)
 
 
 def test_completions_take_little_room(tmp_path):

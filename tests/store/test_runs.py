@@ -10,6 +10,7 @@ import pytest
 
 from intuitor_lib import RunStore, get_recipe
 from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.store import FORMAT
 
 PROBLEMS = {"fingerprint": "abc", "train": 3}
 
@@ -75,6 +76,18 @@ def test_metrics_are_appended(store):
     for step in (1, 2, 3):
         run.append("metrics.jsonl", [{"step": step, "step_time": 1.5}])
     assert (run.steps, run.seconds) == (3, 4.5)
+
+
+def test_a_run_of_a_later_format_is_refused_and_one_without_a_number_is_read(store):
+    run = store.open(get_recipe("quickstart", "cpu"), PROBLEMS)
+    run.append("metrics.jsonl", [{"step": 1}])
+    assert run.steps == 1
+    run.set_environment({})
+    assert run.environment["format"] == FORMAT
+    assert run.steps == 1
+    run.set_environment({"format": FORMAT + 1})
+    with pytest.raises(InputError, match=rf"{run.id} has format {FORMAT + 1}.*reads formats up to"):
+        _ = run.metrics
 
 
 def test_a_table_is_measured_once(store):
