@@ -26,6 +26,7 @@ USES = {
     "training": "recipe store report problems grading certainty policy rollouts",
     "evaluation": "recipe store report problems grading certainty policy rollouts",
     "paper": "recipe store report problems grading certainty policy training evaluation",
+    "lab": "recipe store report problems grading policy training evaluation paper",
     "cli": "recipe store report problems grading policy training evaluation paper",
 }
 MOST_MODULES = 12
@@ -39,6 +40,7 @@ NO_TORCH = (
     "grading",
     "evaluation.benchmarks",
     "paper",
+    "lab",
     "cli",
 )
 

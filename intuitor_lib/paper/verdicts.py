@@ -249,16 +249,20 @@ Judged = tuple[dict[str, Estimate], str]
 
 def _gain(case: _Case, levels: Levels) -> Judged:
     """Over the base and the random reward."""
-    coin = case.question.coin
+    coin, arm = case.question.coin, case.question.arm
     gaps = {label: case.gap(label) for label in ("base", coin)}
-    if _out_of_range(levels["base"]) or _out_of_range(levels[case.question.arm], levels[coin]):
-        return gaps, "withheld"
-    if all(gap.low > 0 for gap in gaps.values()):
-        return gaps, "gain"
-    if all(gap.high < 0 for gap in gaps.values()):
-        return gaps, "loss"
-    below = any(gap.high < NO_GAIN for gap in gaps.values())
-    return gaps, "no gain" if below else "undecided"
+    return gaps, gain_verdict(levels["base"], levels[arm], levels[coin], [*gaps.values()])
+
+
+def gain_verdict(base: Estimate, arm: Estimate, coin: Estimate, gaps: Sequence[Estimate]) -> str:
+    """Judge an arm by its level, those of the base and the random reward, and its gaps to both."""
+    if _out_of_range(base) or _out_of_range(arm, coin):
+        return "withheld"
+    if all(gap.low > 0 for gap in gaps):
+        return "gain"
+    if all(gap.high < 0 for gap in gaps):
+        return "loss"
+    return "no gain" if any(gap.high < NO_GAIN for gap in gaps) else "undecided"
 
 
 def _share(case: _Case, levels: Levels) -> Judged:

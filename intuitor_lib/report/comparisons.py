@@ -83,7 +83,7 @@ def token_text(
 
     values = [v for _, _, own in examples for v in own]
     norm = Normalize(min(values, default=0.0), max(values, default=1.0) + 1e-9)
-    colors = colormaps["cividis_r"]
+    colors = colormaps[style.CERTAINTY]
     lines = [line for example in examples for line in _wrapped(*example, width)]
     figure = Figure(figsize=(9, 0.27 * len(lines) + 0.8))
     ax = figure.add_axes((0.02, 0.0, 0.86, 1.0))
@@ -98,11 +98,11 @@ def token_text(
             if value is None:
                 ax.text(0, y, text, fontsize=9, fontweight="bold", **plain)
                 continue
-            red, green, blue, _ = colors(norm(value))
-            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-            ax.fill_between([x, x + len(text)], y - 0.45, y + 0.45, color=(red, green, blue), lw=0)
+            color = colors(norm(value))
+            ink = "white" if style.is_dark(color) else "black"
+            ax.fill_between([x, x + len(text)], y - 0.45, y + 0.45, color=color, lw=0)
             for i, character in enumerate(text):
-                ax.text(x + i + 0.5, y, character, color="white" if dark else "black", **centred)
+                ax.text(x + i + 0.5, y, character, color=ink, **centred)
             x += len(text)
     bar = figure.add_axes((0.9, 0.15, 0.015, 0.7))
     figure.colorbar(ScalarMappable(norm, colors), cax=bar, label="self-certainty (nats)")

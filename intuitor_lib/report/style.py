@@ -34,6 +34,9 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 """Style of each method, in colours for colour-blind readers; a larger β is a darker violet."""
 
+CERTAINTY = "cividis_r"
+"""The colour map of a token's self-certainty: dark is certain, legible in greyscale."""
+
 ACCURACY = "share of right answers"
 BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2, "linewidth": 1.8, "markersize": 5}
 
@@ -63,6 +66,12 @@ def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
             style["color"] = to_hex((red, green, blue))
         found[label] = style
     return found
+
+
+def is_dark(color: Sequence[float]) -> bool:
+    """Whether white text reads better than black on a colour: red, green, blue from 0 to 1."""
+    red, green, blue = color[:3]
+    return 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
 
 
 def panel_grid(

@@ -102,6 +102,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def last_rows(path: Path, most: int) -> list[dict[str, Any]]:
+    """The rows in the last `most` bytes of a jsonl file, which another process may be writing."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        lines = file.read(most).split(b"\n")
+    return [json.loads(line) for line in lines[size > most : -1] if line]
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file: 64 hex digits."""
     with path.open("rb") as stream:

@@ -11,8 +11,9 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .files import read_json, write_text
 
@@ -25,10 +26,11 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def owner(folder: Path) -> str | None:
-    """The process that holds a folder, for messages; None if none does.
+def holder(folder: Path) -> dict[str, Any] | None:
+    """The process that holds a folder: `pid`, `host`, `since`; None if none does.
 
-    The lock decides: a process that died holds nothing, whoever has its number now.
+    The lock decides: a process that died holds nothing, whoever has its number now. Empty if the
+    holder left no note.
     """
     try:
         with (folder / LOCK).open("rb") as file:
@@ -36,13 +38,26 @@ def owner(folder: Path) -> str | None:
     except BlockingIOError:
         try:
             note = read_json(folder / OWNER)
-            where = "" if note["host"] == platform.node() else f" on {note['host']}"
-            return f"process {note['pid']}{where} (since {note['since']})"
+            return {key: note[key] for key in ("pid", "host", "since")}
         except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
+            return {}
     except OSError:
         pass
     return None
+
+
+def owner(folder: Path) -> str | None:
+    """The process that holds a folder, for messages; None if none does."""
+    note = holder(folder)
+    if not note:
+        return None if note is None else "another process"
+    where = "" if is_here(note) else f" on {note['host']}"
+    return f"process {note['pid']}{where} (since {note['since']})"
+
+
+def is_here(note: Mapping[str, Any]) -> bool:
+    """Whether a `holder` runs on this machine."""
+    return note.get("host") == platform.node()
 
 
 @contextlib.contextmanager

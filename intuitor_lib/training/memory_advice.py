@@ -26,8 +26,31 @@ def advice(
 ) -> dict[str, int]:
     """Settings with which a training fits `budget` bytes, and its peak with them; empty if none do.
 
+    They are those of `fitting`.
+    """
+    peaks = {}
+    for lower in fitting(recipe, budget, device=device, prompt_tokens=prompt_tokens):
+        text = " ".join(
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in changes(recipe, lower).items()
+        )
+        peaks[text] = estimate_memory(lower, device=device, prompt_tokens=prompt_tokens).total
+    return peaks
+
+
+def changes(old: Recipe, new: Recipe) -> dict[str, Any]:
+    """The settings of `new` that are others than in `old`."""
+    before = old.to_dict()
+    return {key: value for key, value in new.to_dict().items() if value != before[key]}
+
+
+def fitting(
+    recipe: Recipe, budget: int, *, device: str | None = None, prompt_tokens: int | None = None
+) -> list[Recipe]:
+    """Recipes near `recipe` whose training fits `budget` bytes, the nearest first.
+
     Settings that do not change the training, up to rounding, are lowered first, as little as
-    necessary. Where they are not enough, each entry changes one more: LoRA, length or model.
+    necessary. Where they are not enough, each recipe changes one more: LoRA, length or model.
     """
 
     def excess(changed: Recipe) -> int:
@@ -36,9 +59,9 @@ def advice(
 
     def lowered(start: Recipe, values: Iterable[Mapping[str, Any]]) -> Recipe:
         recipes = [start]
-        for changes in values:
+        for lower in values:
             with contextlib.suppress(RecipeError):
-                recipes.append(start.replace(**changes))
+                recipes.append(start.replace(**lower))
         return min(recipes, key=excess)
 
     same, others = _lower_values(recipe)
@@ -46,15 +69,7 @@ def advice(
     for values in same:
         start = lowered(start, values)
     found = [start] if not excess(start) else [lowered(start, values) for values in others]
-    old, peaks = recipe.to_dict(), {}
-    for fitting in (changed for changed in found if not excess(changed)):
-        changes = {key: value for key, value in fitting.to_dict().items() if value != old[key]}
-        text = " ".join(
-            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-            for key, value in changes.items()
-        )
-        peaks[text] = estimate_memory(fitting, device=device, prompt_tokens=prompt_tokens).total
-    return peaks
+    return [changed for changed in found if not excess(changed)]
 
 
 def _lower_values(recipe: Recipe) -> tuple[list[Iterable[Mapping[str, Any]]], ...]:

@@ -94,7 +94,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
     - The order of problems in an epoch depends only on seed and epoch (`EpochSampler`).
     - Completions end at the tokens of `end_tokens`, as in an evaluation.
     - The logged `reward` is that of completions with a reward of weight other than 0.
-    - `on_completions(rows)` gets every completion with its rewards.
+    - `on_completions(rows)` gets every completion with its rewards and its advantage.
     - Logged, too: `rollout_time` (seconds), and in `sampling/sampling_logp_difference/mean` how far
       the log-probability of a token in the update is from the sampler's, as TRL does for vLLM.
 
@@ -299,6 +299,10 @@ class IntuitorTrainer(trl.GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         batch = super()._generate_and_score_completions(inputs)
+        if self._on_completions is not None:
+            for row, advantage in zip(self._rows, batch["advantages"].tolist(), strict=True):
+                row["advantage"] = round(advantage, 4)
+            self._on_completions(self._rows)
         # TRL counts a completion with nothing but monitors of weight 0 as one of reward 0.
         weights = self.reward_weights.to(self._rewards.device)
         values = self._rewards[:, weights != 0]
@@ -329,7 +333,7 @@ class IntuitorTrainer(trl.GRPOTrainer):
             for row, (ids, values) in zip(rows[: self.num_generations], tokens, strict=False):
                 row["token_ids"] = list(ids)
                 row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
-            self._on_completions(rows)
+            self._rows = rows
         return rewards
 
     def _row(

@@ -1,0 +1,99 @@
+"""Runs side by side: settings that differ, curves overlaid, paired differences of evaluations."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from ..evaluation.scoreboard import comparison_table, find_evaluations
+from ..recipe import InputError
+from ..recipe.constants import SETTINGS
+from ..report.curves import training_curves
+from ..report.tables import Table, training_summary
+from ..store import Run, RunStore
+from . import display
+
+
+def compare_runs(*wanted: Run | str, runs: str | Path | None = None) -> None:
+    """Show runs side by side: settings that differ, training curves, differences of evaluations.
+
+    Differences are those of evaluations of the same items that two runs have in the store, each
+    later run less the first, paired by item, with 95 % intervals. Runs are picked from a list of
+    the store; in batch those that are given are shown.
+
+    Args:
+        wanted: runs, or ids, that are shown first; by default the two newest of the store.
+        runs: folder of the run store; by default as in `RunStore`.
+
+    Raises:
+        InputError: the store has no run with a finished step.
+        KeyError: no run of an id.
+    """
+    store = RunStore(runs)
+    chosen = [one if isinstance(one, Run) else store[one] for one in wanted]
+    listed = {run.id: run for run in [*_begun(store), *chosen]}
+    if not listed:
+        raise InputError(f"no run in {store.root} has finished a step: there is nothing to compare")
+    newest = sorted(listed.values(), key=lambda run: run.status.get("changed", ""))[-2:]
+    chosen = chosen or newest
+    widget = _picker(store, listed, chosen) if display.person_there() else None
+    display.show(comparison_html(store, chosen), widget)
+
+
+def _begun(store: RunStore) -> list[Run]:
+    return [run for run in store if (run.path / "metrics.jsonl").is_file()]
+
+
+def _picker(store: RunStore, listed: dict[str, Run], chosen: Sequence[Run]) -> ipywidgets.Widget:
+    names = sorted(listed)
+    rows = min(len(names), 12)
+    layout = {"width": "100%", "max_width": "40em"}
+    picked = ipywidgets.SelectMultiple(
+        options=names, value=[run.id for run in chosen], rows=rows, layout=layout
+    )
+    shown = ipywidgets.HTML(comparison_html(store, chosen))
+
+    def draw(_: Any) -> None:
+        shown.value = comparison_html(store, [listed[name] for name in picked.value])
+
+    picked.observe(draw, "value")
+    hint = ipywidgets.HTML(
+        "<small>Ctrl or Shift selects several; the first is compared with</small>"
+    )
+    return ipywidgets.VBox([picked, hint, shown])
+
+
+def comparison_html(store: RunStore, runs: Sequence[Run]) -> str:
+    """Runs side by side as HTML."""
+    if not runs:
+        return "no run is selected"
+    curves = training_curves({run.id: run.metrics for run in runs})
+    tables = [settings_table(runs), training_summary(runs), *differences(store, runs)]
+    return display.image_html(
+        curves, f"training curves of {', '.join(r.id for r in runs)}"
+    ) + "".join(table._repr_html_() for table in tables)
+
+
+def settings_table(runs: Sequence[Run]) -> Table:
+    """Tabulate the settings that are not the same in all runs."""
+    recipes = [run.recipe for run in runs]
+    rows = []
+    for key in SETTINGS:
+        values = [getattr(recipe, key) for recipe in recipes]
+        if key != "name" and any(value != values[0] for value in values):
+            rows.append([key, *values])
+    caption = "Settings that differ." if rows else "All settings are the same."
+    return Table(["setting", *(run.id for run in runs)], rows, caption)
+
+
+def differences(store: RunStore, runs: Sequence[Run]) -> list[Table]:
+    """A table for each later run: its evaluations less those of the first, on the same items."""
+    tables = []
+    for run in runs[1:]:
+        try:
+            both = [find_evaluations(store, one.id) for one in (runs[0], run)]
+            tables.append(comparison_table(*both))
+        except InputError as error:
+            tables.append(Table([f"{runs[0].id} and {run.id}"], [], f"No differences: {error}."))
+    return tables

@@ -1,0 +1,141 @@
+"""Widgets with a static form: what GitHub, HTML and a batch show in their place."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+
+from ..report.style import CERTAINTY, is_dark
+
+# What a run records of a completion beside its rewards.
+_NOT_REWARDS = {
+    *("step", "problem", "prompt", "completion", "tokens", "repetition", "advantage"),
+    *("token_ids", "token_self_certainty"),
+}
+
+
+def person_there() -> bool:
+    """Whether a person sits at the notebook: a front end that can be asked for input runs the cell.
+
+    papermill, nbconvert and scripts cannot be asked.
+    """
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    request: Mapping[str, Any] = kernel.get_parent("shell") if kernel else {}
+    return bool(request.get("content", {}).get("allow_stdin", False))
+
+
+def show(static: str, widget: Any = None) -> Any:
+    """Display a widget, with static HTML for readers that have no widgets; its display handle.
+
+    Without a widget, or outside of a notebook, the HTML alone is displayed.
+    """
+    from IPython.display import display
+
+    return display(bundle(static, widget), raw=True, display_id=True)
+
+
+def bundle(static: str, widget: Any = None) -> dict[str, Any]:
+    """The forms of an output by MIME type, of which a reader takes the richest that it knows."""
+    view = {} if widget is None else widget._repr_mimebundle_()
+    return {**view, "text/html": static, "text/plain": "(shown as HTML)"}
+
+
+def image(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=90)
+    return file.getvalue()
+
+
+def image_html(figure: Figure, alternative: str) -> str:
+    """A figure as an HTML image, with the text for those who do not see it."""
+    data = base64.b64encode(image(figure)).decode()
+    text = html.escape(alternative, quote=True)
+    return f'<img alt="{text}" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+
+def tokens_html(tokens: Sequence[str], values: Sequence[float], limits: tuple[float, float]) -> str:
+    """A completion as HTML, each token on a background of its self-certainty (nats); dark is sure.
+
+    `limits` are the values of the palest and the darkest colour.
+    """
+    scale, colors = Normalize(*limits, clip=True), colormaps[CERTAINTY]
+    parts = []
+    for token, value in zip(tokens, values, strict=True):
+        color = colors(scale(value))
+        ink = "white" if is_dark(color) else "black"
+        style = f"background:{to_hex(color)};color:{ink}"
+        text = html.escape(token).replace("\n", "⏎\n")
+        parts.append(f'<span title="{value:.2f} nats" style="{style}">{text}</span>')
+    return f'<span style="white-space:pre-wrap;font-family:monospace">{"".join(parts)}</span>'
+
+
+def scale_html(limits: tuple[float, float]) -> str:
+    """The colour scale of `tokens_html` as a bar with its ends."""
+    colors = colormaps[CERTAINTY]
+    stops = ", ".join(to_hex(colors(i / 4)) for i in range(5))
+    bar = f"display:inline-block;width:9em;height:1ex;background:linear-gradient(90deg, {stops})"
+    low, high = (f"{limit:.1f}" for limit in limits)
+    return (
+        f'<small>self-certainty of a token: {low} <span style="{bar}"></span> {high} nats</small>'
+    )
+
+
+def completions_html(rows: Sequence[Mapping[str, Any]], texts: Sequence[str] | None = None) -> str:
+    """A group's completions as HTML, the most rewarded first.
+
+    Args:
+        rows: completions as a run records them.
+        texts: their texts as HTML, if it is not their plain text.
+    """
+    texts = texts or [text_html(row["completion"]) for row in rows]
+    rewards = [name for name in rows[0] if name not in _NOT_REWARDS]
+    header = [*(name.replace("_", " ") for name in rewards), "advantage", "tokens", "completion"]
+    order = sorted(range(len(rows)), key=lambda i: -_rank(rows[i]))
+    cells = []
+    for row, text in ((rows[i], texts[i]) for i in order):
+        numbers = [_number(name, row.get(name)) for name in rewards]
+        cells.append([*numbers, _signed(row.get("advantage")), str(row["tokens"]), text])
+    return table_html(header, cells)
+
+
+def _rank(row: Mapping[str, Any]) -> float:
+    value = row.get("advantage")
+    return row.get("self_certainty") or 0.0 if value is None else value
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return ("✗ wrong", "✓ right")[value == 1] if name == "accuracy" else f"{value:.3g}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already, as wide as there is room."""
+    cell = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
+    head = "".join(f'<th style="{cell}">{html.escape(text)}</th>' for text in header)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{cell}">{text}</td>' for text in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        '<div style="overflow-x:auto"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def text_html(text: str) -> str:
+    """Text as HTML with its lines and spaces; a long one scrolls."""
+    style = "white-space:pre-wrap;font-family:monospace;max-height:14em;overflow-y:auto"
+    return f'<div style="{style}">{html.escape(text)}</div>'

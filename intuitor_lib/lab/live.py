@@ -1,0 +1,190 @@
+"""Trainings in processes of their own, which outlive the notebook that started them."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ..problems import Problems, load_problems
+from ..recipe import InputError, Recipe
+from ..report.progress import VARIABLE
+from ..store import Run, RunStore
+from ..store.locks import holder, is_here
+from .display import person_there
+
+_POLL = 1.0  # seconds between two looks at a training
+_AT_WORK = ("starting", "running", "stopping")
+
+
+def start(
+    recipe: Recipe, *, runs: str | Path | None = None, problems: Problems | None = None
+) -> "LiveRun":
+    """Train a recipe in a process of its own; show it live, and return at once.
+
+    The training goes on when the kernel restarts or the browser closes; `watch` shows it again. A
+    finished run is shown, an interrupted one resumed. Where nobody sits at the notebook (papermill,
+    nbconvert, a script), it trains here, waits, and leaves a static figure.
+
+    Args:
+        recipe: the recipe to train.
+        runs: folder of the run store; by default as in `RunStore`.
+        problems: the result of `load_problems(recipe)`, if it is loaded already.
+
+    Raises:
+        InputError: malformed problems; in batch what `train` raises, too.
+    """
+    problems = problems or load_problems(recipe)
+    if not person_there():
+        from ..training.training import train
+
+        live = LiveRun(train(recipe, runs=runs, problems=problems))
+    else:
+        live = LiveRun(RunStore(runs).open(recipe, problems.describe()))
+        live.resume()
+    live.show()
+    return live
+
+
+def watch(run: Run | str, *, runs: str | Path | None = None) -> "LiveRun":
+    """Show a run as it trains, whichever process trains it, and return at once.
+
+    Args:
+        run: a run, or its id in the store.
+        runs: folder of the run store; by default as in `RunStore`.
+
+    Raises:
+        KeyError: no run of that id.
+    """
+    live = LiveRun(run if isinstance(run, Run) else RunStore(runs)[run])
+    live.show()
+    return live
+
+
+class LiveRun:
+    """A run and the process that trains it, if there is one, on this machine or another.
+
+    `state` is that of the run (new, interrupted, failed, finished, damaged), or of its process:
+    starting (until it holds the run), running, or stopping (it ends this step and saves).
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asked_to_stop = False
+
+    @property
+    def state(self) -> str:
+        """What the run and its process do now."""
+        stored = self.run.status["state"]
+        if stored == "finished":
+            return stored
+        if holder(self.run.path) is not None:
+            if self._asked_to_stop:
+                return "stopping"
+            return "running" if stored == "running" else "starting"
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return "starting"
+            if code not in (0, 130, -signal.SIGTERM):  # 130: interrupted, and saved
+                return "failed"
+        return stored
+
+    @property
+    def log(self) -> Path:
+        """File with what the process printed. It is beside the run, whose files have checksums."""
+        return self.run.path.parent / "logs" / f"{self.run.id}.log"
+
+    @property
+    def error(self) -> str | None:
+        """Why the training failed; None if it did not."""
+        if self.state != "failed":
+            return None
+        said = self.run.status.get("error")
+        printed = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        lines = [line for line in re.split(r"[\r\n]+", printed) if line.strip()]
+        code = self._process.returncode if self._process else None
+        if code is not None and code < 0:
+            killed = "killed, as by a machine out of memory" if code == -signal.SIGKILL else "ended"
+            lines.append(f"its process was {killed} (signal {-code})")
+        return said or "\n".join(lines[-3:]) or "its process ended without a message"
+
+    def resume(self) -> None:
+        """Train the run from its last checkpoint, in a new process; nothing if it is at work."""
+        if self.state in (*_AT_WORK, "finished"):
+            return
+        self._asked_to_stop = False
+        self.log.parent.mkdir(exist_ok=True)
+        store = self.run.path.parent.resolve()
+        recipe = store / self.run.id / "recipe.json"
+        command = ["train", str(recipe), "--runs", str(store)]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "intuitor_lib", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={name: value for name, value in os.environ.items() if name != VARIABLE},
+                start_new_session=True,  # the end of the kernel is not its end
+            )
+
+    def stop(self) -> None:
+        """Ask the training to end after this step and save; `resume` goes on from there.
+
+        Raises:
+            InputError: it runs on another machine.
+        """
+        note = holder(self.run.path)
+        if note is None:
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
+            return
+        if not is_here(note):
+            where = note.get("host", "a machine that its note does not name")
+            raise InputError(
+                f"run {self.run.id} is trained on {where}: stop it there, by an interrupt "
+                f"(Ctrl-C) or `kill {note.get('pid', 'PID')}`"
+            )
+        self._asked_to_stop = True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(note["pid"], signal.SIGTERM)
+
+    def wait(self, seconds: float | None = None) -> Run:
+        """The run, when it is finished.
+
+        Interrupting the cell ends the waiting, not the training.
+
+        Raises:
+            InputError: the training was stopped before its last step.
+            RuntimeError: it failed.
+            TimeoutError: it is still at work after `seconds`.
+        """
+        began = time.monotonic()
+        while self.state in _AT_WORK:
+            if seconds is not None and time.monotonic() - began > seconds:
+                raise TimeoutError(f"{self} after {seconds:g} s of waiting")
+            time.sleep(_POLL)
+        if self.state == "failed":
+            raise RuntimeError(f"run {self.run.id} failed: {self.error}; its log is {self.log}")
+        if not self.run.finished:
+            raise InputError(
+                f"run {self.run.id} is {self.state} after step {self.run.steps} of "
+                f"{self.run.recipe.max_steps}: press Resume, or call resume(), and wait again"
+            )
+        return self.run
+
+    def show(self) -> None:
+        """Show the run in the cell's output: live where a person sits at the notebook."""
+        from .panel import Panel, static
+
+        if person_there():
+            Panel(self).show()
+        else:
+            static(self)
+
+    def __repr__(self) -> str:
+        return f"{self.run.id}: {self.state}, step {self.run.steps} of {self.run.recipe.max_steps}"

@@ -1,0 +1,166 @@
+"""The panel of a training: state, time left, curves, alarms, newest completions, two buttons."""
+
+import html
+import threading
+from typing import Any
+
+import ipywidgets
+
+from ..report.curves import training_curves
+from ..store.files import last_rows
+from . import display
+from .live import LiveRun
+
+_POLL = 2.0  # seconds between two looks at the run
+_NEWEST = 2**16  # bytes at the end of the completions that are read
+_SHOWN = 8  # completions
+_ENDED = ("finished", "interrupted", "failed", "damaged")
+
+_COLORS = {"running": "#009E73", "stopping": "#E69F00", "failed": "#D55E00", "finished": "#0072B2"}
+
+
+class Panel:
+    """Widgets that follow a `LiveRun`.
+
+    A thread redraws them, also while a cell computes. When the training is finished, a static
+    figure takes their place, which the notebook keeps.
+    """
+
+    def __init__(self, live: LiveRun) -> None:
+        self.live = live
+        self._headline = ipywidgets.HTML()
+        self._curves = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self._newest = ipywidgets.HTML()
+        self._stop = _button("Stop", "stop", "ends after this step, and saves", self._on_stop)
+        self._resume = _button("Resume", "play", "goes on from the last save", self._on_resume)
+        buttons = ipywidgets.HBox([self._stop, self._resume])
+        self.box = ipywidgets.VBox([self._headline, buttons, self._curves, self._newest])
+        self._drawn: tuple[Any, ...] = ()  # what the curves show
+        self._handle: Any = None
+        self._thread: threading.Thread | None = None
+
+    def show(self) -> None:
+        """Display the panel, and follow the run until it ends."""
+        self.refresh()
+        self._handle = display.show(headline(self.live), self.box)
+        self._follow()
+
+    def refresh(self) -> str:
+        """Redraw what has changed; the state that is shown."""
+        live = self.live
+        state = live.state
+        self._headline.value = headline(live)
+        self._stop.disabled = state not in ("starting", "running")
+        self._resume.disabled = state not in ("new", "interrupted", "failed")
+        now = (live.run.id, live.run.steps)
+        if now != self._drawn:
+            self._curves.value = display.image(_figure(live))
+            self._newest.value = newest(live)
+            self._drawn = now
+        return state
+
+    def _follow(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        while True:
+            try:
+                state = self.refresh()
+            except (OSError, ValueError) as error:  # a file that is being written, or is gone
+                self._headline.value = f"<b>{html.escape(str(error))}</b>"
+                state = "damaged" if not self.live.run.path.is_dir() else ""
+            if state in _ENDED:
+                break
+            pause.wait(_POLL)
+        if state == "finished":
+            self._handle.update(display.bundle(static_html(self.live)), raw=True)
+
+    def _on_stop(self, _: Any) -> None:
+        self._ask(self.live.stop)
+
+    def _on_resume(self, _: Any) -> None:
+        self._ask(self.live.resume)
+
+    def _ask(self, action: Any) -> None:
+        try:
+            action()
+        except (OSError, ValueError) as error:
+            self._headline.value = f"<b>{html.escape(str(error))}</b>"
+            return
+        self.refresh()
+        self._follow()
+
+
+def _button(text: str, icon: str, tooltip: str, action: Any) -> ipywidgets.Button:
+    button = ipywidgets.Button(description=text, icon=icon, tooltip=tooltip)
+    button.on_click(action)
+    return button
+
+
+def static(live: LiveRun) -> None:
+    """Display what a training has done so far, without widgets."""
+    display.show(static_html(live))
+
+
+def static_html(live: LiveRun) -> str:
+    """Headline, curves and newest completions of a run as HTML."""
+    curves = display.image_html(_figure(live), f"training curves of {live.run.id}")
+    return f"{headline(live)}{curves}{newest(live)}"
+
+
+def _figure(live: LiveRun) -> Any:
+    return training_curves({live.run.recipe.name: live.run.metrics})
+
+
+def headline(live: LiveRun) -> str:
+    """State, step n of N and time left as HTML; the reason of a failure."""
+    rows, state, last = live.run.metrics, live.state, live.run.recipe.max_steps
+    done = int(rows[-1]["step"]) if rows else 0
+    text = f"step {done} of {last}"
+    times = [row["step_time"] for row in rows[-10:] if row.get("step_time")]
+    if state == "running" and times:
+        step = sum(times) / len(times)
+        text += f", {duration(step * (last - done))} left ({step:.3g} s a step)"
+    elif state == "running":
+        text += ": loading the policy, or the first step"
+    elif state == "starting":
+        text += ": the process starts"
+    elif state == "stopping":
+        text += ": this one is finished and saved first"
+    elif state == "interrupted":
+        text += ": Resume goes on from the last save"
+    elif state == "finished":
+        text += f" in {duration(live.run.seconds)}"
+    alarms = dict.fromkeys(name for row in rows for name in row.get("collapse", []))
+    if alarms:
+        text += f"; alarms: {', '.join(alarms)}"
+    why = live.error
+    color = _COLORS.get(state, "#5A5A5A")
+    return (
+        f"<b>{html.escape(live.run.id)}</b> "
+        f'<span style="background:{color};color:white;padding:1px 8px;border-radius:8px">{state}'
+        f"</span> {html.escape(text)}" + (display.text_html(why) if why else "")
+    )
+
+
+def newest(live: LiveRun) -> str:
+    """The newest completions as HTML, surest first."""
+    rows = last_rows(live.run.path / "completions.jsonl", _NEWEST)
+    if not rows:
+        return ""
+    group = [row for row in rows if row["problem"] == rows[-1]["problem"]][-_SHOWN:]
+    group = [row for row in group if row["step"] == rows[-1]["step"]]
+    return (
+        f"<b>Newest completions</b>, step {rows[-1]['step']}:"
+        f"{display.text_html(rows[-1]['prompt'])}{display.completions_html(group)}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

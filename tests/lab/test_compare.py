@@ -1,0 +1,59 @@
+"""Runs side by side."""
+
+import pytest
+
+from intuitor_lib.lab import compare_runs, display
+from intuitor_lib.lab.compare import settings_table
+from intuitor_lib.problems import load_problems
+from intuitor_lib.recipe import InputError
+from intuitor_lib.store import RunStore
+
+
+@pytest.fixture
+def two(tiny_recipe, tmp_path):
+    """Two runs with a step each, of another seed and learning rate."""
+    store, problems = RunStore(tmp_path), load_problems(tiny_recipe).describe()
+    runs = []
+    for seed, rate in ((1, 1e-3), (2, 2e-3)):
+        run = store.open(tiny_recipe.replace(seed=seed, learning_rate=rate), problems)
+        row = {"step": 1, "rewards/self_certainty/mean": 9.0 + seed, "step_time": 1.0}
+        run.append("metrics.jsonl", [row])
+        runs.append(run)
+    return runs
+
+
+def test_only_the_settings_that_differ_are_listed(two):
+    table = settings_table(two)
+    assert [row[0] for row in table.rows] == ["learning_rate", "seed"]
+    assert table.rows[0][1:] == ["0.001", "0.002"]
+    assert "same" in settings_table([two[0], two[0]]).caption
+
+
+def test_all_of_it_is_shown_in_batch(two, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append((static, widget)))
+    compare_runs(runs=tmp_path)
+    ((static, widget),) = found
+    assert widget is None
+    assert "<img" in static
+    assert "learning_rate" in static
+    assert "No differences" in static
+
+
+def test_runs_are_picked_from_a_list(two, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append(widget))
+    monkeypatch.setattr(display, "person_there", lambda: True)
+    compare_runs(two[0], runs=tmp_path)
+    picked, _, text = found[0].children
+    assert picked.value == (two[0].id,)
+    assert "All settings are the same" in text.value
+    picked.value = tuple(run.id for run in two)
+    assert "Settings that differ" in text.value
+    picked.value = ()
+    assert text.value == "no run is selected"
+
+
+def test_an_empty_store_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare_runs(runs=tmp_path)
