@@ -4,6 +4,9 @@ import ast
 import json
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,13 @@ def read(page: Path) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
+
+
+def prose(text: str) -> str:
+    """The text without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def notebook_cells(path: Path, kind: str) -> list[str]:
@@ -51,8 +60,8 @@ def test_the_readme_links_every_page():
 
 def links(text: str) -> list[str]:
     """Targets of links and images in this project, code left out."""
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(text))
+    return [link for link in found if "://" not in link]
 
 
 def anchors(text: str) -> set[str]:
@@ -152,7 +161,7 @@ def test_a_module_below_a_package_is_refused(source, refused):
 def commands(text: str) -> list[str]:
     """Commands of the shell blocks and of the code in the running text, continued lines joined."""
     shell = "".join(blocks(text, "sh")).replace("\\\n", " ")
-    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    inline = re.findall(r"`([^`]+)`", prose(text))
     lines = [*shell.splitlines(), *(" ".join(code.split()) for code in inline)]
     parts = [part.strip() for line in lines for part in line.split("  #")[0].split(" && ")]
     return [re.sub(r"^.* -m intuitor_lib ", "intuitor ", part) for part in parts if part]
@@ -198,6 +207,21 @@ def test_every_command_exists(page, capsys):
 )
 def test_a_command_that_is_gone_is_found(command, wrong, capsys):
     assert faults(command, capsys) == wrong
+
+
+# Examples
+
+
+@pytest.mark.slow
+def test_the_script_with_a_trainer_of_ones_own_trains(tiny_model, tmp_path):
+    script = ROOT / "docs" / "own_trl_script.py"
+    assert len(read(script).splitlines()) <= 40
+    command = [sys.executable, script, "--model", tiny_model, "--max-steps", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    logged = re.search(r"'rewards/self_certainty/mean': '?([\d.]+)", done.stdout)
+    assert 0 < float(logged[1]) < 10
+    assert (tmp_path / "own_trl_script" / "adapter_model.safetensors").is_file()
 
 
 # Numbers
