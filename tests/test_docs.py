@@ -1,6 +1,7 @@
 """README and docs/ agree with the project: links, commands, imports, numbers."""
 
 import ast
+import functools
 import json
 import re
 import shlex
@@ -10,11 +11,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 from write_tables import FIGURE, blocks as table_blocks, figure, with_blocks
 
 import intuitor_lib
 from intuitor_lib.cli import main
+from intuitor_lib.evaluation.benchmarks import benchmarks, questions
 from intuitor_lib.paper import load_records
+from intuitor_lib.paper.plan import Collection, asked
+from intuitor_lib.recipe import recipes
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -210,6 +215,51 @@ def test_a_command_that_is_gone_is_found(command, wrong, capsys):
 
 
 # Examples
+
+
+def example(language: str, start: str) -> str:
+    """The block of docs/extending.md that begins so."""
+    every = blocks(read(ROOT / "docs" / "extending.md"), language)
+    (found,) = (block for block in every if block.startswith(start))
+    return found
+
+
+def test_the_recipe_to_add_is_one_under_every_profile(monkeypatch):
+    text = read(LIBRARY / "recipe" / "recipes.yaml")
+    added = textwrap.indent(example("yaml", "kl-0.02: "), "  ")
+    entry = yaml.safe_load(text + added)["recipes"]["kl-0.02"]
+    known = {**recipes.RECIPES, "kl-0.02": recipes.NamedRecipe("kl-0.02", **entry)}
+    monkeypatch.setattr(recipes, "RECIPES", known)
+    for profile in recipes.PROFILES:
+        beside = recipes.get_recipe("intuitor", profile)
+        assert recipes.get_recipe("kl-0.02", profile) == beside.replace(name="kl-0.02", beta=0.02)
+
+
+def test_the_reward_to_add_counts_tokens():
+    found = {}
+    exec(example("python", "class BrevityReward"), found)
+    reward = found["BrevityReward"]()
+    assert reward(["?"] * 2, ["ab", ""], [[5, 6], []]) == [-2.0, 0.0]
+    assert reward.__name__ == "brevity"
+
+
+def test_the_benchmark_to_add_has_items(monkeypatch):
+    entry = yaml.safe_load(example("yaml", "leg_counting:"))["leg_counting"]
+    scope = dict(vars(questions))
+    exec(example("python", "def leg_counting_item"), scope)
+    monkeypatch.setattr(questions, "leg_counting_item", scope["leg_counting_item"], raising=False)
+    make = functools.partial(questions.generated_rows, "leg_counting")
+    monkeypatch.setitem(benchmarks._ROWS, "leg_counting", make)
+    items = benchmarks.load_items(benchmarks._benchmark("leg_counting", entry), 3)
+    assert len({item.prompt for item in items}) == 3
+    assert all("legs" in item.question and item.reference.isdigit() for item in items)
+
+
+def test_the_notebook_to_add_is_planned(monkeypatch):
+    entry = yaml.safe_load(example("yaml", "notebooks:\n  10"))["notebooks"]["10_name"]
+    monkeypatch.setattr("intuitor_lib.paper.plan.PLAN", {"10_name": Collection(**entry)})
+    found = asked("10_name", "cpu")
+    assert (found["arms"], found["tests"]) == (entry["arms"], entry["tests"])
 
 
 @pytest.mark.slow
