@@ -23,6 +23,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTED = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", MAKEFILE, flags=re.MULTILINE))
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 CUDA = re.compile(r"triton$|(nvidia|cuda)-")
 
 
@@ -52,7 +53,18 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_version_is_told_once():
-    assert PROJECT["version"] == intuitor_lib.__version__
+    assert PROJECT["version"] == intuitor_lib.__version__ == str(CITATION["version"])
+
+
+def test_the_citation_is_that_of_project_and_readme():
+    assert CITATION["license"] == PROJECT["license"]
+    assert CITATION["keywords"] == PROJECT["keywords"]
+    assert CITATION["authors"] == PROJECT["authors"]
+    (paper,) = CITATION["references"]
+    names = [f"{each['given-names']} {each['family-names']}" for each in paper["authors"]]
+    entry = (ROOT / "README.md").read_text(encoding="utf-8").partition("```bibtex")[2]
+    for text in (" and ".join(names), paper["title"], paper["year"], paper["url"]):
+        assert f"= {{{text}}}" in entry
 
 
 @pytest.mark.parametrize("name", declared())
