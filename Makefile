@@ -10,13 +10,14 @@ SHELL := bash
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+DOCS := .venv-docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A thread that waits for the others must not keep a core busy that other work could use.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark gpu-check survive constraints ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark gpu-check survive constraints docs ci clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +44,10 @@ format: $(INSTALLED) ## format code and notebooks, fix what ruff can fix
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks
 
+docs: $(DOCS)/.installed ## build the site into build/docs; ARGS='-b linkcheck' tries its outside links
+	$(DOCS)/bin/python -m sphinx -b html -q -E -W --keep-going -c docs -d build/doctrees $(ARGS) . build/docs
+	@echo "build/docs/index.html"
+
 reproduce: $(INSTALLED) ## execute every notebook; finished runs are reused, broken ones resumed
 	$(PY) -m intuitor_lib reproduce --profile $(PROFILE) $(ARGS)
 
@@ -60,8 +65,8 @@ clean: ## remove build products and executed notebooks, never trained runs or th
 	find intuitor_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 
-distclean: clean ## the same, and the environment
-	rm -rf $(VENV)
+distclean: clean ## the same, and the environments
+	rm -rf $(VENV) $(DOCS)
 
 # The stamp is touched last, so an interrupted installation is taken up again. pip names the
 # direct dependencies as it gets to them; its whole log is kept beside the stamp.
@@ -80,12 +85,16 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
+define make_environment
+@rm -f $@
+@command -v $(PYTHON) >/dev/null || \
+	{ echo "No $(PYTHON) here. Name one: make PYTHON=/path/to/python3.11 TARGET" >&2; exit 1; }
+@$(PYTHON) -c "$$CHECK_PYTHON"
+@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D)
+endef
+
 $(INSTALLED): pyproject.toml constraints.txt
-	@rm -f $@
-	@command -v $(PYTHON) >/dev/null || \
-		{ echo "No $(PYTHON) here. Name one: make PYTHON=/path/to/python3.11 TARGET" >&2; exit 1; }
-	@$(PYTHON) -c "$$CHECK_PYTHON"
-	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(make_environment)
 	@echo "Installing into $(VENV): some minutes the first time; all of it in $(VENV)/install.log"
 	@rm -f $(VENV)/install.log
 	@set -o pipefail; $(PY) -m pip install --log $(VENV)/install.log \
@@ -94,6 +103,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 			/^Installing collected/ { print "  unpacking" } { fflush() }'
 	@touch $@
 	@echo "Installed."
+
+# The site is built from the sources alone, so its environment has neither torch nor the library.
+define DOCS_REQUIREMENTS
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["docs"], sep="\n")
+endef
+export DOCS_REQUIREMENTS
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(make_environment)
+	@$(PYTHON) -c "$$DOCS_REQUIREMENTS" >$(DOCS)/requirements.txt
+	@$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--requirement $(DOCS)/requirements.txt
+	@touch $@
 
 # A trial resolution in an empty environment: nothing is installed, what would be is written down.
 define WRITE_CONSTRAINTS
@@ -129,7 +153,7 @@ constraints: ## find the versions of constraints.txt anew
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install --quiet --dry-run --ignore-installed \
-		--report "$$folder/report.json" '.[dev]'; \
+		--report "$$folder/report.json" '.[dev,docs]'; \
 	"$$folder/venv/bin/python" -c "$$WRITE_CONSTRAINTS" \
 		<"$$folder/report.json" >"$$folder/constraints.txt"; \
 	cat "$$folder/constraints.txt" >constraints.txt; \

@@ -1,17 +1,25 @@
 """README and docs/ agree with the project: links, commands, imports, numbers."""
 
 import ast
+import functools
 import json
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 from write_tables import FIGURE, blocks as table_blocks, figure, with_blocks
 
 import intuitor_lib
 from intuitor_lib.cli import main
+from intuitor_lib.evaluation.benchmarks import benchmarks, questions
 from intuitor_lib.paper import load_records
+from intuitor_lib.paper.plan import Collection, asked
+from intuitor_lib.recipe import recipes
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -29,7 +37,13 @@ def read(page: Path) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
+
+
+def prose(text: str) -> str:
+    """The text without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def notebook_cells(path: Path, kind: str) -> list[str]:
@@ -51,8 +65,8 @@ def test_the_readme_links_every_page():
 
 def links(text: str) -> list[str]:
     """Targets of links and images in this project, code left out."""
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(text))
+    return [link for link in found if "://" not in link]
 
 
 def anchors(text: str) -> set[str]:
@@ -152,7 +166,7 @@ def test_a_module_below_a_package_is_refused(source, refused):
 def commands(text: str) -> list[str]:
     """Commands of the shell blocks and of the code in the running text, continued lines joined."""
     shell = "".join(blocks(text, "sh")).replace("\\\n", " ")
-    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    inline = re.findall(r"`([^`]+)`", prose(text))
     lines = [*shell.splitlines(), *(" ".join(code.split()) for code in inline)]
     parts = [part.strip() for line in lines for part in line.split("  #")[0].split(" && ")]
     return [re.sub(r"^.* -m intuitor_lib ", "intuitor ", part) for part in parts if part]
@@ -198,6 +212,66 @@ def test_every_command_exists(page, capsys):
 )
 def test_a_command_that_is_gone_is_found(command, wrong, capsys):
     assert faults(command, capsys) == wrong
+
+
+# Examples
+
+
+def example(language: str, start: str) -> str:
+    """The block of docs/extending.md that begins so."""
+    every = blocks(read(ROOT / "docs" / "extending.md"), language)
+    (found,) = (block for block in every if block.startswith(start))
+    return found
+
+
+def test_the_recipe_to_add_is_one_under_every_profile(monkeypatch):
+    text = read(LIBRARY / "recipe" / "recipes.yaml")
+    added = textwrap.indent(example("yaml", "kl-0.02: "), "  ")
+    entry = yaml.safe_load(text + added)["recipes"]["kl-0.02"]
+    known = {**recipes.RECIPES, "kl-0.02": recipes.NamedRecipe("kl-0.02", **entry)}
+    monkeypatch.setattr(recipes, "RECIPES", known)
+    for profile in recipes.PROFILES:
+        beside = recipes.get_recipe("intuitor", profile)
+        assert recipes.get_recipe("kl-0.02", profile) == beside.replace(name="kl-0.02", beta=0.02)
+
+
+def test_the_reward_to_add_counts_tokens():
+    found = {}
+    exec(example("python", "class BrevityReward"), found)
+    reward = found["BrevityReward"]()
+    assert reward(["?"] * 2, ["ab", ""], [[5, 6], []]) == [-2.0, 0.0]
+    assert reward.__name__ == "brevity"
+
+
+def test_the_benchmark_to_add_has_items(monkeypatch):
+    entry = yaml.safe_load(example("yaml", "leg_counting:"))["leg_counting"]
+    scope = dict(vars(questions))
+    exec(example("python", "def leg_counting_item"), scope)
+    monkeypatch.setattr(questions, "leg_counting_item", scope["leg_counting_item"], raising=False)
+    make = functools.partial(questions.generated_rows, "leg_counting")
+    monkeypatch.setitem(benchmarks._ROWS, "leg_counting", make)
+    items = benchmarks.load_items(benchmarks._benchmark("leg_counting", entry), 3)
+    assert len({item.prompt for item in items}) == 3
+    assert all("legs" in item.question and item.reference.isdigit() for item in items)
+
+
+def test_the_notebook_to_add_is_planned(monkeypatch):
+    entry = yaml.safe_load(example("yaml", "notebooks:\n  10"))["notebooks"]["10_name"]
+    monkeypatch.setattr("intuitor_lib.paper.plan.PLAN", {"10_name": Collection(**entry)})
+    found = asked("10_name", "cpu")
+    assert (found["arms"], found["tests"]) == (entry["arms"], entry["tests"])
+
+
+@pytest.mark.slow
+def test_the_script_with_a_trainer_of_ones_own_trains(tiny_model, tmp_path):
+    script = ROOT / "docs" / "own_trl_script.py"
+    assert len(read(script).splitlines()) <= 40
+    command = [sys.executable, script, "--model", tiny_model, "--max-steps", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    logged = re.search(r"'rewards/self_certainty/mean': '?([\d.]+)", done.stdout)
+    assert 0 < float(logged[1]) < 10
+    assert (tmp_path / "own_trl_script" / "adapter_model.safetensors").is_file()
 
 
 # Numbers

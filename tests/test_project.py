@@ -23,12 +23,16 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTED = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", MAKEFILE, flags=re.MULTILINE))
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+DOCS_EXTRA = PROJECT["optional-dependencies"]["docs"]
+DOCS = next((ROOT / ".venv-docs").glob("lib/*/site-packages"), None)  # of `make docs`
 CUDA = re.compile(r"triton$|(nvidia|cuda)-")
 
 
 def declared() -> dict[str, Requirement]:
-    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    return {canonicalize_name(each.name): each for each in map(Requirement, lines)}
+    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    lines = map(Requirement, [*PROJECT["dependencies"], *extras])
+    return {canonicalize_name(each.name): each for each in lines}
 
 
 def constraints() -> dict[str, str]:
@@ -52,7 +56,18 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_version_is_told_once():
-    assert PROJECT["version"] == intuitor_lib.__version__
+    assert PROJECT["version"] == intuitor_lib.__version__ == str(CITATION["version"])
+
+
+def test_the_citation_is_that_of_project_and_readme():
+    assert CITATION["license"] == PROJECT["license"]
+    assert CITATION["keywords"] == PROJECT["keywords"]
+    assert CITATION["authors"] == PROJECT["authors"]
+    (paper,) = CITATION["references"]
+    names = [f"{each['given-names']} {each['family-names']}" for each in paper["authors"]]
+    entry = (ROOT / "README.md").read_text(encoding="utf-8").partition("```bibtex")[2]
+    for text in (" and ".join(names), paper["title"], paper["year"], paper["url"]):
+        assert f"= {{{text}}}" in entry
 
 
 @pytest.mark.parametrize("name", declared())
@@ -73,9 +88,13 @@ def test_constraints_are_sorted_plain_pins():
     sys.platform != "linux" or sys.version_info[:2] != (3, 11),
     reason="constraints.txt is written for Linux and Python 3.11",
 )
-def test_constraints_cover_everything_that_is_installed():
-    """Walks the installed packages from the declared ones; the environment must be as pinned."""
+def test_constraints_cover_everything_that_is_installed(monkeypatch):
+    """Walks the installed packages from the declared ones; the environments must be as pinned."""
     pinned, seen, queue = constraints(), set(), list(declared().values())
+    if DOCS is None:  # nothing of it is installed
+        extra = {canonicalize_name(Requirement(line).name) for line in DOCS_EXTRA}
+        queue = [each for each in queue if canonicalize_name(each.name) not in extra]
+    monkeypatch.setattr(sys, "path", [*sys.path, str(DOCS)])
     while queue:
         requirement = queue.pop()
         name = canonicalize_name(requirement.name)
@@ -93,7 +112,8 @@ def test_constraints_cover_everything_that_is_installed():
             extras = [{"extra": extra} for extra in ("", *requirement.extras)]
             if wanted.marker is None or any(map(wanted.marker.evaluate, extras)):
                 queue.append(wanted)
-    assert {name for name, _ in seen} == set(pinned), "more is pinned than installed"
+    spare = set(pinned) - {name for name, _ in seen}
+    assert DOCS is None or not spare, f"more is pinned than installed: {spare}"
 
 
 def test_every_import_of_the_library_is_declared():
@@ -211,14 +231,14 @@ def test_ci_checks_everything(tmp_path):
     assert done.returncode == 0, done.stderr
     arguments = [call.split(" | ")[0] for call in calls]
     smoke = ["reproduce PROFILE=smoke ARGS=--jobs 2", "audit PROFILE=smoke", "seconds"]
-    assert arguments == [".venv/.installed", "lint", "test", *smoke]
+    assert arguments == [".venv/.installed", "lint", "docs", "test", *smoke]
     assert all("| CI=true " in call and call.endswith("[] stdin=[]") for call in calls)
     # The notebooks train into a run store that is new, empty and removed afterwards.
     stores = {re.search(r"runs=(\S+) ", call)[1] for call in calls[-3:]}
     (runs,) = stores
     assert Path(runs).parent == tmp_path
     assert not Path(runs).exists()
-    for name in ("environment", "lint", "tests", "notebooks", "results", "seconds"):
+    for name in ("environment", "lint", "docs", "tests", "notebooks", "results", "seconds"):
         assert re.search(rf"^==> {name}: \d+ s$", done.stdout, flags=re.MULTILINE)
 
 
@@ -227,6 +247,7 @@ def test_ci_checks_everything(tmp_path):
     [
         (".installed", "environment"),
         ("lint", "lint"),
+        ("docs", "docs"),
         ("test", "tests"),
         ("reproduce", "notebooks"),
         ("audit", "results"),

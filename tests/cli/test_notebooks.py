@@ -23,7 +23,8 @@ from intuitor_lib.report.records import load_record
 from intuitor_lib.store.run_store import RunStore
 
 NOTEBOOKS = find_notebooks()
-every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+TEMPLATE = NOTEBOOKS[0].with_name("template.ipynb")
+every_notebook = pytest.mark.parametrize("path", [*NOTEBOOKS, TEMPLATE], ids=lambda path: path.stem)
 
 
 def write(path, *sources):
@@ -50,7 +51,8 @@ def test_the_committed_notebook_ran_from_top_to_bottom(path):
 def test_the_notebook_has_the_form_of_all(path):
     notebook = nbformat.read(path, as_version=4)
     assert notebook.cells[0].cell_type == "markdown"
-    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    number = "NN" if path == TEMPLATE else path.stem[:2]
+    assert notebook.cells[0].source.startswith(f"# {number} · ")
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1
     for line in tagged[0].source.splitlines():
@@ -97,6 +99,16 @@ def test_it_redraws_from_the_committed_results_alone(path, tmp_path):
     theirs = load_records(profile, "nowhere")[path.stem]
     assert ours["values"] == theirs["values"]
     assert ours["table"] == theirs["table"]
+
+
+@pytest.mark.slow
+def test_the_template_runs_and_trains_nothing(tmp_path):
+    done = execute(TEMPLATE, "cpu", runs=tmp_path)
+    assert done.error == ""
+    assert not list(tmp_path.rglob("recipe.json"))
+    assert not (tmp_path / "evaluations").exists()
+    answers = load_record("template", "cpu", tmp_path)["values"]["answers"]
+    assert {answer["question"] for answer in answers} == {"gain", "coin"}
 
 
 @pytest.mark.slow
