@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark gpu-check survive constraints docs ci clean distclean
+.PHONY: help quickstart test lint format lab reproduce audit seconds benchmark gpu-check survive constraints docs browser ci clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab
 docs: $(DOCS)/.installed ## build the site into build/docs; ARGS='-b linkcheck' tries its outside links
 	$(DOCS)/bin/python -m sphinx -b html -q -E -W --keep-going -c docs -d build/doctrees $(ARGS) . build/docs
 	@echo "build/docs/index.html"
+
+browser: $(VENV)/.browser ## use JupyterLab in headless Chromium: watch, stop, resume, open a training
+	$(PY) -m intuitor_lib fetch
+	$(PY) tests/browser_check.py $(ARGS)
 
 reproduce: $(INSTALLED) ## execute every notebook; finished runs are reused, broken ones resumed
 	$(PY) -m intuitor_lib reproduce --profile $(PROFILE) $(ARGS)
@@ -119,6 +123,13 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 		--requirement $(DOCS)/requirements.txt
 	@touch $@
 
+$(VENV)/.browser: $(INSTALLED)
+	@command -v chromium >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
+		{ echo "No chromium here. Debian: apt install chromium. Else set CHROMIUM to one" >&2; exit 1; }
+	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	@touch $@
+
 # A trial resolution in an empty environment: nothing is installed, what would be is written down.
 define WRITE_CONSTRAINTS
 import json, re, sys
@@ -153,7 +164,7 @@ constraints: ## find the versions of constraints.txt anew
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install --quiet --dry-run --ignore-installed \
-		--report "$$folder/report.json" '.[dev,docs]'; \
+		--report "$$folder/report.json" '.[dev,docs,browser]'; \
 	"$$folder/venv/bin/python" -c "$$WRITE_CONSTRAINTS" \
 		<"$$folder/report.json" >"$$folder/constraints.txt"; \
 	cat "$$folder/constraints.txt" >constraints.txt; \

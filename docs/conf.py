@@ -56,7 +56,7 @@ TOCTREE = """
 ```
 """
 CONTENTS = {
-    "Manual": "docs/running docs/evaluation docs/choices docs/memory docs/speed docs/several_gpus "
+    "Manual": "docs/running docs/lab docs/sharing docs/evaluation docs/choices docs/memory docs/speed docs/several_gpus "
     "docs/vllm",
     "Results": "docs/protocol docs/replication LOG data/README",
     "Notebooks": "notebooks/*",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,13 @@ PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTED = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", MAKEFILE, flags=re.MULTILINE))
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-DOCS_EXTRA = PROJECT["optional-dependencies"]["docs"]
+EXTRAS = PROJECT["optional-dependencies"]
 DOCS = next((ROOT / ".venv-docs").glob("lib/*/site-packages"), None)  # of `make docs`
 CUDA = re.compile(r"triton$|(nvidia|cuda)-")
 
 
 def declared() -> dict[str, Requirement]:
-    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    extras = [line for extra in EXTRAS.values() for line in extra]
     lines = map(Requirement, [*PROJECT["dependencies"], *extras])
     return {canonicalize_name(each.name): each for each in lines}
 
@@ -91,9 +92,10 @@ def test_constraints_are_sorted_plain_pins():
 def test_constraints_cover_everything_that_is_installed(monkeypatch):
     """Walks the installed packages from the declared ones; the environments must be as pinned."""
     pinned, seen, queue = constraints(), set(), list(declared().values())
-    if DOCS is None:  # nothing of it is installed
-        extra = {canonicalize_name(Requirement(line).name) for line in DOCS_EXTRA}
-        queue = [each for each in queue if canonicalize_name(each.name) not in extra]
+    absent = EXTRAS["docs"] if DOCS is None else []
+    absent = absent + (EXTRAS["browser"] if find_spec("playwright") is None else [])
+    left_out = {canonicalize_name(Requirement(line).name) for line in absent}
+    queue = [each for each in queue if canonicalize_name(each.name) not in left_out]
     monkeypatch.setattr(sys, "path", [*sys.path, str(DOCS)])
     while queue:
         requirement = queue.pop()
@@ -113,7 +115,7 @@ def test_constraints_cover_everything_that_is_installed(monkeypatch):
             if wanted.marker is None or any(map(wanted.marker.evaluate, extras)):
                 queue.append(wanted)
     spare = set(pinned) - {name for name, _ in seen}
-    assert DOCS is None or not spare, f"more is pinned than installed: {spare}"
+    assert absent or not spare, f"more is pinned than installed: {spare}"
 
 
 def test_every_import_of_the_library_is_declared():
@@ -231,14 +233,15 @@ def test_ci_checks_everything(tmp_path):
     assert done.returncode == 0, done.stderr
     arguments = [call.split(" | ")[0] for call in calls]
     smoke = ["reproduce PROFILE=smoke ARGS=--jobs 2", "audit PROFILE=smoke", "seconds"]
-    assert arguments == [".venv/.installed", "lint", "docs", "test", *smoke]
+    assert arguments == [".venv/.installed", "lint", "docs", "browser", "test", *smoke]
     assert all("| CI=true " in call and call.endswith("[] stdin=[]") for call in calls)
     # The notebooks train into a run store that is new, empty and removed afterwards.
     stores = {re.search(r"runs=(\S+) ", call)[1] for call in calls[-3:]}
     (runs,) = stores
     assert Path(runs).parent == tmp_path
     assert not Path(runs).exists()
-    for name in ("environment", "lint", "docs", "tests", "notebooks", "results", "seconds"):
+    stages = "environment lint docs browser tests notebooks results seconds"
+    for name in stages.split():
         assert re.search(rf"^==> {name}: \d+ s$", done.stdout, flags=re.MULTILINE)
 
 
@@ -248,6 +251,7 @@ def test_ci_checks_everything(tmp_path):
         (".installed", "environment"),
         ("lint", "lint"),
         ("docs", "docs"),
+        ("browser", "browser"),
         ("test", "tests"),
         ("reproduce", "notebooks"),
         ("audit", "results"),
