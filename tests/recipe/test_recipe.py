@@ -28,7 +28,10 @@ from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import RECIPES, get_recipe
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
-LABELS = {*("name", "profile", "save_steps", "eval_steps", "preflight_problems", "snapshot_steps")}
+LABELS = {
+    *("name", "profile", "save_steps", "eval_steps", "preflight_problems", "snapshot_steps"),
+    "report_to",
+}
 NAN, INF = float("nan"), float("inf")
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -138,6 +141,9 @@ FAULTS = [
     ),
     # rewards
     ({"rewards": ()}, "rewards=(): name at least one of self_certainty"),
+    ({"report_to": "all"}, "report_to='all': choose from none, tensorboard, trackio, wandb, or a"),
+    ({"report_to": ["wandb", "wnb"]}, "report_to='wnb': choose from"),
+    ({"report_to": ["none", "wandb"]}, "name each tracker once, or 'none' alone"),
     ({"rewards": ("certainty",)}, "rewards holds 'certainty': choose from self_certainty"),
     ({"rewards": ("random", "random")}, "each may be named once; use reward_weights"),
     ({"reward_weights": (1.0, 2.0)}, "has 2 values for 1 rewards: give one weight each"),
@@ -344,6 +350,7 @@ CHANGED_LABELS = {
     "eval_steps": 5,
     "preflight_problems": 0,
     "snapshot_steps": 3,
+    "report_to": ("tensorboard", "wandb"),
 }
 
 
