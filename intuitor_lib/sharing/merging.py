@@ -26,8 +26,11 @@ from ..store import Run
 from ..store.files import read_json, write_json
 
 TOLERANCE = 0.05
-"""Nats by which the log-probability of a token may change on average. Rounding to 16 bits changes
-it by hundredths; weights of another precision, or other ones, change it by tenths and more."""
+"""Nats by which the log-probability of a token may change on average.
+
+With SmolLM2-135M, rounding to bf16 changes it by 0.004, the base before NF4 in place of the one
+after it by 0.35.
+"""
 
 _PROMPTS, _TOKENS = 8, 32
 _PLACE = ("is_local", "local_files_only", "name_or_path", "cache_dir")

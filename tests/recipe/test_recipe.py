@@ -17,6 +17,7 @@ from intuitor_lib.cli.script import _parser
 from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
 from intuitor_lib.recipe.constants import (
+    MEANINGS,
     QWEN_CODER,
     SETTINGS,
     SMOLLM2,
@@ -479,6 +480,11 @@ def test_another_process_has_the_same_digests():
 def test_every_default_has_a_source(key):
     assert len(Recipe.source(key)) >= 10
     assert ("label" in SETTINGS[key]) == (key in LABELS)
+
+
+def test_every_setting_has_a_meaning():
+    assert list(MEANINGS) == list(FIELDS)
+    assert Recipe.meaning("beta") == "coefficient of the KL penalty"
 
 
 def test_sources_tell_the_disagreements():

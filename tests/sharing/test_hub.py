@@ -63,7 +63,7 @@ def test_every_file_arrives_in_a_new_repository(hub, folder, private):
     asked = dict(hub.asked)
     made = json.loads(asked["/api/repos/create"])
     assert (made["organization"], made["name"]) == ("owner", "name")
-    assert made.get("private", False) is private
+    assert made["visibility"] == ("private" if private else "public")
     lines = asked["/api/models/owner/name/commit/main"].splitlines()
     files = [row["value"] for row in map(json.loads, lines) if row["key"] == "file"]
     sent = {file["path"]: base64.b64decode(file["content"]) for file in files}
