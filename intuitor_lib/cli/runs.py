@@ -149,7 +149,8 @@ def _export(options: argparse.Namespace) -> int:
         push_to=options.push,
         private=not options.public,
     )
-    print(f"{loading_lines(run, str(folder), merged=options.merged)}\n")
+    place, base = options.push or str(folder), options.base_model
+    print(f"{loading_lines(run, place, base=base, merged=options.merged)}\n")
     print(folder)
     return 0
 
