@@ -12,6 +12,7 @@ from .recipe import (
     RecipeError as RecipeError,
     get_recipe as get_recipe,
 )
+from .sharing import export_run as export_run
 from .store import Run as Run, RunStore as RunStore
 from .training import (
     IntuitorTrainer as IntuitorTrainer,

@@ -25,9 +25,10 @@ USES = {
     "rollouts": "recipe report certainty policy",
     "training": "recipe store report problems grading certainty policy rollouts",
     "evaluation": "recipe store report problems grading certainty policy rollouts",
+    "sharing": "recipe store report problems certainty policy rollouts evaluation",
     "paper": "recipe store report problems grading certainty policy training evaluation",
     "lab": "recipe store report problems grading policy training evaluation paper",
-    "cli": "recipe store report problems grading policy training evaluation paper",
+    "cli": "recipe store report problems grading policy training evaluation sharing paper",
 }
 MOST_MODULES = 12
 

@@ -53,6 +53,11 @@ USED = {
         "transformers.cache_utils.DynamicLayer": "`rollouts.cache.GrowingLayer` extends it",
         "transformers.cache_utils.DynamicCache.__init__": "its layers show what a model keeps",
         "transformers.generation.utils.GenerationMixin._supports_default_dynamic_cache": "asked",
+        "transformers.integrations.WandbCallback.setup": "extended: the run's id; `_wandb` is used",
+        "transformers.integrations.WandbCallback.on_log": "extended: completions too",
+        "transformers.integrations.TrackioCallback.setup": "`_trackio`, `_initialized` are read",
+        "transformers.integrations.TensorBoardCallback.on_train_begin": "takes a `tb_writer`",
+        "transformers.integrations.TensorBoardCallback.__init__": "`_SummaryWriter` is used",
         "transformers.Trainer._load_from_checkpoint": "loads a step without training",
     },
     "bitsandbytes": {

@@ -28,6 +28,15 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs, or 'evaluations/NAME'")
     verb.add_argument("--json", action="store_true", help="list as JSON")
 
+    text = "write a run's adapter or merged model with its card, for others; prints how to load it"
+    verb = new("export", _export, text, "--runs")
+    verb.add_argument("run", metavar="RUN", help="the id of a finished run")
+    verb.add_argument("folder", metavar="FOLDER", help="a new folder")
+    verb.add_argument("--merged", action="store_true", help="one model in 16 bits, no adapter")
+    verb.add_argument("--base-model", metavar="ID", help="name on the hub of a local base model")
+    verb.add_argument("--push", metavar="OWNER/NAME", help="upload it to the hub, too; private")
+    verb.add_argument("--public", action="store_true", help="a new repository that all can read")
+
     text = "check a training before it begins; exit status 1: do not begin it"
     add_recipe(new("preflight", _preflight, text, "--runs"))
 
@@ -124,6 +133,26 @@ _ACTIONS: dict[str, Callable[[RunStore, argparse.Namespace], int]] = {
     "show": _show,
     "verify": _verify,
 }
+
+
+def _export(options: argparse.Namespace) -> int:
+    run = RunStore(options.runs)[options.run]
+    run.require_finished()  # before torch is imported
+    from ..sharing.base import loading_lines
+    from ..sharing.export import export_run
+
+    folder = export_run(
+        run,
+        options.folder,
+        merged=options.merged,
+        base_model=options.base_model,
+        push_to=options.push,
+        private=not options.public,
+    )
+    place, base = options.push or str(folder), options.base_model
+    print(f"{loading_lines(run, place, base=base, merged=options.merged)}\n")
+    print(folder)
+    return 0
 
 
 def _preflight(options: argparse.Namespace) -> int:

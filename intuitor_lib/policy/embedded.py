@@ -30,6 +30,8 @@ class _Gguf(NamedTuple):
     sha256: str
     megabytes: int
     parts: Sequence[tuple[str, str]]
+    stands_for: str
+    licence: str
     hub: tuple[str, str, str] | None = None
     tied: bool = False
     ends: Sequence[int] = ()

@@ -67,7 +67,8 @@ def value_faults(r: Recipe) -> Iterator[str]:
         for interval, remedy in about.get("within", {}).items():
             if value is not None and not _inside(value, interval):
                 yield f"{key}={value!r}: {remedy}"
-    for faults in (_batch_faults, _rollout_faults, _problem_faults, _reward_faults, _policy_faults):
+    rest = (_problem_faults, _reward_faults, _tracker_faults, _policy_faults)
+    for faults in (_batch_faults, _rollout_faults, *rest):
         yield from faults(r)
 
 
@@ -157,6 +158,16 @@ def _reward_faults(r: Recipe) -> Iterator[str]:
             f"reward_weights={r.reward_weights!r} has {len(r.reward_weights)} values for "
             f"{len(r.rewards)} rewards: give one weight each, or null for equal weights"
         )
+
+
+def _tracker_faults(r: Recipe) -> Iterator[str]:
+    choices = SETTINGS["report_to"]["each_of"]
+    named = [r.report_to] if isinstance(r.report_to, str) else [*r.report_to]
+    for tracker in named:
+        if tracker not in choices.split(", "):
+            yield f"report_to={tracker!r}: choose from {choices}, or a list of several"
+    if len(set(named)) < len(named) or ("none" in named and len(named) > 1):
+        yield f"report_to={named!r}: name each tracker once, or 'none' alone"
 
 
 def _policy_faults(r: Recipe) -> Iterator[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from .checks import fits, plain, type_faults, value_faults
-from .constants import SETTINGS, SYSTEM_PROMPTS, RecipeError
+from .constants import MEANINGS, SETTINGS, SYSTEM_PROMPTS, RecipeError
 from .files import folder_digest
 
 
@@ -116,6 +116,7 @@ class Recipe:
     preflight_problems: int = 16
     save_steps: int = 10
     snapshot_steps: int | None = None
+    report_to: str | tuple[str, ...] = "none"
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -195,6 +196,12 @@ class Recipe:
         """The source of a setting's default."""
         require_known([key])
         return SETTINGS[key]["source"]
+
+    @classmethod
+    def meaning(cls, key: str) -> str:
+        """What a setting is, in a few words."""
+        require_known([key])
+        return MEANINGS[key]
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some settings changed, validated again."""

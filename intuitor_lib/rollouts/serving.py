@@ -61,7 +61,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         if not name.startswith("base_model.model.") or model.prefix in name:
             continue
         if "modules_to_save" in name or "original_module" in name:
-            raise ValueError(f"{name}: only plain LoRA can be merged for vLLM")
+            raise ValueError(f"{name}: only plain LoRA can be merged")
         weight = parameter.data
         dtype = weight.dtype
         if isinstance(parameter, bitsandbytes.nn.Params4bit):
@@ -72,7 +72,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             weight = weight.float()
             for adapter in layer.active_adapters:
                 if adapter in layer.lora_variant or layer.lora_bias.get(adapter):
-                    raise ValueError(f"{name}: only plain LoRA can be merged for vLLM")
+                    raise ValueError(f"{name}: only plain LoRA can be merged")
                 if adapter in layer.lora_A or adapter in layer.lora_embedding_A:
                     weight = weight + layer.get_delta_weight(adapter).float()
         exposed = name.removeprefix("base_model.model.").replace(".base_layer", "")

@@ -41,6 +41,7 @@ class Recorder(transformers.TrainerCallback):
         self.rows = read_rows(run.path / "metrics.jsonl") if self._main else []
         self._held_out, self._snapshot = held_out, snapshot
         self._more: dict[str, float] = {}
+        self.latest: list[dict[str, Any]] = []  # completions of the last rollout, in this process
         self._warned = {name for row in self.rows for name in row.get("collapse", [])}
 
     def completions(self, rows: list[dict[str, Any]]) -> None:
@@ -48,6 +49,7 @@ class Recorder(transformers.TrainerCallback):
         rows = gather_object(rows)
         if self._main:
             self.run.append("completions.jsonl", rows)
+            self.latest = rows
             texts = [row["completion"] for row in rows]
             self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
             self._more["completions/repetition"] = sum(r["repetition"] for r in rows) / len(rows)
@@ -77,6 +79,7 @@ class Recorder(transformers.TrainerCallback):
                 broken = [k for k in broken if k != "grad_norm"]
             if broken:
                 row["not_finite"] = broken
+            logs.update(self._more)  # for trackers, which come after
             self._more = {}
             found = alarms([*self.rows, row], problems=self.recipe.problems_per_step)
             if found:

@@ -74,7 +74,7 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         save_total_limit=2 + -(-WINDOW * recipe.num_iterations // recipe.save_steps),
         logging_steps=1,
         disable_tqdm=True,
-        report_to="none",
+        report_to="none",  # `tracking` adds the recipe's trackers
     )
 
 

@@ -30,6 +30,7 @@ from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
 from .savepoints import Interrupted, SavePoints, StopRequest
+from .tracking import PROJECT, require_trackers, trackers
 from .trainer import IntuitorTrainer, grpo_config
 
 logger = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class _Training:
         recipe, problems, device = self.recipe, self.problems, join().device
         with all_or_none(), contextlib.nullcontext() if self.main else quiet_transformers():
             check_rollout(recipe, device)
+            require_trackers(recipe)
             require_memory(
                 recipe, device=device.type, problems=problems.train, processes=self.processes
             )
@@ -198,8 +200,8 @@ class _Training:
             "stopping: this step is finished and saved first; once more stops at once and loses "
             f"the steps since the last checkpoint ({recipe.save_steps} at most)"
         )
-        with ignore_renames():
-            trainer = self._make_trainer(policy, stop)
+        with ignore_renames(), contextlib.ExitStack() as open_trackers:
+            trainer = self._make_trainer(policy, stop, open_trackers)
             over = self._collapsed()
             if checkpoint is not None and (over or checkpoint_step(checkpoint) >= recipe.max_steps):
                 trainer._load_from_checkpoint(str(checkpoint))  # killed after its last step
@@ -247,7 +249,9 @@ class _Training:
             )
         return best
 
-    def _make_trainer(self, policy: Policy, stop: StopRequest) -> IntuitorTrainer:
+    def _make_trainer(
+        self, policy: Policy, stop: StopRequest, open_trackers: contextlib.ExitStack
+    ) -> IntuitorTrainer:
         recipe, run = self.recipe, self.run
         kept = self._fitting_problems(policy)
         labelled = any(problem.answer is not None for problem in kept)
@@ -255,6 +259,7 @@ class _Training:
         rewards, weights = reward_functions(recipe, policy, labelled=labelled, tested=tested)
         args = grpo_config(recipe, run.path / "checkpoints", next(policy.model.parameters()).device)
         args.reward_weights = weights
+        args.run_name, args.project = run.id, PROJECT
         recorder = Recorder(
             recipe,
             run,
@@ -262,13 +267,15 @@ class _Training:
             held_out_accuracy(recipe, self.problems.held_out, policy),
             lambda step: _save(policy, run, run.snapshot_name(step)),
         )
+        tracked = trackers(recipe, run, recorder) if self.main else []
+        tracked = [open_trackers.enter_context(tracker) for tracker in tracked]
         trainer = IntuitorTrainer(
             policy.model,
             reward_funcs=rewards,
             args=args,
             train_dataset=to_dataset(kept, recipe),
             processing_class=policy.tokenizer,
-            callbacks=[recorder, SavePoints(recipe, run.path, stop)],
+            callbacks=[recorder, SavePoints(recipe, run.path, stop), *tracked],
             rollout=recipe.rollout,
             rollout_batch_size=recipe.rollout_batch_size,
             update=recipe.update,

@@ -79,6 +79,7 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
         (["runs", "show", "nothing"], "no run 'nothing'"),
         (["runs", "verify", "nothing"], "no run 'nothing'"),
         (["report", "nothing"], "no run 'nothing'"),
+        (["export", "nothing", "folder"], "no run 'nothing'"),
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["evaluate", "tiny", "-b", "gsm9k"], "unknown benchmark 'gsm9k': choose from gsm8k"),
         (["evaluate", "tiny", "-b", "gsm8k", "--base"], "no run 'tiny'"),

@@ -17,6 +17,7 @@ from intuitor_lib.cli.script import _parser
 from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
 from intuitor_lib.recipe.constants import (
+    MEANINGS,
     QWEN_CODER,
     SETTINGS,
     SMOLLM2,
@@ -28,7 +29,10 @@ from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.recipe.recipes import RECIPES, get_recipe
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
-LABELS = {*("name", "profile", "save_steps", "eval_steps", "preflight_problems", "snapshot_steps")}
+LABELS = {
+    *("name", "profile", "save_steps", "eval_steps", "preflight_problems", "snapshot_steps"),
+    "report_to",
+}
 NAN, INF = float("nan"), float("inf")
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -138,6 +142,9 @@ FAULTS = [
     ),
     # rewards
     ({"rewards": ()}, "rewards=(): name at least one of self_certainty"),
+    ({"report_to": "all"}, "report_to='all': choose from none, tensorboard, trackio, wandb, or a"),
+    ({"report_to": ["wandb", "wnb"]}, "report_to='wnb': choose from"),
+    ({"report_to": ["none", "wandb"]}, "name each tracker once, or 'none' alone"),
     ({"rewards": ("certainty",)}, "rewards holds 'certainty': choose from self_certainty"),
     ({"rewards": ("random", "random")}, "each may be named once; use reward_weights"),
     ({"reward_weights": (1.0, 2.0)}, "has 2 values for 1 rewards: give one weight each"),
@@ -344,6 +351,7 @@ CHANGED_LABELS = {
     "eval_steps": 5,
     "preflight_problems": 0,
     "snapshot_steps": 3,
+    "report_to": ("tensorboard", "wandb"),
 }
 
 
@@ -472,6 +480,11 @@ def test_another_process_has_the_same_digests():
 def test_every_default_has_a_source(key):
     assert len(Recipe.source(key)) >= 10
     assert ("label" in SETTINGS[key]) == (key in LABELS)
+
+
+def test_every_setting_has_a_meaning():
+    assert list(MEANINGS) == list(FIELDS)
+    assert Recipe.meaning("beta") == "coefficient of the KL penalty"
 
 
 def test_sources_tell_the_disagreements():
