@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from .checks import fits, plain, type_faults, value_faults
-from .constants import MEANINGS, SETTINGS, SYSTEM_PROMPTS, RecipeError
+from .constants import SETTINGS, SYSTEM_PROMPTS, RecipeError
 from .files import folder_digest
 
 
@@ -201,7 +201,7 @@ class Recipe:
     def meaning(cls, key: str) -> str:
         """What a setting is, in a few words."""
         require_known([key])
-        return MEANINGS[key]
+        return SETTINGS[key]["meaning"]
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some settings changed, validated again."""

@@ -17,7 +17,6 @@ from intuitor_lib.cli.script import _parser
 from intuitor_lib.recipe import PROFILES
 from intuitor_lib.recipe.checks import model_context
 from intuitor_lib.recipe.constants import (
-    MEANINGS,
     QWEN_CODER,
     SETTINGS,
     SMOLLM2,
@@ -483,7 +482,7 @@ def test_every_default_has_a_source(key):
 
 
 def test_every_setting_has_a_meaning():
-    assert list(MEANINGS) == list(FIELDS)
+    assert all(len(Recipe.meaning(key)) > 3 for key in FIELDS)
     assert Recipe.meaning("beta") == "coefficient of the KL penalty"
 
 
