@@ -35,7 +35,7 @@ def read_yaml(module: str, file: str) -> Mapping[str, Any]:
 
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = read_yaml(__file__, "settings.yaml")
-"""What `settings.yaml` has of each setting of `Recipe`: meaning, source, rules, what it counts for."""
+"""What `settings.yaml` has of each setting: meaning, source, rules, and what it counts for."""
 
 REWARDS: tuple[str, ...] = (*SETTINGS["rewards"]["each_of"].split(", "),)
 """Reward functions a recipe can name."""
