@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+from matplotlib.figure import Figure
 
 from ..evaluation.scoreboard import comparison_table, find_evaluations
 from ..recipe import InputError
@@ -38,7 +39,7 @@ def compare_runs(*wanted: Run | str, runs: str | Path | None = None) -> None:
     newest = sorted(listed.values(), key=lambda run: run.status.get("changed", ""))[-2:]
     chosen = chosen or newest
     widget = _picker(store, listed, chosen) if display.person_there() else None
-    display.show(comparison_html(store, chosen), widget)
+    display.show(comparison(store, chosen), widget)
 
 
 def _begun(store: RunStore) -> list[Run]:
@@ -52,10 +53,10 @@ def _picker(store: RunStore, listed: dict[str, Run], chosen: Sequence[Run]) -> i
     picked = ipywidgets.SelectMultiple(
         options=names, value=[run.id for run in chosen], rows=rows, layout=layout
     )
-    shown = ipywidgets.HTML(comparison_html(store, chosen))
+    shown = ipywidgets.HTML(display.join(comparison(store, chosen)))
 
     def draw(_: Any) -> None:
-        shown.value = comparison_html(store, [listed[name] for name in picked.value])
+        shown.value = display.join(comparison(store, [listed[name] for name in picked.value]))
 
     picked.observe(draw, "value")
     hint = ipywidgets.HTML(
@@ -64,15 +65,13 @@ def _picker(store: RunStore, listed: dict[str, Run], chosen: Sequence[Run]) -> i
     return ipywidgets.VBox([picked, hint, shown])
 
 
-def comparison_html(store: RunStore, runs: Sequence[Run]) -> str:
-    """Runs side by side as HTML."""
+def comparison(store: RunStore, runs: Sequence[Run]) -> list[str | Figure]:
+    """Runs side by side: their curves, and tables as HTML."""
     if not runs:
-        return "no run is selected"
-    curves = training_curves({run.id: run.metrics for run in runs})
+        return ["no run is selected"]
     tables = [settings_table(runs), training_summary(runs), *differences(store, runs)]
-    return display.image_html(
-        curves, f"training curves of {', '.join(r.id for r in runs)}"
-    ) + "".join(table._repr_html_() for table in tables)
+    curves = training_curves({run.id: run.metrics for run in runs})
+    return [curves, "".join(table._repr_html_() for table in tables)]
 
 
 def settings_table(runs: Sequence[Run]) -> Table:

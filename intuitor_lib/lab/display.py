@@ -31,20 +31,30 @@ def person_there() -> bool:
     return bool(request.get("content", {}).get("allow_stdin", False))
 
 
-def show(static: str, widget: Any = None) -> Any:
-    """Display a widget, with static HTML for readers that have no widgets; its display handle.
+def show(parts: Sequence[str | Figure], widget: Any = None) -> Any:
+    """Display HTML and figures one below the other; the display handle of the last.
 
-    Without a widget, or outside of a notebook, the HTML alone is displayed.
+    With a widget, it is displayed, and the parts are what readers without widgets see.
     """
     from IPython.display import display
 
-    return display(bundle(static, widget), raw=True, display_id=True)
+    if widget is not None:
+        return display(bundle(join(parts), widget), raw=True, display_id=True)
+    handles = [display(bundle(part), raw=True, display_id=True) for part in parts]
+    return handles[-1]
 
 
-def bundle(static: str, widget: Any = None) -> dict[str, Any]:
+def bundle(part: str | Figure, widget: Any = None) -> dict[str, Any]:
     """The forms of an output by MIME type, of which a reader takes the richest that it knows."""
     view = {} if widget is None else widget._repr_mimebundle_()
-    return {**view, "text/html": static, "text/plain": "(shown as HTML)"}
+    if isinstance(part, Figure):
+        return {"image/png": base64.b64encode(image(part)).decode(), "text/plain": "(a figure)"}
+    return {**view, "text/html": part, "text/plain": "(HTML)"}
+
+
+def join(parts: Sequence[str | Figure]) -> str:
+    """HTML and figures as one text of HTML."""
+    return "".join(part if isinstance(part, str) else _image_html(part) for part in parts)
 
 
 def image(figure: Figure) -> bytes:
@@ -54,11 +64,9 @@ def image(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def image_html(figure: Figure, alternative: str) -> str:
-    """A figure as an HTML image, with the text for those who do not see it."""
+def _image_html(figure: Figure) -> str:
     data = base64.b64encode(image(figure)).decode()
-    text = html.escape(alternative, quote=True)
-    return f'<img alt="{text}" style="max-width:100%" src="data:image/png;base64,{data}">'
+    return f'<img alt="figure" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 
 def tokens_html(tokens: Sequence[str], values: Sequence[float], limits: tuple[float, float]) -> str:

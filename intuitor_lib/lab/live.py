@@ -13,6 +13,7 @@ from ..problems import Problems, load_problems
 from ..recipe import InputError, Recipe
 from ..report.progress import VARIABLE
 from ..store import Run, RunStore
+from ..store.files import write_text
 from ..store.locks import holder, is_here
 from .display import person_there
 
@@ -43,7 +44,7 @@ def start(
 
         live = LiveRun(train(recipe, runs=runs, problems=problems))
     else:
-        live = LiveRun(RunStore(runs).open(recipe, problems.describe()))
+        live = LiveRun(RunStore(runs).open(recipe, problems.describe()), recipe)
         live.resume()
     live.show()
     return live
@@ -68,11 +69,12 @@ class LiveRun:
     """A run and the process that trains it, if there is one, on this machine or another.
 
     `state` is that of the run (new, interrupted, failed, finished, damaged), or of its process:
-    starting (until it holds the run), running, or stopping (it ends this step and saves).
+    starting (until it holds the run), running, or stopping (it ends this step and saves). With a
+    `recipe`, its labels (`save_steps`, `report_to`) hold for what is trained from here.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, recipe: Recipe | None = None) -> None:
+        self.run, self._recipe = run, recipe
         self._process: subprocess.Popen[bytes] | None = None
         self._asked_to_stop = False
 
@@ -118,10 +120,9 @@ class LiveRun:
         if self.state in (*_AT_WORK, "finished"):
             return
         self._asked_to_stop = False
-        self.log.parent.mkdir(exist_ok=True)
-        store = self.run.path.parent.resolve()
-        recipe = store / self.run.id / "recipe.json"
-        command = ["train", str(recipe), "--runs", str(store)]
+        asked = self.log.with_suffix(".json").resolve()
+        write_text(asked, (self._recipe or self.run.recipe).to_json())
+        command = ["train", str(asked), "--runs", str(self.run.path.parent.resolve())]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "intuitor_lib", *command],

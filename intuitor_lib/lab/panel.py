@@ -36,13 +36,13 @@ class Panel:
         buttons = ipywidgets.HBox([self._stop, self._resume])
         self.box = ipywidgets.VBox([self._headline, buttons, self._curves, self._newest])
         self._drawn: tuple[Any, ...] = ()  # what the curves show
-        self._handle: Any = None
+        self._handles: list[Any] = []  # of the panel, and of the figure that is left at the end
         self._thread: threading.Thread | None = None
 
     def show(self) -> None:
         """Display the panel, and follow the run until it ends."""
         self.refresh()
-        self._handle = display.show(headline(self.live), self.box)
+        self._handles = [display.show([headline(self.live)], self.box), display.show([""])]
         self._follow()
 
     def refresh(self) -> str:
@@ -76,7 +76,9 @@ class Panel:
                 break
             pause.wait(_POLL)
         if state == "finished":
-            self._handle.update(display.bundle(static_html(self.live)), raw=True)
+            still = [headline(self.live) + newest(self.live), _figure(self.live)]
+            for handle, part in zip(self._handles, still, strict=True):
+                handle.update(display.bundle(part), raw=True)
 
     def _on_stop(self, _: Any) -> None:
         self._ask(self.live.stop)
@@ -102,13 +104,7 @@ def _button(text: str, icon: str, tooltip: str, action: Any) -> ipywidgets.Butto
 
 def static(live: LiveRun) -> None:
     """Display what a training has done so far, without widgets."""
-    display.show(static_html(live))
-
-
-def static_html(live: LiveRun) -> str:
-    """Headline, curves and newest completions of a run as HTML."""
-    curves = display.image_html(_figure(live), f"training curves of {live.run.id}")
-    return f"{headline(live)}{curves}{newest(live)}"
+    display.show([headline(live), _figure(live), newest(live)])
 
 
 def _figure(live: LiveRun) -> Any:

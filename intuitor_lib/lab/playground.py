@@ -52,11 +52,11 @@ def playground(
     table = _Samples(sides, store, num_samples)
     if display.person_there():
         first = table.html(prompt, seed) if prompt else ""
-        display.show(first, _widget(table, prompt, first, seed))
+        display.show([first], _widget(table, prompt, first, seed))
     elif not prompt:
         raise InputError("prompt='': give the text to sample, since nobody can type it here")
     else:
-        display.show(table.html(prompt, seed))
+        display.show([table.html(prompt, seed)])
 
 
 class _Samples:

@@ -31,7 +31,7 @@ def read_blind(
         InputError: no prompt on which the two differ.
     """
     reading = BlindReading(before, after, n=n, seed=seed)
-    display.show(reading.static_html(), reading.widget() if display.person_there() else None)
+    display.show([reading.static_html()], reading.widget() if display.person_there() else None)
     return reading
 
 

@@ -46,7 +46,7 @@ def browse_rollouts(
     shown.require(step, problem)
     problem = problem or shown.problems(step)[0]
     first = shown.group_html(step, problem)
-    display.show(first, shown.widget(step, problem) if display.person_there() else None)
+    display.show([first], shown.widget(step, problem) if display.person_there() else None)
 
 
 class _Rollouts:

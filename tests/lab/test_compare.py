@@ -31,7 +31,9 @@ def test_only_the_settings_that_differ_are_listed(two):
 
 def test_all_of_it_is_shown_in_batch(two, tmp_path, monkeypatch):
     found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append((static, widget)))
+    monkeypatch.setattr(
+        display, "show", lambda parts, widget=None: found.append((display.join(parts), widget))
+    )
     compare_runs(runs=tmp_path)
     ((static, widget),) = found
     assert widget is None
@@ -42,7 +44,7 @@ def test_all_of_it_is_shown_in_batch(two, tmp_path, monkeypatch):
 
 def test_runs_are_picked_from_a_list(two, tmp_path, monkeypatch):
     found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append(widget))
+    monkeypatch.setattr(display, "show", lambda parts, widget=None: found.append(widget))
     monkeypatch.setattr(display, "person_there", lambda: True)
     compare_runs(two[0], runs=tmp_path)
     picked, _, text = found[0].children

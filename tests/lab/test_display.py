@@ -1,10 +1,12 @@
 """HTML and figures that stand in for widgets, and whether a person is there."""
 
+import base64
 import re
 from types import SimpleNamespace
 
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from intuitor_lib.lab import display
 from intuitor_lib.report.style import is_dark
@@ -46,6 +48,16 @@ def test_a_reader_without_widgets_gets_the_html():
     both = display.bundle("<p>static</p>", Widget())
     assert both["application/vnd.jupyter.widget-view+json"] == {"model_id": "x"}
     assert both["text/html"] == "<p>static</p>"
+
+
+def test_without_widgets_a_figure_is_an_output_of_its_own(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    figure = Figure(figsize=(1, 1))
+    display.show(["<p>a</p>", figure])
+    assert [set(data) - {"text/plain"} for data in shown] == [{"text/html"}, {"image/png"}]
+    assert base64.b64decode(shown[1]["image/png"]).startswith(b"\x89PNG")
+    assert display.join(["<p>a</p>", figure]).startswith('<p>a</p><img alt="figure"')
 
 
 def test_tokens_are_darker_where_they_are_surer_and_their_text_is_no_markup():

@@ -3,13 +3,14 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from intuitor_lib.lab import LiveRun, display, live, panel, start, watch
 from intuitor_lib.lab.panel import Panel, duration, headline
 from intuitor_lib.problems import load_problems
-from intuitor_lib.recipe import InputError
+from intuitor_lib.recipe import InputError, Recipe
 from intuitor_lib.store import RunStore
 from intuitor_lib.store.locks import LOCK, OWNER, hold
 
@@ -71,6 +72,25 @@ def test_the_time_left_is_by_the_last_steps(new):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_recipe_that_is_asked_for_is_trained_with_its_labels(new, tiny_recipe, monkeypatch):
+    trained = []
+
+    class Process:
+        def __init__(self, command, **settings):
+            assert command[1:4] == ["-m", "intuitor_lib", "train"]
+            assert command[5:] == ["--runs", str(new.run.path.parent)]
+            trained.append(Recipe.from_json(Path(command[4]).read_text()))
+
+        def poll(self):
+            return None
+
+    monkeypatch.setattr(live.subprocess, "Popen", Process)
+    recipe = tiny_recipe.replace(save_steps=2)  # the same run
+    LiveRun(new.run, recipe).resume()
+    new.resume()
+    assert trained == [recipe, tiny_recipe]
 
 
 def test_the_panel_shows_what_the_files_hold(new):
@@ -142,7 +162,9 @@ def test_a_process_that_fails_says_why(tiny_recipe, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_in_batch_it_trains_here_and_leaves_a_figure(tiny_recipe, tmp_path, monkeypatch):
     found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append((static, widget)))
+    monkeypatch.setattr(
+        display, "show", lambda parts, widget=None: found.append((display.join(parts), widget))
+    )
     training = start(tiny_recipe, runs=tmp_path)
     assert training.run.finished
     ((static, widget),) = found

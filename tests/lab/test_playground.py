@@ -21,7 +21,9 @@ def run(tiny_recipe, store):
 
 def test_both_policies_are_sampled_in_batch(run, store, monkeypatch):
     found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append(static))
+    monkeypatch.setattr(
+        display, "show", lambda parts, widget=None: found.append(display.join(parts))
+    )
     playground(run, "2+3=", num_samples=3, runs=store)
     (text,) = found
     assert text.count("<tr>") == 2 * (1 + 3)
@@ -32,7 +34,7 @@ def test_both_policies_are_sampled_in_batch(run, store, monkeypatch):
 
 def test_the_button_samples_what_is_typed(run, store, monkeypatch):
     found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append(widget))
+    monkeypatch.setattr(display, "show", lambda parts, widget=None: found.append(widget))
     monkeypatch.setattr(display, "person_there", lambda: True)
     playground(run.id, num_samples=2, runs=store)
     asked, button, shown = found[0].children

@@ -21,13 +21,6 @@ BEFORE = evaluation("before", ["same", *(f"old{i}" for i in range(9))])
 AFTER = evaluation("after", ["same", *(f"new{i}" for i in range(9))])
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append((static, widget)))
-    return found
-
-
 def test_equal_texts_are_left_out_and_sides_are_mixed(shown):
     reading = read_blind(BEFORE, AFTER, n=50)
     assert len(reading.pairs) == 9

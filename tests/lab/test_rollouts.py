@@ -2,7 +2,7 @@
 
 import pytest
 
-from intuitor_lib.lab import browse_rollouts, display
+from intuitor_lib.lab import browse_rollouts
 from intuitor_lib.lab.rollouts import _Rollouts
 from intuitor_lib.recipe import InputError
 
@@ -24,14 +24,6 @@ ROWS = [
     *(row(1, "2+2", text) for text in ("4", "5", "6")),
     *(row(4, "1+1", text, 1.0, 12.0) for text in ("2", "2", "2")),
 ]
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed: HTML, and whether a widget stands beside it."""
-    found = []
-    monkeypatch.setattr(display, "show", lambda static, widget=None: found.append((static, widget)))
-    return found
 
 
 def test_in_batch_the_last_step_is_shown_without_widgets(shown):
