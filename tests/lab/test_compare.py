@@ -29,25 +29,19 @@ def test_only_the_settings_that_differ_are_listed(two):
     assert "same" in settings_table([two[0], two[0]]).caption
 
 
-def test_all_of_it_is_shown_in_batch(two, tmp_path, monkeypatch):
-    found = []
-    monkeypatch.setattr(
-        display, "show", lambda parts, widget=None: found.append((display.join(parts), widget))
-    )
+def test_all_of_it_is_shown_in_batch(two, tmp_path, shown):
     compare_runs(runs=tmp_path)
-    ((static, widget),) = found
+    ((static, widget),) = shown
     assert widget is None
     assert "<img" in static
     assert "learning_rate" in static
     assert "No differences" in static
 
 
-def test_runs_are_picked_from_a_list(two, tmp_path, monkeypatch):
-    found = []
-    monkeypatch.setattr(display, "show", lambda parts, widget=None: found.append(widget))
+def test_runs_are_picked_from_a_list(two, tmp_path, shown, monkeypatch):
     monkeypatch.setattr(display, "person_there", lambda: True)
     compare_runs(two[0], runs=tmp_path)
-    picked, _, text = found[0].children
+    picked, _, text = shown[0][1].children
     assert picked.value == (two[0].id,)
     assert "All settings are the same" in text.value
     picked.value = tuple(run.id for run in two)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from intuitor_lib.lab import LiveRun, display, live, panel, start, watch
+from intuitor_lib.lab import LiveRun, live, panel, start, watch
 from intuitor_lib.lab.panel import Panel, duration, headline
 from intuitor_lib.problems import load_problems
 from intuitor_lib.recipe import InputError, Recipe
@@ -160,14 +160,10 @@ def test_a_process_that_fails_says_why(tiny_recipe, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_in_batch_it_trains_here_and_leaves_a_figure(tiny_recipe, tmp_path, monkeypatch):
-    found = []
-    monkeypatch.setattr(
-        display, "show", lambda parts, widget=None: found.append((display.join(parts), widget))
-    )
+def test_in_batch_it_trains_here_and_leaves_a_figure(tiny_recipe, tmp_path, shown):
     training = start(tiny_recipe, runs=tmp_path)
     assert training.run.finished
-    ((static, widget),) = found
+    ((static, widget),) = shown
     assert widget is None
     assert "<img" in static
     assert "finished" in static

@@ -19,37 +19,31 @@ def run(tiny_recipe, store):
     return train(tiny_recipe, runs=store)
 
 
-def test_both_policies_are_sampled_in_batch(run, store, monkeypatch):
-    found = []
-    monkeypatch.setattr(
-        display, "show", lambda parts, widget=None: found.append(display.join(parts))
-    )
+def test_both_policies_are_sampled_in_batch(run, store, shown):
     playground(run, "2+3=", num_samples=3, runs=store)
-    (text,) = found
+    ((text, _),) = shown
     assert text.count("<tr>") == 2 * (1 + 3)
     assert text.index("untrained") < text.index(run.id)
     playground(run, "2+3=", num_samples=3, base=False, seed=1, runs=store)
-    assert found[1].count("<tr>") == 1 + 3
+    assert shown[1][0].count("<tr>") == 1 + 3
 
 
-def test_the_button_samples_what_is_typed(run, store, monkeypatch):
-    found = []
-    monkeypatch.setattr(display, "show", lambda parts, widget=None: found.append(widget))
+def test_the_button_samples_what_is_typed(run, store, shown, monkeypatch):
     monkeypatch.setattr(display, "person_there", lambda: True)
     playground(run.id, num_samples=2, runs=store)
-    asked, button, shown = found[0].children
+    asked, button, samples = shown[0][1].children
     button.click()
-    assert "Type a problem" in shown.value
+    assert "Type a problem" in samples.value
     asked.value = "1+1="
     button.click()
-    first = shown.value
+    first = samples.value
     assert first.count("<tr>") == 2 * (1 + 2)
     assert not button.disabled
     button.click()
-    assert shown.value != first
+    assert samples.value != first
     asked.value = "1" * 300  # longer than the model's context
     button.click()
-    assert "Error" in shown.value or shown.value.count("<tr>") == 6
+    assert "Error" in samples.value or samples.value.count("<tr>") == 6
 
 
 def test_a_batch_needs_a_prompt(run, store):
