@@ -88,7 +88,10 @@ class Lab:
         self.page, self.name, self.shots = page, name, shots
         page.goto(address.format(name=f"{name}.ipynb"))
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        news = page.get_by_role("button", name="No", exact=True)
+        if news.is_visible():
+            news.click()
 
     def run_all(self) -> None:
         """Execute all cells, as the menu does."""

@@ -1,5 +1,6 @@
 """Trainings in processes of their own, which outlive the notebook that started them."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -7,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 from ..problems import Problems, load_problems
 from ..recipe import InputError, Recipe
@@ -157,7 +160,8 @@ class LiveRun:
     def wait(self, seconds: float | None = None) -> Run:
         """The run, when it is finished.
 
-        Interrupting the cell ends the waiting, not the training.
+        In a notebook, `await` the training instead: buttons work while such a cell waits.
+        Interrupting it ends the waiting, not the training.
 
         Raises:
             InputError: the training was stopped before its last step.
@@ -169,6 +173,19 @@ class LiveRun:
             if seconds is not None and time.monotonic() - began > seconds:
                 raise TimeoutError(f"{self} after {seconds:g} s of waiting")
             time.sleep(_POLL)
+        return self._finished()
+
+    def __await__(self) -> Generator[Any, None, Run]:
+        """The run, when it is finished; errors as of `wait`."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> Run:
+        while self.state in _AT_WORK:
+            await asyncio.sleep(_POLL)
+        return self._finished()
+
+    def _finished(self) -> Run:
+        """The run; an error if it is not finished."""
         if self.state == "failed":
             raise RuntimeError(f"run {self.run.id} failed: {self.error}; its log is {self.log}")
         if not self.run.finished:

@@ -1,5 +1,7 @@
 """Every notebook under every profile: resolved before anything is made, and executed to its end."""
 
+import ast
+import asyncio
 import dataclasses
 import json
 import sys
@@ -86,7 +88,12 @@ def run(path, profile, values):
     """Execute a notebook's code with a profile."""
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
-            exec(cell.source.replace("%matplotlib inline", ""), values)
+            source = cell.source.replace("%matplotlib inline", "")
+            waiting = eval(
+                compile(source, path.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), values
+            )
+            if waiting is not None:
+                asyncio.run(waiting)
             if "parameters" in cell.metadata.get("tags", []):
                 values["profile"] = profile
 

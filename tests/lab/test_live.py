@@ -1,5 +1,6 @@
 """Trainings in processes of their own."""
 
+import asyncio
 import json
 import os
 import time
@@ -28,13 +29,18 @@ def until(condition, seconds=120):
         time.sleep(0.05)
 
 
+async def awaited(training):
+    return await training
+
+
 def test_a_run_that_nobody_trains(new):
     assert new.state == "new"
     assert new.error is None
     assert "step 0 of 2" in repr(new)
     new.stop()  # nothing to stop
-    with pytest.raises(InputError, match="is new after step 0 of 2: press Resume"):
-        new.wait()
+    for wait in (new.wait, lambda: asyncio.run(awaited(new))):
+        with pytest.raises(InputError, match="is new after step 0 of 2: press Resume"):
+            wait()
 
 
 def test_a_run_that_another_process_holds(new):
@@ -163,6 +169,7 @@ def test_a_process_that_fails_says_why(tiny_recipe, tmp_path, monkeypatch):
 def test_in_batch_it_trains_here_and_leaves_a_figure(tiny_recipe, tmp_path, shown):
     training = start(tiny_recipe, runs=tmp_path)
     assert training.run.finished
+    assert asyncio.run(awaited(training)) == training.run
     ((static, widget),) = shown
     assert widget is None
     assert "<img" in static
