@@ -32,12 +32,17 @@ PARAMETERS = {
     "00_quickstart": {"profile": "smoke"},
     "10_your_own_task": {"profile": "smoke", "max_steps": STEPS, "num_held_out": 8},
 }
+LAST = {"10_your_own_task": "browse_rollouts"}  # what comes later needs nobody to click
+LEFT_OUT = "control"  # a second training
 
 
 def copy_notebook(name: str, folder: Path) -> None:
     """Copy a notebook without outputs, with other values in its parameters cell."""
     (path,) = find_notebooks([name])
     notebook = nbformat.read(path, as_version=4)
+    if name in LAST:
+        end = 1 + next(i for i, c in enumerate(notebook.cells) if LAST[name] in c.source)
+        notebook.cells = [c for c in notebook.cells[:end] if LEFT_OUT not in c.source]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -17,6 +17,7 @@ _NOT_REWARDS = {
     *("step", "problem", "prompt", "completion", "tokens", "repetition", "advantage"),
     *("token_ids", "token_self_certainty"),
 }
+_TITLES = {"self_certainty": "self-certainty (nats)", "accuracy": "right"}
 
 
 def person_there() -> bool:
@@ -105,7 +106,7 @@ def completions_html(rows: Sequence[Mapping[str, Any]], texts: Sequence[str] | N
     """
     texts = texts or [text_html(row["completion"]) for row in rows]
     rewards = [name for name in rows[0] if name not in _NOT_REWARDS]
-    header = [*(name.replace("_", " ") for name in rewards), "advantage", "tokens", "completion"]
+    header = [*(_TITLES.get(name, name) for name in rewards), "advantage", "tokens", "completion"]
     order = sorted(range(len(rows)), key=lambda i: -_rank(rows[i]))
     cells = []
     for row, text in ((rows[i], texts[i]) for i in order):

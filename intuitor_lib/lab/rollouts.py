@@ -158,5 +158,5 @@ def _summary(group: Rows) -> list[str]:
         f"{sum(certainty) / len(certainty):.2f}" if certainty else "-",
         f"{sum(right):.0f} of {len(right)}" if right else "-",
         f"{sum(row['tokens'] for row in group) / len(group):.1f}",
-        f"{texts.count(common)} × {display.text_html(common)}",
+        display.text_html(f"{texts.count(common)} × {common}"),
     ]

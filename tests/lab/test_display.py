@@ -83,7 +83,7 @@ def test_the_most_rewarded_completion_stands_first():
     assert "+0.70" in text
     assert "✓ right" in text
     assert re.findall(r"<th[^>]*>([^<]+)<", text) == [
-        *("self certainty", "accuracy", "advantage", "tokens", "completion")
+        *("self-certainty (nats)", "right", "advantage", "tokens", "completion")
     ]
 
 
