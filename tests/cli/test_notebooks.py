@@ -76,10 +76,6 @@ def default_profile(path):
     return values["profile"], values.get("retrain")
 
 
-# What the committed copies were executed with, where it is not the default: README says so.
-EXECUTED_WITH = {"02_main_results": {"arms": ["grpo", "intuitor", "random"]}}
-
-
 def redraws(path):
     """Whether the notebook reads results that come with the project."""
     profile, retrain = default_profile(path)
@@ -91,7 +87,7 @@ def redraws(path):
 @pytest.mark.parametrize("path", filter(redraws, NOTEBOOKS), ids=lambda path: path.stem)
 def test_it_redraws_from_the_committed_results_alone(path, tmp_path):
     profile, _ = default_profile(path)
-    done = execute(path, profile, EXECUTED_WITH.get(path.stem), runs=tmp_path)
+    done = execute(path, profile, runs=tmp_path)
     assert done.error == ""
     assert not list(tmp_path.rglob("recipe.json"))  # nothing was trained
     assert not (tmp_path / "evaluations").exists()
