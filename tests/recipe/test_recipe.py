@@ -509,7 +509,7 @@ def test_every_recipe_builds_under_every_profile_and_round_trips(name, profile):
 def test_small_profiles_train_the_embedded_models(name):
     smoke, cpu = (quietly(get_recipe, name, profile) for profile in ("smoke", "cpu"))
     assert (smoke.model, cpu.model) == (SMOLLM2, QWEN_CODER)
-    assert smoke.max_steps == (4 if name in ("online", "offline") else 2)  # twice as long
+    assert smoke.max_steps == (4 if name in ("online", "offline", "random-longer") else 2)  # twice as long
 
 
 @every_recipe
@@ -619,6 +619,7 @@ def test_variants_change_only_what_they_ask_about():
     assert changes("kl-0.005") == {}
     online, offline = changes("online"), changes("offline")
     assert offline == online | {"annotator": "offline"}
+    assert changes("random-longer") == online | {"rewards": ["random"]}
     assert get_recipe("offline", "paper").completions_per_step == 224
     assert online["max_steps"] == 175
 
