@@ -124,7 +124,7 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.browser: $(INSTALLED)
-	@command -v chromium >/dev/null || \
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || \
 		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
 		{ echo "No chromium here. Debian: apt install chromium. Else set CHROMIUM to one" >&2; exit 1; }
 	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'

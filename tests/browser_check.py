@@ -9,6 +9,7 @@ and the executed notebooks are left in FOLDER. Exit status 1 names what did not 
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -26,6 +27,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from intuitor_lib import Run, RunStore
 from intuitor_lib.cli.notebooks import find_notebooks
+from intuitor_lib.lab import LiveRun
 
 STEPS = 20
 PARAMETERS = {
@@ -102,6 +104,8 @@ class Lab:
         """Execute all cells, as the menu does."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_text("Run All Cells", exact=True).click()
+        prompts = self.page.locator(".jp-CodeCell .jp-InputPrompt")
+        until(lambda: "[*]:" in prompts.all_text_contents(), 30, "a running cell")
 
     def shot(self, what: str) -> None:
         """Keep a screenshot."""
@@ -109,11 +113,11 @@ class Lab:
 
     def until_idle(self, seconds: int) -> None:
         """Wait until every cell has run; fail if one failed."""
-        end = time.monotonic() + seconds
-        counts = self.page.locator(".jp-InputPrompt")
-        while any("[*]" in text for text in counts.all_text_contents()):
-            assert time.monotonic() < end, f"{self.name} still runs after {seconds} s"
-            time.sleep(0.5)
+        counts = self.page.locator(".jp-CodeCell .jp-InputPrompt")
+        done = re.compile(r"\[\d+\]:")
+        until(
+            lambda: all(map(done.fullmatch, counts.all_text_contents())), seconds, "the last cell"
+        )
         failed = self.page.locator('[data-mime-type="application/vnd.jupyter.stderr"]')
         errors = [text for text in failed.all_text_contents() if "Traceback" in text]
         assert not errors, errors[0]
@@ -208,6 +212,8 @@ def main() -> int:
                 raise
             finally:
                 browser.close()
+                for run in RunStore(store):
+                    LiveRun(run).stop()
                 for path in (*folder.glob("*.ipynb"), Path(scratch) / "jupyterlab.log"):
                     shutil.copy(path, shots)
     print(f"JupyterLab: panel, Stop, Resume, rollouts; screenshots in {shots}")

@@ -81,11 +81,11 @@ def comparison_table(
     Raises:
         InputError: the two have no evaluation of the same items in common.
     """
-    others = {_question(record): record for record in after if record.finished}
+    others = {question(record): record for record in after if record.finished}
     pairs = [
-        (record, others[_question(record)])
+        (record, others[question(record)])
         for record in before
-        if record.finished and _question(record) in others
+        if record.finished and question(record) in others
     ]
     if not pairs:
         raise InputError(
@@ -131,7 +131,8 @@ def find_evaluations(store: RunStore, name: str) -> list[EvaluationRecord]:
     return found
 
 
-def _question(record: EvaluationRecord) -> tuple[Any, ...]:
+def question(record: EvaluationRecord) -> tuple[Any, ...]:
+    """What an evaluation asked: benchmark, items and decoding, without the policy."""
     spec = record.spec
     decoding = {key: value for key, value in spec["decoding"].items() if key[0] != "_"}
     return spec["benchmark"]["name"], spec["benchmark"]["items"], tuple(sorted(decoding.items()))

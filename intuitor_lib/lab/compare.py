@@ -56,7 +56,10 @@ def _picker(store: RunStore, listed: dict[str, Run], chosen: Sequence[Run]) -> i
     shown = ipywidgets.HTML(display.join(comparison(store, chosen)))
 
     def draw(_: Any) -> None:
-        shown.value = display.join(comparison(store, [listed[name] for name in picked.value]))
+        try:
+            shown.value = display.join(comparison(store, [listed[name] for name in picked.value]))
+        except (OSError, ValueError, KeyError) as error:  # a run that is damaged
+            shown.value = display.text_html(f"{type(error).__name__}: {error}")
 
     picked.observe(draw, "value")
     hint = ipywidgets.HTML(
@@ -93,6 +96,8 @@ def differences(store: RunStore, runs: Sequence[Run]) -> list[Table]:
         try:
             both = [find_evaluations(store, one.id) for one in (runs[0], run)]
             tables.append(comparison_table(*both))
-        except InputError as error:
-            tables.append(Table([f"{runs[0].id} and {run.id}"], [], f"No differences: {error}."))
+        except InputError:
+            title = f"{runs[0].id} and {run.id}"
+            text = "No evaluation of the same items yet, so no differences (intuitor.evaluate)."
+            tables.append(Table([title], [], text))
     return tables

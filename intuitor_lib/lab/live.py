@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import fcntl
+import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -17,7 +20,7 @@ from ..recipe import InputError, Recipe
 from ..report.progress import VARIABLE
 from ..store import Run, RunStore
 from ..store.files import write_text
-from ..store.locks import holder, is_here
+from ..store.locks import LOCK, OWNER, holder, is_here, now
 from .display import person_there
 
 _POLL = 1.0  # seconds between two looks at a training
@@ -91,61 +94,87 @@ class LiveRun:
             if self._asked_to_stop:
                 return "stopping"
             return "running" if stored == "running" else "starting"
-        if self._process is not None:
-            code = self._process.poll()
-            if code is None:
-                return "starting"
-            if code not in (0, 130, -signal.SIGTERM):  # 130: interrupted, and saved
-                return "failed"
+        self._asked_to_stop = False
+        code = None if self._process is None else self._process.poll()
+        if holder(self._folder) is not None:
+            return "starting"
+        if stored == "new" and code not in (None, 0, 130, -signal.SIGTERM):
+            return "failed"  # before it began the run
         return stored
 
     @property
+    def _folder(self) -> Path:
+        """What its processes leave, beside the run, whose files have checksums; one holds it."""
+        return self.run.path.parent / "logs" / self.run.id
+
+    @property
     def log(self) -> Path:
-        """File with what the process printed. It is beside the run, whose files have checksums."""
-        return self.run.path.parent / "logs" / f"{self.run.id}.log"
+        """File with what the process printed."""
+        return self._folder / "printed.txt"
 
     @property
     def error(self) -> str | None:
-        """Why the training failed; None if it did not."""
-        if self.state != "failed":
+        """Why the training failed, or its process was killed; None if neither."""
+        state = self.state
+        killed = self._process is not None and self._process.returncode == -signal.SIGKILL
+        if killed and state not in (*_AT_WORK, "finished"):
+            return "its process was killed, as it is by a machine out of memory"
+        if state != "failed":
             return None
         said = self.run.status.get("error")
         printed = self.log.read_text(errors="replace") if self.log.is_file() else ""
         lines = [line for line in re.split(r"[\r\n]+", printed) if line.strip()]
-        code = self._process.returncode if self._process else None
-        if code is not None and code < 0:
-            killed = "killed, as by a machine out of memory" if code == -signal.SIGKILL else "ended"
-            lines.append(f"its process was {killed} (signal {-code})")
         return said or "\n".join(lines[-3:]) or "its process ended without a message"
 
     def resume(self) -> None:
-        """Train the run from its last checkpoint, in a new process; nothing if it is at work."""
+        """Train the run from its last checkpoint, in a new process; nothing if one is at work.
+
+        Raises:
+            InputError: its problems are other ones now.
+        """
         if self.state in (*_AT_WORK, "finished"):
             return
-        self._asked_to_stop = False
-        asked = self.log.with_suffix(".json").resolve()
-        write_text(asked, (self._recipe or self.run.recipe).to_json())
-        command = ["train", str(asked), "--runs", str(self.run.path.parent.resolve())]
-        with self.log.open("wb") as log:
+        recipe = self._recipe or self.run.recipe
+        if load_problems(recipe).fingerprint != self.run.problems["fingerprint"]:
+            raise InputError(
+                f"run {self.run.id} was begun on other problems than dataset={recipe.dataset!r} "
+                "has now: put the file back, or start the recipe again, which is another run"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / "recipe.json"
+        write_text(file, recipe.to_json())
+        # The child has this lock until it ends, so nobody starts a second one beside it.
+        with (self._folder / LOCK).open("ab") as lock, self.log.open("ab") as log:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            log.truncate(0)
+            store = str(self.run.path.parent.resolve())
+            command = ["train", str(file.resolve()), "--runs", store]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "intuitor_lib", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={name: value for name, value in os.environ.items() if name != VARIABLE},
+                pass_fds=[lock.fileno()],
                 start_new_session=True,  # the end of the kernel is not its end
             )
+            note = {"pid": self._process.pid, "host": platform.node(), "since": now()}
+            write_text(self._folder / OWNER, json.dumps(note) + "\n")
 
     def stop(self) -> None:
         """Ask the training to end after this step and save; `resume` goes on from there.
+
+        Before its first step it ends at once.
 
         Raises:
             InputError: it runs on another machine.
         """
         note = holder(self.run.path)
+        note = holder(self._folder) if note is None else note
         if note is None:
-            if self._process is not None and self._process.poll() is None:
-                self._process.terminate()
             return
         if not is_here(note):
             where = note.get("host", "a machine that its note does not name")
@@ -153,9 +182,9 @@ class LiveRun:
                 f"run {self.run.id} is trained on {where}: stop it there, by an interrupt "
                 f"(Ctrl-C) or `kill {note.get('pid', 'PID')}`"
             )
-        self._asked_to_stop = True
         with contextlib.suppress(ProcessLookupError):
             os.kill(note["pid"], signal.SIGTERM)
+            self._asked_to_stop = True
 
     def wait(self, seconds: float | None = None) -> Run:
         """The run, when it is finished.

@@ -1,14 +1,21 @@
 """A task of one's own: a recipe that fits the card, and whether to keep what it trained."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..evaluation.scoreboard import question
 from ..grading import plurality
 from ..paper.verdicts import gain_verdict
+from ..problems import Problems
 from ..recipe import InputError, Recipe
 from ..report import Estimate, Table, difference_over_problems, mean_over_problems, summarize
 from ..store import EvaluationRecord
+
+if TYPE_CHECKING:
+    from ..training import Preflight
 
 Rows = list[dict[str, Any]]
 
@@ -25,42 +32,68 @@ _MEASURES = {
     "clipped": "cut off (share)",
     "repetition": "repeated 4-grams of words (share)",
 }
+_FEW = 20  # prompts with answers; fewer decide nothing
+_SAME_TRAINING = {
+    *("rollout_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    "gradient_checkpointing",
+}
 _HARM = {"repetition": 0.1, "clipped": 0.1}  # rises that speak against a policy
 
 
 def fit_recipe(recipe: Recipe, gpu_gb: float | None = None) -> tuple[Recipe, Table]:
-    """The nearest recipe that fits a GPU of `gpu_gb` GiB, and its settings with their reasons.
+    """The same training with a batch that fits a GPU of `gpu_gb` GiB, and its settings' reasons.
 
-    None stands for this machine: its GPU, or its memory.
+    None stands for this machine: its GPU, or its memory. What is in use now does not count, so that
+    a second call gives the same recipe. Only settings are lowered that leave the training the same.
 
     Raises:
-        InputError: no nearby setting fits.
+        InputError: more would have to change; with the settings that would do.
     """
     from ..store.processes import join
     from ..training.memory import estimate_memory, gib
-    from ..training.memory_advice import available_memory, changes, fitting
+    from ..training.memory_advice import advice, changes, fitting, total_memory
 
     device = join().device.type if gpu_gb is None else "cuda"
-    budget = available_memory(device) if gpu_gb is None else int(gpu_gb * 2**30)
+    budget = total_memory(device) if gpu_gb is None else int(gpu_gb * 2**30)
     found = fitting(recipe, budget, device=device)
-    if not found:
-        needed = estimate_memory(recipe, device=device).total
+    changed = changes(recipe, found[0]) if found else {}
+    if not found or set(changed) - _SAME_TRAINING:
+        choices = "; or ".join(advice(recipe, budget, device=device)) or "no known smaller model"
         raise InputError(
-            f"{recipe.model} needs {gib(needed)} and {gib(budget)} are there, and no batch, length "
-            "or smaller model that is known makes it fit: name a smaller model"
+            f"{recipe.model} needs {gib(estimate_memory(recipe, device=device).total)} and "
+            f"{gib(budget)} are there, whatever its batches. It fits with: {choices}"
         )
     fitted = found[0]
-    peak, changed = estimate_memory(fitted, device=device).total, changes(recipe, fitted)
     rows = []
     for key in dict.fromkeys([*_SHOWN, *changed]):
-        reason = Recipe.source(key)
+        why = Recipe.source(key)
         if key in changed:
-            reason = f"was {getattr(recipe, key)}; changed so that it fits"
-        elif getattr(recipe, key) != getattr(Recipe, key, None):
-            reason = f"the profile's or yours; default {getattr(Recipe, key)} ({reason})"
-        rows.append([key, getattr(fitted, key), reason])
-    caption = f"Estimated peak {gib(peak)} of {gib(budget)} on {device}. Changed: "
-    return fitted, Table(["setting", "value", "why"], rows, caption + (", ".join(changed) or "-"))
+            why = f"was {getattr(recipe, key)}; changed so that it fits"
+        elif getattr(recipe, key) != getattr(Recipe, key):
+            why = f"the profile's or yours; default {getattr(Recipe, key)} ({why})"
+        rows.append([key, getattr(fitted, key), Recipe.meaning(key), why])
+    peak = gib(estimate_memory(fitted, device=device).total)
+    caption = f"Estimated peak {peak} of {gib(budget)} on {device}. Changed: "
+    table = Table(["setting", "value", "what it is", "why"], rows, caption)
+    table.caption += ", ".join(changed) or "nothing"
+    return fitted, table
+
+
+def check_task(recipe: Recipe, problems: Problems) -> Preflight:
+    """The preflight of a recipe; its policy is loaded for it, and leaves the memory again."""
+    import gc
+
+    import torch
+
+    from ..policy import load_policy
+    from ..training import preflight
+
+    try:
+        return preflight(recipe, problems, load_policy(recipe))
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def judge_task(
@@ -78,28 +111,32 @@ def judge_task(
         harm are looked for.
 
     Raises:
-        InputError: the evaluations are not of the same prompts.
+        InputError: the evaluations are not of the same prompts, sampled in the same way.
     """
-    sides = [_measured(record.rows) for record in (base, trained, control)]
-    prompts = [{(row["id"], row["sample"]) for row in rows} for rows in sides]
-    if not prompts[0] == prompts[1] == prompts[2]:
+    records = base, trained, control
+    if len({question(record) for record in records}) > 1:
         raise InputError(
-            "the three evaluations are not of the same prompts and samples: make them with the "
-            "same benchmark, n, seed and num_samples"
+            "the three evaluations are not of the same prompts, sampled in the same way: make them "
+            "with the same benchmark, n, seed, temperature and num_samples"
         )
+    sides = [_measured(record.rows) for record in records]
     lines, levels, gaps = [], {}, {}
     for column, title in _MEASURES.items():
-        if all(row.get(column) is None for rows in sides for row in rows):
+        known = [[row for row in rows if row.get(column) is not None] for rows in sides]
+        shared = set.intersection(*({row["id"] for row in rows} for rows in known))
+        if not shared:
             continue
-        levels[column] = [_level(rows, column) for rows in sides]
-        gaps[column] = [difference_over_problems(sides[i], sides[1], column) for i in (0, 2)]
-        lines.append([title, *(e.text() for e in [*levels[column], *gaps[column]])])
-    n, samples = len({id for id, _ in prompts[0]}), len(prompts[0])
-    header = ["measure", "base", "trained", "random reward", "trained - base", "trained - random"]
-    caption = f"{n} prompts, {samples // n} samples of each; 95 % intervals over prompts, paired."
-    labelled = "correct" in levels
-    advice = _by_answers if labelled else _without_answers
-    return Table(header, lines, caption), advice(levels, gaps)
+        known = [[row for row in rows if row["id"] in shared] for rows in known]
+        levels[column] = [_level(rows, column) for rows in known]
+        gaps[column] = [difference_over_problems(known[i], known[1], column) for i in (0, 2)]
+        numbers = [e.text() for e in [*levels[column], *gaps[column]]]
+        lines.append([title, len(shared), *numbers])
+    header = ["measure", "prompts", "base", "trained", "random reward"]
+    header += ["trained - base", "trained - random"]
+    samples = base.spec["decoding"]["num_samples"]
+    caption = f"{samples} samples of each prompt; 95 % intervals over prompts, paired."
+    advise = _by_answers if "correct" in levels else _without_answers
+    return Table(header, lines, caption), advise(levels, gaps)
 
 
 Levels = Mapping[str, Sequence[Estimate]]
@@ -107,13 +144,17 @@ Levels = Mapping[str, Sequence[Estimate]]
 
 def _by_answers(levels: Levels, gaps: Levels) -> str:
     base, trained, coin = levels["correct"]
-    verdict = gain_verdict(base, trained, coin, gaps["correct"])
-    over = f"{gaps['correct'][0].text()} over the base, {gaps['correct'][1].text()} over random"
+    to_base, to_coin = gaps["correct"]
+    over = f"{to_base.text()} over the base, {to_coin.text()} over random, {to_base.n} prompts"
+    if to_base.n < _FEW:
+        return f"undecided: {over}; at least {_FEW} with answers are needed"
+    if to_base.high < 0:
+        return f"discard: a loss of right answers, {over}"
+    verdict = gain_verdict(base, trained, coin, [to_base, to_coin])
     return {
         "gain": f"keep: a gain in right answers, {over}",
-        "loss": f"discard: a loss of right answers, {over}",
         "no gain": f"discard: no gain worth the name in right answers, {over}",
-        "withheld": f"undecided: the base is at {base.text()}, too near 0 or 1 to show a gain",
+        "withheld": f"undecided: right answers are too near 0 or 1 to show a difference, {over}",
     }.get(verdict, f"undecided: {over}; more held-out prompts, samples or seeds would narrow it")
 
 
@@ -142,11 +183,10 @@ def _measured(rows: Rows) -> Rows:
     groups: dict[Any, Rows] = {}
     for row in rows:
         groups.setdefault(row["id"], []).append(row)
-    measured = []
+    measured, stated = [], any(row["answer"] is not None for row in rows)
     for group in groups.values():
         votes = plurality([row["answer"] for row in group])
-        answered = any(row["answer"] is not None for row in group)
-        agreement = statistics.mean(votes) if answered and len(group) > 1 else None
+        agreement = statistics.mean(votes) if stated and len(group) > 1 else None
         for row in group:
             words = [hash(word) for word in row["completion"].split()]
             measured.append({**row, "agreement": agreement, "repetition": repetition(words)})
@@ -156,5 +196,4 @@ def _measured(rows: Rows) -> Rows:
 def _level(rows: Rows, column: str) -> Estimate:
     if column == "correct":
         return summarize(rows)["accuracy"]
-    known = [row for row in rows if row.get(column) is not None]
-    return mean_over_problems([row["id"] for row in known], [float(row[column]) for row in known])
+    return mean_over_problems([row["id"] for row in rows], [float(row[column]) for row in rows])

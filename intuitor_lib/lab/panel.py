@@ -29,14 +29,17 @@ class Panel:
     def __init__(self, live: LiveRun) -> None:
         self.live = live
         self._headline = ipywidgets.HTML()
+        self._message = ipywidgets.HTML()  # what went wrong in the panel itself
         self._curves = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self._newest = ipywidgets.HTML()
         self._stop = _button("Stop", "stop", "ends after this step, and saves", self._on_stop)
         self._resume = _button("Resume", "play", "goes on from the last save", self._on_resume)
         buttons = ipywidgets.HBox([self._stop, self._resume])
-        self.box = ipywidgets.VBox([self._headline, buttons, self._curves, self._newest])
-        self._drawn: tuple[Any, ...] = ()  # what the curves show
+        parts = [self._headline, buttons, self._message, self._curves, self._newest]
+        self.box = ipywidgets.VBox(parts)
+        self._drawn = -1  # the step that the curves show
         self._handles: list[Any] = []  # of the panel, and of the figure that is left at the end
+        self._drawing = threading.Lock()  # of matplotlib, which serves one thread at a time
         self._thread: threading.Thread | None = None
 
     def show(self) -> None:
@@ -47,16 +50,17 @@ class Panel:
 
     def refresh(self) -> str:
         """Redraw what has changed; the state that is shown."""
-        live = self.live
-        state = live.state
-        self._headline.value = headline(live)
-        self._stop.disabled = state not in ("starting", "running")
-        self._resume.disabled = state not in ("new", "interrupted", "failed")
-        now = (live.run.id, live.run.steps)
-        if now != self._drawn:
-            self._curves.value = display.image(_figure(live))
-            self._newest.value = newest(live)
-            self._drawn = now
+        with self._drawing:
+            live = self.live
+            steps = live.run.steps
+            if steps != self._drawn:
+                self._curves.value = display.image(_figure(live))
+                self._newest.value = newest(live)
+                self._drawn = steps
+            state = live.state
+            self._headline.value = headline(live)
+            self._stop.disabled = state not in ("starting", "running")
+            self._resume.disabled = state not in ("new", "interrupted", "failed")
         return state
 
     def _follow(self) -> None:
@@ -68,17 +72,17 @@ class Panel:
         pause = threading.Event()
         while True:
             try:
-                state = self.refresh()
-            except (OSError, ValueError) as error:  # a file that is being written, or is gone
-                self._headline.value = f"<b>{html.escape(str(error))}</b>"
-                state = "damaged" if not self.live.run.path.is_dir() else ""
-            if state in _ENDED:
-                break
+                if self.refresh() in _ENDED and self.live.state in _ENDED:
+                    break
+            except Exception as error:  # of a file that is being written, or gone: tried again
+                self._say(error)
+                if not self.live.run.path.is_dir():
+                    return
             pause.wait(_POLL)
-        if state == "finished":
-            still = [headline(self.live) + newest(self.live), _figure(self.live)]
-            for handle, part in zip(self._handles, still, strict=True):
-                handle.update(display.bundle(part), raw=True)
+        finished = self.live.state == "finished"
+        text = headline(self.live) + newest(self.live)
+        self._handles[0].update(display.bundle(text, None if finished else self.box), raw=True)
+        self._handles[1].update(display.bundle(_figure(self.live) if finished else ""), raw=True)
 
     def _on_stop(self, _: Any) -> None:
         self._ask(self.live.stop)
@@ -87,13 +91,17 @@ class Panel:
         self._ask(self.live.resume)
 
     def _ask(self, action: Any) -> None:
+        self._message.value = ""
         try:
             action()
         except (OSError, ValueError) as error:
-            self._headline.value = f"<b>{html.escape(str(error))}</b>"
+            self._say(error)
             return
         self.refresh()
         self._follow()
+
+    def _say(self, error: Exception) -> None:
+        self._message.value = f"<b>{html.escape(str(error))}</b>"
 
 
 def _button(text: str, icon: str, tooltip: str, action: Any) -> ipywidgets.Button:
@@ -143,8 +151,12 @@ def headline(live: LiveRun) -> str:
 
 
 def newest(live: LiveRun) -> str:
-    """The newest completions as HTML, surest first."""
-    rows = last_rows(live.run.path / "completions.jsonl", _NEWEST)
+    """The newest completions as HTML, most rewarded first."""
+    file, size = live.run.path / "completions.jsonl", _NEWEST
+    rows = last_rows(file, size)
+    while not rows and file.is_file() and file.stat().st_size > size:  # a single long one
+        size *= 4
+        rows = last_rows(file, size)
     if not rows:
         return ""
     group = [row for row in rows if row["problem"] == rows[-1]["problem"]][-_SHOWN:]

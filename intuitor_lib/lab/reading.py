@@ -2,6 +2,7 @@
 
 import html
 import random
+import time
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..recipe import InputError
 from ..store import EvaluationRecord
 from . import display
 
+_TOO_SOON = 0.3  # seconds; a second click is of a double click
 _CHOICES = ("left is better", "no difference", "right is better")
 
 
@@ -52,6 +54,7 @@ class BlindReading:
                 f"{before.id} and {after.id} have no prompt with different completions: there is "
                 "nothing to choose between"
             )
+        self.same = sum(id in second for id in first) - len(differing)  # pairs of equal texts
         draw = random.Random(seed)
         self.pairs = draw.sample(differing, min(n, len(differing)))
         self.swapped = [draw.random() < 0.5 for _ in self.pairs]  # whether `after` is on the left
@@ -74,7 +77,7 @@ class BlindReading:
         return (
             f"{len(self.judgements)} pairs read: the trained policy was better in "
             f"{count['after']}, the base in {count['before']}, neither in {count['neither']} "
-            f"(exact sign test, p = {p:.2g})"
+            f"(exact sign test, p = {p:.2g}). {self.same} more pairs are the same text"
         )
 
     def _pair_html(self, i: int) -> str:
@@ -97,8 +100,15 @@ class BlindReading:
         shown = ipywidgets.HTML(self._pair_html(0))
         buttons = [ipywidgets.Button(description=choice) for choice in _CHOICES]
 
+        drawn = time.monotonic()
+
         def choose(button: Any) -> None:
+            nonlocal drawn
+            done = len(self.judgements) == len(self.pairs)
+            if done or time.monotonic() - drawn < _TOO_SOON:
+                return
             self.judge(button.description)
+            drawn = time.monotonic()
             if len(self.judgements) < len(self.pairs):
                 shown.value = self._pair_html(len(self.judgements))
                 return

@@ -80,7 +80,8 @@ class _Rollouts:
         """A group as HTML: prompt, completions, and what became of the problem at other steps."""
         group = self._groups[step, problem]
         prompt = display.text_html(group[0]["prompt"])
-        coloured = display.scale_html(self._limits) if "token_ids" in group[0] else ""
+        known = self._recipe is not None and group[0].get("token_self_certainty")
+        coloured = display.scale_html(self._limits) if known else ""
         return (
             f"<b>step {step}, problem {html.escape(problem)}</b>{prompt}"
             f"{display.completions_html(group, self._texts(group))}{coloured}"

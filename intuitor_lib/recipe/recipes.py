@@ -48,7 +48,7 @@ RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
 )
 
 # Settings that belong to a recipe's own problems and do not apply to others.
-_OWN_PROBLEMS = (*_FILE[".products"], "max_prompt_length")
+_OWN_PROBLEMS = (*_FILE[".products"], "max_prompt_length", "max_completion_length")
 
 
 def get_recipe(name: str, /, profile: str = "paper", **changes: Any) -> Recipe:

@@ -88,6 +88,7 @@ def hold(
     try:
         # The work does not depend on the note, so a full disk must not end it here.
         with contextlib.suppress(OSError):
+            (folder / OWNER).unlink(missing_ok=True)  # of a holder that was killed
             note = {"pid": os.getpid(), "host": platform.node(), "since": now()}
             write_text(folder / OWNER, json.dumps(note) + "\n")
         yield

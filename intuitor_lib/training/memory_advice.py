@@ -101,6 +101,13 @@ def _halves(value: int, least: int) -> Iterator[int]:
         yield value
 
 
+def total_memory(device: str) -> int:
+    """Bytes of the GPU, or of RAM, whatever is in use."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[1]
+    return psutil.virtual_memory().total
+
+
 def available_memory(device: str) -> int:
     """Bytes that this process can still use, of the GPU or of RAM and its cgroups."""
     if device == "cuda":

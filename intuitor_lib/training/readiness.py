@@ -111,10 +111,11 @@ def _look(
     recipe: Recipe, problems: Problems, policy: Policy
 ) -> tuple[list[Finding], dict[str, Any]]:
     try:
-        kept, _ = fit_prompts(problems.train, recipe, policy.tokenizer)
+        kept, dropped = fit_prompts(problems.train, recipe, policy.tokenizer)
     except PromptError as error:
         return [Finding("prompt text", "fault", str(error))], {}
     findings = [
+        *_lengths(recipe, len(kept), len(dropped)),
         *_data(recipe, problems, policy.tokenizer),
         *_prompts(recipe, kept[:_PROMPTS], policy.tokenizer),
         _ending(recipe, kept[0], policy),
@@ -165,6 +166,13 @@ def _measure(
     ]
     numbers[name] = statistics.mean(float(x) for x in good if x is not None)
     return numbers, rows, against
+
+
+def _lengths(recipe: Recipe, kept: int, dropped: int) -> Iterator[Finding]:
+    if dropped:
+        text = f"{dropped} of {kept + dropped} prompts are longer than max_prompt_length="
+        text += f"{recipe.max_prompt_length} tokens and left out. Raise it to train on them"
+        yield Finding("prompt length", "warning", text)
 
 
 def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,9 +26,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether to stop: within `listening` the first signal sets `asked`, the second interrupts.
+    """Whether to stop: within `listening` a signal sets `asked`; SIGINT after that interrupts.
 
-    Signals are handled in the main thread only; in another thread `listening` changes nothing.
+    Signals are handled in the main thread only; in another thread nothing changes here.
     """
 
     def __init__(self) -> None:
@@ -39,26 +39,46 @@ class StopRequest:
         """Handle SIGINT and SIGTERM: the first one prints `promise` and sets `asked`.
 
         Raises:
-            KeyboardInterrupt: at the second signal.
+            KeyboardInterrupt: at SIGINT, once asked. SIGTERM may come twice, from two who ask.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def take(number: int, frame: FrameType | None) -> None:
             if self.asked:
-                raise KeyboardInterrupt
+                if number == signal.SIGINT:
+                    raise KeyboardInterrupt
+                return
             self.asked = True
             # The signal may have come in the middle of another print.
             with contextlib.suppress(RuntimeError):
                 print(f"\n{promise}", file=sys.stderr, flush=True)
 
-        before = {number: signal.signal(number, take) for number in _SIGNALS}
-        try:
+        with _handling(_SIGNALS, take):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM interrupt as SIGINT does; it would end the process, which may be a kernel."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    with _handling([signal.SIGTERM], interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(signals: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
+    """Handle signals within the block, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):

@@ -329,7 +329,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
             columns = (inputs, prompts, completions, completion_ids_list, own)
             rows = [self._row(*row) for row in zip(*columns, strict=True)]
             # Of the first group alone: that of a large training would fill disks.
-            tokens = zip(completion_ids_list, self._sampled_certainty or (), strict=False)
+            known = self._sampled_certainty if self.accelerator.is_main_process else None
+            tokens = zip(completion_ids_list, known or (), strict=False)
             for row, (ids, values) in zip(rows[: self.num_generations], tokens, strict=False):
                 row["token_ids"] = list(ids)
                 row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]

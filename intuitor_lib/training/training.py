@@ -29,7 +29,7 @@ from .readiness import preflight, require
 from .recorder import Recorder
 from .rewards.factory import reward_functions
 from .samples import held_out_accuracy
-from .savepoints import Interrupted, SavePoints, StopRequest
+from .savepoints import Interrupted, SavePoints, StopRequest, interruptible
 from .tracking import PROJECT, require_trackers, trackers
 from .trainer import IntuitorTrainer, grpo_config
 
@@ -71,7 +71,8 @@ def train(
         return run
     with _held(run):
         if not from_main(run.finished):
-            _Training(recipe, problems, run).train()
+            with interruptible():
+                _Training(recipe, problems, run).train()
     return run
 
 
@@ -136,7 +137,7 @@ class _Training:
         found = None
         if self.main:
             self.run.clean()
-            self.run.set_status("running")
+            self.run.set_status("running", error=None)
             found = newest_checkpoint(self.run.path, self.display.note)
         checkpoint = from_main(found)
         self.recipe = _with_dtype(self.recipe, self.run, resumed=checkpoint is not None)
@@ -197,7 +198,7 @@ class _Training:
         recipe = self.recipe
         stop = StopRequest()
         promise = (
-            "stopping: this step is finished and saved first; once more stops at once and loses "
+            "stopping: this step is finished and saved first; Ctrl-C stops at once and loses "
             f"the steps since the last checkpoint ({recipe.save_steps} at most)"
         )
         with ignore_renames(), contextlib.ExitStack() as open_trackers:

@@ -35,7 +35,7 @@ def test_all_of_it_is_shown_in_batch(two, tmp_path, shown):
     assert widget is None
     assert "<img" in static
     assert "learning_rate" in static
-    assert "No differences" in static
+    assert "no differences" in static
 
 
 def test_runs_are_picked_from_a_list(two, tmp_path, shown, monkeypatch):

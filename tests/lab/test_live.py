@@ -121,7 +121,9 @@ def test_a_refused_stop_is_shown(new, monkeypatch):
     shown = Panel(new)
     monkeypatch.setattr(new, "stop", refuse)
     shown._stop.click()
-    assert "another machine" in shown._headline.value
+    assert "another machine" in shown._message.value
+    shown.refresh()
+    assert "another machine" in shown._message.value
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Reading completions blind."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,8 @@ def test_equal_texts_are_left_out_and_sides_are_mixed(shown):
 
 def test_judgements_are_counted_for_the_policy_not_the_side(shown, monkeypatch):
     monkeypatch.setattr(display, "person_there", lambda: True)
+    seconds = itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
     reading = read_blind(BEFORE, AFTER, n=8, seed=3)
     text, buttons = shown[0][1].children
     by_name = {button.description: button for button in buttons.children}
@@ -47,6 +50,7 @@ def test_judgements_are_counted_for_the_policy_not_the_side(shown, monkeypatch):
     assert reading.judgements == ["after"] * 7 + ["neither"]
     assert "better in 7, the base in 0, neither in 1" in text.value
     assert "p = 0.016" in text.value
+    assert "1 more pairs are the same text" in text.value
     assert all(button.disabled for button in buttons.children)
 
 

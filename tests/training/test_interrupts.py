@@ -1,22 +1,30 @@
-"""The first signal asks, the second stops."""
+"""The first signal asks, Ctrl-C after it stops."""
 
 import signal
 import threading
 
 import pytest
 
-from intuitor_lib.training.savepoints import StopRequest
+from intuitor_lib.training.savepoints import StopRequest, interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_asks_and_the_second_stops(number, capsys):
+def test_the_first_asks_and_ctrl_c_after_it_stops(number, capsys):
     stop = StopRequest()
     with stop.listening("saving first"):
         signal.raise_signal(number)
         assert stop.asked
         assert "saving first" in capsys.readouterr().err
+        signal.raise_signal(signal.SIGTERM)  # another one who asks
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_interrupts_instead_of_ending_the_process():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), interruptible():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_was_there_comes_back():

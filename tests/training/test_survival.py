@@ -134,7 +134,7 @@ def test_a_second_request_stops_at_once(tiny_recipe, tmp_path, monkeypatch):
     def step(self, *args, **kwargs):
         if self.state.global_step == 1:
             signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(IntuitorTrainer, "training_step", step)

@@ -19,7 +19,7 @@ from typing import Any
 from ...grading import EXTRACTIONS
 from ...problems import conversation, load_problems
 from ...problems.humaneval import humaneval_rows
-from ...problems.tables import DataError, list_faults
+from ...problems.tables import TABLE_SUFFIXES, DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError, Recipe
 from ...recipe.constants import read_yaml
 from . import livecodebench, questions
@@ -76,6 +76,8 @@ def held_out_benchmark(recipe: Recipe) -> Benchmark:
     if not problems:
         raise DataError(f"recipe {recipe.name!r} holds no problem out: set eval_problems")
     family = recipe.dataset.rpartition(":")[2]
+    if Path(family).suffix.lower() in TABLE_SUFFIXES:
+        family = Path(family).name  # records are published, and a file may move
     rows = [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in problems]
 
     def to_item(row: Any) -> Item:
