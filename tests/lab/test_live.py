@@ -80,10 +80,30 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_second_process_is_not_started_beside_one_that_loads(new, monkeypatch):
+    monkeypatch.setattr(live.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    folder = new.run.path.parent / "logs" / new.run.id
+    folder.mkdir(parents=True)
+    with hold(folder, "loading"):
+        assert new.state == "starting"
+        new.resume()
+    assert new.state == "new"
+
+
+def test_other_problems_are_not_trained_under_the_run(new, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(live.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"problem": "1+1=", "answer": "2"}\n')
+    with pytest.raises(InputError, match="begun on other problems"):
+        LiveRun(new.run, tiny_recipe.replace(dataset=str(other))).resume()
+
+
 def test_the_recipe_that_is_asked_for_is_trained_with_its_labels(new, tiny_recipe, monkeypatch):
     trained = []
 
     class Process:
+        pid = 1
+
         def __init__(self, command, **settings):
             assert command[1:4] == ["-m", "intuitor_lib", "train"]
             assert command[5:] == ["--runs", str(new.run.path.parent)]
