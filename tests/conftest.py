@@ -108,3 +108,15 @@ def benchmark_files(tmp_path):
         rows = [{**LCB, "question_id": f"later_{i}"}]
         write(tmp_path / "livecodebench" / f"test{i}.jsonl", rows)
     return tmp_path
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What calls of the lab display from now on: HTML, and the widget it stands in for, if any."""
+    from intuitor_lib.lab import display
+
+    found = []
+    monkeypatch.setattr(
+        display, "show", lambda parts, widget=None: found.append((display.join(parts), widget))
+    )
+    return found

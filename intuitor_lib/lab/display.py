@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from IPython.core.formatters import DisplayFormatter
 from matplotlib import colormaps
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def show(parts: Sequence[str | Figure], widget: Any = None) -> Any:
 
 def bundle(part: str | Figure, widget: Any = None) -> dict[str, Any]:
     """The forms of an output by MIME type, of which a reader takes the richest that it knows."""
-    view = {} if widget is None else widget._repr_mimebundle_()
+    view = {} if widget is None else DisplayFormatter().format(widget)[0]
     if isinstance(part, Figure):
         return {"image/png": base64.b64encode(image(part)).decode(), "text/plain": "(a figure)"}
     return {**view, "text/html": part, "text/plain": "(HTML)"}

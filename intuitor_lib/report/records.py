@@ -62,5 +62,5 @@ def load_record(notebook: str, profile: str, runs: str | Path | None = None) -> 
 def read_record(path: Path) -> dict[str, Any]:
     """The record in a file; an `InputError` if a later version wrote it in another format."""
     record = read_json(path)
-    require_readable(record["environment"], path.name)
+    require_readable(record.get("environment", {}), path.name)
     return record

@@ -109,6 +109,8 @@ def run_python(
             "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), "
             f"run on Linux, or set {UNPROTECTED}=1 inside a container that may be thrown away"
         )
+    if "\0" in code:  # Python before 3.11.4 runs what stands before it
+        code = 'raise SyntaxError("source code cannot contain null bytes")'
     program = code.encode(errors="surrogatepass")  # Python refuses such a program
     completed, _ = _run(found.mode, program, stdin.encode(errors="replace"), limits)
     return completed
