@@ -41,7 +41,7 @@ def test_a_person_is_there_if_the_front_end_can_be_asked(kernel, there, monkeypa
 
 def test_a_reader_without_widgets_gets_the_html():
     class Widget:
-        def _repr_mimebundle_(self):
+        def _repr_mimebundle_(self, **kwargs):
             return {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
 
     assert display.bundle("<p>static</p>")["text/html"] == "<p>static</p>"
