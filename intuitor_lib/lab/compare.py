@@ -38,22 +38,26 @@ def compare_runs(*wanted: Run | str, runs: str | Path | None = None) -> None:
         raise InputError(f"no run in {store.root} has finished a step: there is nothing to compare")
     newest = sorted(listed.values(), key=lambda run: run.status.get("changed", ""))[-2:]
     chosen = chosen or newest
-    widget = _picker(store, listed, chosen) if display.person_there() else None
-    display.show(comparison(store, chosen), widget)
+    parts = comparison(store, chosen)
+    widget = _picker(store, listed, chosen, parts) if display.person_there() else None
+    display.show(parts, widget)
 
 
 def _begun(store: RunStore) -> list[Run]:
     return [run for run in store if (run.path / "metrics.jsonl").is_file()]
 
 
-def _picker(store: RunStore, listed: dict[str, Run], chosen: Sequence[Run]) -> ipywidgets.Widget:
+def _picker(
+    store: RunStore, listed: dict[str, Run], chosen: Sequence[Run], parts: Sequence[str | Figure]
+) -> ipywidgets.Widget:
+    """A list of runs above the comparison of those that are picked; `parts` is that of `chosen`."""
     names = sorted(listed)
     rows = min(len(names), 12)
     layout = {"width": "100%", "max_width": "40em"}
     picked = ipywidgets.SelectMultiple(
         options=names, value=[run.id for run in chosen], rows=rows, layout=layout
     )
-    shown = ipywidgets.HTML(display.join(comparison(store, chosen)))
+    shown = ipywidgets.HTML(display.join(parts))
 
     def draw(_: Any) -> None:
         try:

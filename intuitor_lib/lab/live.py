@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -20,7 +18,7 @@ from ..recipe import InputError, Recipe
 from ..report.progress import VARIABLE
 from ..store import Run, RunStore
 from ..store.files import write_text
-from ..store.locks import LOCK, OWNER, holder, is_here, now
+from ..store.locks import LOCK, holder, is_here, write_owner
 from .display import person_there
 
 _POLL = 1.0  # seconds between two looks at a training
@@ -161,8 +159,7 @@ class LiveRun:
                 pass_fds=[lock.fileno()],
                 start_new_session=True,  # the end of the kernel is not its end
             )
-            note = {"pid": self._process.pid, "host": platform.node(), "since": now()}
-            write_text(self._folder / OWNER, json.dumps(note) + "\n")
+            write_owner(self._folder, self._process.pid)
 
     def stop(self) -> None:
         """Ask the training to end after this step and save; `resume` goes on from there.

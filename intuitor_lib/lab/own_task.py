@@ -73,10 +73,9 @@ def fit_recipe(recipe: Recipe, gpu_gb: float | None = None) -> tuple[Recipe, Tab
             why = f"the profile's or yours; default {getattr(Recipe, key)} ({why})"
         rows.append([key, getattr(fitted, key), Recipe.meaning(key), why])
     peak = gib(estimate_memory(fitted, device=device).total)
-    caption = f"Estimated peak {peak} of {gib(budget)} on {device}. Changed: "
-    table = Table(["setting", "value", "what it is", "why"], rows, caption)
-    table.caption += ", ".join(changed) or "nothing"
-    return fitted, table
+    lowered = ", ".join(changed) or "nothing"
+    caption = f"Estimated peak {peak} of {gib(budget)} on {device}. Changed: {lowered}"
+    return fitted, Table(["setting", "value", "what it is", "why"], rows, caption)
 
 
 def check_task(recipe: Recipe, problems: Problems) -> Preflight:

@@ -60,6 +60,12 @@ def is_here(note: Mapping[str, Any]) -> bool:
     return note.get("host") == platform.node()
 
 
+def write_owner(folder: Path, pid: int) -> None:
+    """Note that a process of this machine holds a folder, for `holder`."""
+    note = {"pid": pid, "host": platform.node(), "since": now()}
+    write_text(folder / OWNER, json.dumps(note) + "\n")
+
+
 @contextlib.contextmanager
 def hold(
     folder: Path, doing: str, while_waiting: Callable[[], object] | None = None
@@ -89,8 +95,7 @@ def hold(
         # The work does not depend on the note, so a full disk must not end it here.
         with contextlib.suppress(OSError):
             (folder / OWNER).unlink(missing_ok=True)  # of a holder that was killed
-            note = {"pid": os.getpid(), "host": platform.node(), "since": now()}
-            write_text(folder / OWNER, json.dumps(note) + "\n")
+            write_owner(folder, os.getpid())
         yield
     finally:
         with contextlib.suppress(OSError):
