@@ -12,7 +12,7 @@ from intuitor_lib.certainty.completions import (
     token_entropy,
     token_self_certainty,
 )
-from intuitor_lib.rollouts import sampling
+from intuitor_lib.rollouts import recorded, sampling
 from intuitor_lib.rollouts.sampling import sample_completions
 
 pytestmark = pytest.mark.slow
@@ -65,6 +65,7 @@ def test_greedy_completions_are_those_of_the_cpu(cuda, family):
     assert [c.ids for c in ours] == [c.ids for c in theirs]
     for own, other in zip(ours, theirs, strict=True):
         near(cuda, own.self_certainty, other.self_certainty)
+    assert not recorded._given_up
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.5}])
@@ -134,4 +135,4 @@ def test_trainings_and_evaluations_run(
             other = train(recipe, runs=tmp_path / "cpu")
         for row, theirs in zip(run.metrics, other.metrics, strict=True):
             for name in ("loss", "reward", "kl", "grad_norm", "completions/mean_length"):
-                assert row[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+                assert row[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name

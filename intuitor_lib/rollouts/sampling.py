@@ -20,11 +20,13 @@ from ..certainty.head import backbone_and_head, head_fault
 from ..policy.linear import fixed_weights
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
+from .recorded import RecordedStep, can_record
 
 logger = logging.getLogger(__name__)
 
 _LOGITS_BYTES = 24  # of memory for each logit of a step: in fp32, copied, and sorted for top-p
 _COMPACT = 7 / 8  # ended rows are dropped when at most this share of the batch is unfinished
+_COMPACT_RECORDED = 1 / 2  # the same where the step has to be recorded anew for it
 
 
 class Completion(NamedTuple):
@@ -138,6 +140,7 @@ class _Batch:
         self.values = torch.zeros(2, *shape, device=device)
         self.lengths = torch.zeros(len(prompt_ids), dtype=torch.long, device=device)
         self.made = 0
+        self.recorded: RecordedStep | None = None
         # Of the rows still in the batch: their completion, and whether it is unfinished.
         self.rows = torch.arange(len(prompt_ids), device=device)
         self.going = torch.ones(len(prompt_ids), dtype=torch.bool, device=device)
@@ -185,20 +188,32 @@ class _Batch:
     def _drop_ended(self) -> bool:
         """Drop the rows that have ended, where there are enough of them; whether any is left."""
         keep = self.going.nonzero().squeeze(-1)
-        if 0 < len(keep) <= _COMPACT * len(self.going):
-            self._keep_rows(keep)
+        share = _COMPACT if self.recorded is None else _COMPACT_RECORDED
+        if 0 < len(keep) <= share * len(self.going):
             self.rows, self.going = self.rows[keep], self.going[keep]
+            if self.recorded is not None:
+                self.recorded = self.recorded.keep(keep)
+                return True
+            self._keep_rows(keep)
             self.positions = self.positions[keep]
             self.mask = None if self.mask is None else self.mask[keep]
         return len(keep) > 0
 
     def step(self) -> Tensor:
         """Feed the last tokens; return the hidden states (B, H) that predict the next ones."""
+        last = self.tokens[self.rows, self.made - 1]
+        if self.made == 1 and can_record(self.backbone, self.cache.layers):
+            held = [(layer.keys, layer.values) for layer in self.cache.layers]
+            room = held[0][0].shape[-2] + self.tokens.shape[1]
+            self.recorded = RecordedStep(self.backbone, held, self.mask, self.positions, room)
+            self.cache.layers = []
+        if self.recorded is not None:
+            return self.recorded(last)
         if self.mask is not None:
             new = torch.ones(len(self.rows), 1, dtype=torch.bool, device=self.device)
             self.mask = torch.cat([self.mask, new], 1)
         hidden = self.backbone(
-            input_ids=self.tokens[self.rows, self.made - 1].unsqueeze(1),
+            input_ids=last.unsqueeze(1),
             attention_mask=None if self.mask is None else self.mask.long(),
             position_ids=self.positions.unsqueeze(1),
             past_key_values=self.cache,

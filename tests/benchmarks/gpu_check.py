@@ -193,8 +193,7 @@ class GpuCheck:
         group = 4 if self.cuda else 1
         prompts = [ids for ids in prompt_token_ids(policy.tokenizer, asked) for _ in range(group)]
         tokens = 64 if self.cuda else 8
-        for weights in ("unpacked", "4-bit"):
-            packed = contextlib.nullcontext() if weights == "unpacked" else _PACKED
+        for weights, changed in _SAMPLING.items():
             low = torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda)
             sample = functools.partial(
                 sample_completions,
@@ -203,7 +202,7 @@ class GpuCheck:
                 temperature=recipe.temperature,
                 eos_token_id=[],
             )
-            with low, packed:
+            with low, changed:
                 sample(max_new_tokens=2)  # loads kernels
                 start = now()
                 made = sample(max_new_tokens=tokens)
@@ -331,7 +330,12 @@ class _SamplingClock:
             torch.cuda.reset_peak_memory_stats()
 
 
-_PACKED = mock.patch.object(sampling, "fixed_weights", return_value=contextlib.nullcontext())
+# The same from other weights, and with each operation started by the host.
+_SAMPLING = {
+    "unpacked": contextlib.nullcontext(),
+    "unpacked, unrecorded": mock.patch.object(sampling, "can_record", return_value=False),
+    "4-bit": mock.patch.object(sampling, "fixed_weights", return_value=contextlib.nullcontext()),
+}
 
 
 def _size(recipe: Recipe) -> str:
