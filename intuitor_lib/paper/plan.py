@@ -49,13 +49,13 @@ ARMS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["arms"])
 """Labels of the arms: recipes, and the bases that they start from."""
 
 SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(PLAN_FILE["seeds"])
-"""Seeds of the main comparison by profile; other arms are trained with the first one."""
+"""Seeds by profile; the arms in `ONE_SEED` are trained with the first one."""
 
 SAME: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["same"])
 """Arms that are the same training as another arm."""
 
-MAIN: Sequence[str] = tuple(PLAN_FILE["main"])
-"""Arms that are trained with every seed."""
+ONE_SEED: Sequence[str] = tuple(PLAN_FILE["one_seed"])
+"""Arms that are trained with the first seed alone."""
 
 PLAN: Mapping[str, Collection] = types.MappingProxyType(
     {name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()}
@@ -83,7 +83,7 @@ PAPER_MODELS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["paper_models
 def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Sequence[int]:
     """Seeds to train an arm with, of `seeds` or the profile's."""
     given = SEEDS[profile] if seeds is None else seeds
-    return given if arm in MAIN else given[:1]
+    return given[:1] if arm in ONE_SEED or arm.startswith("base") else given
 
 
 def asked(

@@ -104,7 +104,7 @@ def collect(
         steps: steps whose snapshots are evaluated on `step_tests`; a base is evaluated on them
             once, as step 0.
         step_tests: names in the profile's suite.
-        seeds: seeds of the trainings; default `SEEDS` for the arms in `MAIN`, the first for others.
+        seeds: seeds of the trainings, the profile's by default; the first for the arms in `ONE_SEED`.
         retrain: ignore the results committed with the project.
 
     Raises:

@@ -27,19 +27,22 @@ def describe(trials: Trials) -> Table:
     rows = []
     for label, several in trials.items():
         first, done = several[0], [t.training for t in several if t.training]
-        seconds = [done["seconds"] for done in done if "seconds" in done]
+        seconds: dict[str, list[float]] = {}
+        for training in done:
+            machine = training["environment"].get("device_name", "?")
+            seconds.setdefault(machine, []).append(training["seconds"])
         rows.append(
             [
                 label,
                 ", ".join(str(t.seed) for t in several) if done else "-",
                 first.recipe.max_steps if done else "-",
-                f"{statistics.mean(seconds):.0f}" if seconds else "-",
+                ", ".join(f"{m} {statistics.mean(s):.0f}" for m, s in seconds.items()) or "-",
                 first.recipe.digest,
                 "read from records" if all(t.on_record for t in several) else "made now",
             ]
         )
-    header = ["policy", "seeds", "steps", "seconds of training", "recipe", "results"]
-    return Table(header, rows, "Seconds: mean over seeds, on the machine that trained them.")
+    header = ["policy", "seeds", "steps", "trained on, seconds", "recipe", "results"]
+    return Table(header, rows, "Seconds: mean over the seeds trained on that machine.")
 
 
 def levels(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict[str, Estimate]]:
