@@ -1,10 +1,11 @@
-"""JupyterLab in a real browser: a training is watched, stopped, resumed and opened.
+"""JupyterLab in a real browser: a training is watched, stopped, resumed, opened. Pages on a phone.
 
     python tests/browser_check.py [FOLDER]
 
 starts JupyterLab on copies of two notebooks, opens them in headless Chromium (Debian's, or the one
-that CHROMIUM names), executes all cells at `smoke`, and uses what is there to be used. Screenshots
-and the executed notebooks are left in FOLDER. Exit status 1 names what did not happen.
+that CHROMIUM names), executes all cells at `smoke`, and uses what is there to be used. Then it opens
+the gallery of the committed notebooks and the site of `make docs` as wide as a phone and a laptop.
+Screenshots and the executed notebooks are left in FOLDER. Exit status 1 names what did not happen.
 """
 
 import json
@@ -28,6 +29,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from intuitor_lib import Run, RunStore
 from intuitor_lib.cli.notebooks import find_notebooks
 from intuitor_lib.lab import LiveRun
+from intuitor_lib.paper.gallery import build_gallery
 
 STEPS = 20
 PARAMETERS = {
@@ -36,6 +38,9 @@ PARAMETERS = {
 }
 LAST = {"10_your_own_task": "browse_rollouts"}  # what comes later needs nobody to click
 LEFT_OUT = "control"  # a second training
+WIDTHS = {"phone": 390, "laptop": 1440}  # pixels
+SITE = Path(__file__).resolve().parents[1] / "build" / "docs"
+PAGES = ("index.html", "docs/lab.html", "notebooks/02_main_results.html")
 
 
 def copy_notebook(name: str, folder: Path) -> None:
@@ -177,8 +182,33 @@ def move_a_step(lab: Lab) -> None:
     lab.shot("rollouts")
 
 
+def open_pages(page: Page, scratch: Path, shots: Path) -> None:
+    """Gallery and site: pages as wide as the screen, with all their images."""
+    committed = scratch / "gallery" / "notebooks" / "cpu"
+    committed.mkdir(parents=True)
+    for path in find_notebooks():
+        shutil.copy(path, committed)
+    pages = [build_gallery("cpu", scratch / "gallery")]
+    if SITE.is_dir() or "CI" in os.environ:
+        pages += [SITE / name for name in PAGES]
+    else:
+        print("no site here: `make docs` builds it", file=sys.stderr)
+    for device, width in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": 900})
+        for path in pages:
+            page.goto(path.as_uri())
+            name = f"{path.parent.name}_{path.stem}, {device}"
+            page.screenshot(path=shots / f"{name}.png")
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{name}: {wide} pixels wide, {width} fit"
+            broken = page.evaluate(
+                "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+            )
+            assert not broken, f"{name}: no image at {broken[0][:100]}"
+
+
 def main() -> int:
-    """Run both notebooks; 1 if something did not happen."""
+    """Run both notebooks, open the pages; 1 if something did not happen."""
     shots = Path(sys.argv[1] if len(sys.argv) > 1 else "build/browser").resolve()
     shots.mkdir(parents=True, exist_ok=True)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
@@ -207,6 +237,7 @@ def main() -> int:
                 other.until_idle(300)
                 other.shot("executed")
                 other.save()
+                open_pages(browser.new_page(), Path(scratch), shots)
             except BaseException:
                 page.screenshot(path=shots / "failed.png")
                 raise
@@ -216,7 +247,7 @@ def main() -> int:
                     LiveRun(run).stop()
                 for path in (*folder.glob("*.ipynb"), Path(scratch) / "jupyterlab.log"):
                     shutil.copy(path, shots)
-    print(f"JupyterLab: panel, Stop, Resume, rollouts; screenshots in {shots}")
+    print(f"JupyterLab: panel, Stop, Resume, rollouts; pages; screenshots in {shots}")
     return 0
 
 

@@ -33,7 +33,9 @@ def room_for_all(monkeypatch):
 
 def sample(model, prompts, **settings):
     torch.manual_seed(0)
-    return sample_completions(model, prompts, **{"max_new_tokens": 24, "eos_token_id": []} | settings)
+    return sample_completions(
+        model, prompts, **{"max_new_tokens": 24, "eos_token_id": []} | settings
+    )
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS, SAME_LENGTH])
