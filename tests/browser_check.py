@@ -3,9 +3,10 @@
     python tests/browser_check.py [FOLDER]
 
 starts JupyterLab on copies of two notebooks, opens them in headless Chromium (Debian's, or the one
-that CHROMIUM names), executes all cells at `smoke`, and uses what is there to be used. Then it opens
-the gallery of the committed notebooks and the site of `make docs` as wide as a phone and a laptop.
-Screenshots and the executed notebooks are left in FOLDER. Exit status 1 names what did not happen.
+that CHROMIUM names), executes all cells at `smoke`, and uses what is there to be used. Then it
+opens the gallery of the committed notebooks and the site of `make docs`, each as wide as a phone
+and as a laptop. Screenshots and the executed notebooks are left in FOLDER. Exit status 1 names what
+did not happen.
 """
 
 import json

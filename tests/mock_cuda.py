@@ -77,6 +77,7 @@ _BETWEEN_DEVICES = {
 _CUDA: dict[str, Any] = {
     "current_device": lambda: 0,
     "get_device_name": lambda device=None: "mock",
+    "is_available": lambda: False,
     "get_rng_state": lambda device=None: torch.get_rng_state(),
     "get_rng_state_all": lambda: [torch.get_rng_state()],
     "set_rng_state": lambda state, device=None: torch.set_rng_state(state),

@@ -20,11 +20,12 @@ from .extraction import (
 
 # --- Extraction -----------------------------------------------------------------------------
 
-EXTRACTIONS = ("boxed", "alone", "last_number", "harness")
+EXTRACTIONS = ("boxed", "alone", "whole", "last_number", "harness")
 """Where the answer of a completion is read:
 
 - "boxed": the last ``\\boxed{...}`` alone;
 - "alone": a box, else the number that is all of the completion;
+- "whole": a box, else all of the completion but a final full stop, as where labels are asked for;
 - "last_number": a box, else the number behind ``####``, else the last number of the text;
 - "harness": a box, else ``####``, else what math-verify finds in the text as lighteval calls it:
   a stated final answer, else the last mathematics, else the last expression or number.
@@ -55,6 +56,9 @@ def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str
         head = before_next_question(text)
         if extraction == "alone":
             answers.append(boxed_answer(head) or lone_number(head) or boxed_answer(text))
+            continue
+        if extraction == "whole":
+            answers.append(boxed_answer(text) or text.strip().removesuffix(".") or None)
             continue
         # Behind the next question, a box counts where the text before says no answer.
         is_all = head == text.lstrip() or (extraction != "boxed" and STATED.search(head))

@@ -49,13 +49,13 @@ ARMS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["arms"])
 """Labels of the arms: recipes, and the bases that they start from."""
 
 SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(PLAN_FILE["seeds"])
-"""Seeds by profile; the arms in `ONE_SEED` are trained with the first one."""
+"""Seeds by profile; bases and the arms in `ONE_SEED` have the first one."""
 
 SAME: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["same"])
 """Arms that are the same training as another arm."""
 
 ONE_SEED: Sequence[str] = tuple(PLAN_FILE["one_seed"])
-"""Arms that are trained with the first seed alone."""
+"""Arms that are trained with the first seed alone, as bases are evaluated with it."""
 
 PLAN: Mapping[str, Collection] = types.MappingProxyType(
     {name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()}

@@ -104,7 +104,7 @@ def collect(
         steps: steps whose snapshots are evaluated on `step_tests`; a base is evaluated on them
             once, as step 0.
         step_tests: names in the profile's suite.
-        seeds: seeds of the trainings, the profile's by default; the first for the arms in `ONE_SEED`.
+        seeds: seeds of the trainings, by default the profile's; the first for arms in `ONE_SEED`.
         retrain: ignore the results committed with the project.
 
     Raises:

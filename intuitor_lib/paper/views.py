@@ -29,7 +29,7 @@ def describe(trials: Trials) -> Table:
         first, done = several[0], [t.training for t in several if t.training]
         seconds: dict[str, list[float]] = {}
         for training in done:
-            machine = training["environment"].get("device_name", "?")
+            machine = training["environment"]["device_name"]
             seconds.setdefault(machine, []).append(training["seconds"])
         rows.append(
             [

@@ -2,16 +2,17 @@
 
 A step of a small model is a thousand small operations, which take the host longer to start than the
 GPU to compute. Recorded once, all of them start at once. Shapes must then stay the same: keys and
-values have room for every token from the start, and a mask says which of it is filled.
+values have room for the tokens to come, and a mask says which of it is filled.
 """
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, StaticLayer
+
+from .cache import room_for
 
 logger = logging.getLogger(__name__)
 
@@ -19,70 +20,76 @@ _ROOM = 8  # the room is a multiple of this, as the attention kernels want it
 _given_up: list[str] = []  # why recording failed in this process
 
 
-def can_record(backbone: Any, layers: Sequence[Any]) -> bool:
-    """Whether the steps of a backbone can be recorded: on one GPU, with attention to all tokens."""
+def can_record(backbone: Any) -> bool:
+    """Whether steps can be recorded: on the current GPU, every layer attending to all tokens.
+
+    transformers says which models run without the host's help; a host that has to look at a value
+    spoils a recording.
+    """
     config = backbone.config.get_text_config()
-    device = backbone.get_input_embeddings().weight.device
-    kinds = getattr(config, "layer_types", None) or ()
+    devices = {parameter.device for parameter in backbone.parameters()}
+    rope = str(getattr(config, "rope_parameters", None))
     return (
-        device.type == "cuda"
+        not _given_up
+        and {device.type for device in devices} == {"cuda"}
+        and {device.index for device in devices} == {torch.cuda.current_device()}
         and config._attn_implementation == "sdpa"
-        and all(kind == "full_attention" for kind in kinds)
-        and all(layer.keys.device == device for layer in layers)
+        and bool(getattr(backbone, "_can_compile_fullgraph", False))
+        and not getattr(config, "alibi", False)
+        and not any(kind in rope for kind in ("dynamic", "longrope"))  # read the positions
+        and not any(DynamicCache(config=config).is_sliding)
     )
 
 
 class RecordedStep:
-    """The step of a batch that feeds its last tokens; recorded after it ran for the first time.
+    """The step of a batch that feeds its last tokens; recorded when it runs for the second time.
 
     Args:
         backbone: the transformer without its LM head.
-        held: keys and values (B, heads, S, width) of each layer for the S positions so far.
+        cache: keys and values (B, heads, S, width) of S positions so far; its layers are replaced.
         mask: which of these positions are no padding (B, S); None for all.
         positions: the position of the next token (B,).
-        room: positions in all.
+        most: positions there can be in all.
     """
 
     def __init__(
-        self,
-        backbone: Any,
-        held: Sequence[tuple[Tensor, Tensor]],
-        mask: Tensor | None,
-        positions: Tensor,
-        room: int,
+        self, backbone: Any, cache: Any, mask: Tensor | None, positions: Tensor, most: int
     ) -> None:
-        rows, filled = positions.shape[0], held[0][0].shape[-2]
-        self.backbone, self.room, self.filled = backbone, -(-room // _ROOM) * _ROOM, filled
-        self.cache = DynamicCache(config=backbone.config.get_text_config())
-        self.cache.layers = [_with_room(keys, values, self.room) for keys, values in held]
+        rows, self.filled = positions.shape[0], cache.layers[0].keys.shape[-2]
         device = positions.device
-        self.mask = torch.zeros(rows, 1, 1, self.room, dtype=torch.bool, device=device)
-        self.mask[:, 0, 0, :filled] = True if mask is None else mask
+        self.backbone, self.cache, self.most = backbone, cache, most
+        if mask is None:
+            mask = torch.ones(rows, self.filled, dtype=torch.bool, device=device)
+        self.mask = mask[:, None, None]  # [B, 1, 1, room]
         self.positions = positions.unsqueeze(1).clone()
-        self.next = torch.tensor([filled], device=device)  # on the device, for the graph moves it
+        self.next = torch.tensor([self.filled], device=device)  # there, since the graph moves it
         self.ids = torch.zeros(rows, 1, dtype=torch.long, device=device)
         self.hidden: Tensor = torch.empty(0)
         self.graph: Any = None
+        self.ready = False
+        self._make_room()
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Feed the last tokens (B,); the hidden states (B, H) hold until the next call."""
+        if self.filled == self.mask.shape[-1]:
+            self._make_room()
         self.ids.copy_(tokens.unsqueeze(1))
         self.filled += 1
-        if self.graph is not None:
-            self.graph.replay()
-        else:
-            self._step()
+        if self.ready and self.graph is None:
             self._record()
+        if self.graph is None:
+            self._step()  # also loads kernels, which cannot be recorded
+            self.ready = True
+        else:
+            self.graph.replay()
         return self.hidden
 
-    def keep(self, rows: Tensor) -> "RecordedStep":
-        """The step of some rows; it is recorded anew."""
-        held = [
-            (layer.keys[rows, :, : self.filled], layer.values[rows, :, : self.filled])
-            for layer in self.cache.layers
-        ]
-        mask, positions = self.mask[rows, 0, 0, : self.filled], self.positions[rows, 0]
-        return RecordedStep(self.backbone, held, mask, positions, self.room)
+    def keep(self, rows: Tensor) -> None:
+        """Keep some rows; the step is recorded anew."""
+        self._forget()
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        self.mask, self.positions, self.ids = self.mask[rows], self.positions[rows], self.ids[rows]
 
     def _step(self) -> None:
         self.mask.index_fill_(-1, self.next, True)
@@ -98,9 +105,9 @@ class RecordedStep:
 
     def _record(self) -> None:
         """Record the step, which computes nothing; where that fails, steps go on unrecorded."""
-        if _given_up or not torch.cuda.is_available():  # the tests' mock device records nothing
-            return
-        made, device = self.hidden, self.ids.device.type
+        if _given_up or not (self.ids.is_cuda and torch.cuda.is_available()):
+            return  # the tests' mock device records nothing
+        device, stream = self.ids.device.type, torch.cuda.current_stream()
         # Weights that autocast keeps would be kept in the graph's memory.
         cast = torch.autocast(
             device,
@@ -112,20 +119,35 @@ class RecordedStep:
         try:
             with cast, torch.cuda.graph(graph):
                 self._step()
+        except torch.OutOfMemoryError:
+            raise  # a smaller batch is tried
         except RuntimeError as error:
+            torch.cuda.set_stream(stream)  # the recording's stays current where it fails
             _given_up.append(str(error))
             logger.warning("decoding steps are not recorded as CUDA graphs: %s", error)
-            self.hidden = made
             return
-        # The first step's values, where the replays will put theirs.
-        self.hidden.copy_(made)
         self.graph = graph
 
+    def _forget(self) -> None:
+        self.graph, self.ready = None, False
 
-def _with_room(keys: Tensor, values: Tensor, room: int) -> StaticLayer:
+    def _make_room(self) -> None:
+        """Move keys and values, layer by layer, to where more of them fit."""
+        self._forget()
+        room = min(self.most, room_for(self.filled, self.filled + 1))
+        room = -(-room // _ROOM) * _ROOM
+        for i, layer in enumerate(self.cache.layers):
+            self.cache.layers[i] = _roomy(layer, self.filled, room)
+        filled, self.mask = self.mask, self.mask.new_zeros(*self.mask.shape[:-1], room)
+        self.mask[..., : self.filled] = filled
+
+
+def _roomy(held: Any, filled: int, room: int) -> StaticLayer:
     layer = StaticLayer(room)
-    layer.lazy_initialization(keys, values)
-    filled = keys.shape[-2]
-    layer.keys[:, :, :filled], layer.values[:, :, :filled] = keys, values
+    layer.lazy_initialization(held.keys, held.values)
+    if held.values.dtype != held.keys.dtype:  # under autocast
+        layer.values = layer.values.to(held.values.dtype)
+    layer.keys[:, :, :filled] = held.keys[:, :, :filled]
+    layer.values[:, :, :filled] = held.values[:, :, :filled]
     layer.cumulative_length.fill_(filled)
     return layer

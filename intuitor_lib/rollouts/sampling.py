@@ -2,7 +2,7 @@
 
 This does the work of transformers' `generate` for groups of completions with less computation:
 each distinct prompt is computed once, completions that have ended leave the batch, keys and values
-grow in place, and each token comes with its self-certainty.
+grow in place, a GPU replays a recorded step, and each token comes with its self-certainty.
 """
 
 import logging
@@ -71,7 +71,8 @@ def sample_completions(
 
     The same distribution as `model.generate`; at temperature 0 the same tokens, up to rounding in
     a batch of another shape. Draws from torch's global random state. On a GPU the host waits once
-    in 8 tokens, and for prompts and completions of a batch; rows that have ended stay until then.
+    in 8 tokens, for prompts and completions of a batch, and to record a step; rows that have ended
+    stay until then.
 
     Args:
         model: a causal language model for which `reason_against` returns None.
@@ -192,7 +193,7 @@ class _Batch:
         if 0 < len(keep) <= share * len(self.going):
             self.rows, self.going = self.rows[keep], self.going[keep]
             if self.recorded is not None:
-                self.recorded = self.recorded.keep(keep)
+                self.recorded.keep(keep)
                 return True
             self._keep_rows(keep)
             self.positions = self.positions[keep]
@@ -202,11 +203,9 @@ class _Batch:
     def step(self) -> Tensor:
         """Feed the last tokens; return the hidden states (B, H) that predict the next ones."""
         last = self.tokens[self.rows, self.made - 1]
-        if self.made == 1 and can_record(self.backbone, self.cache.layers):
-            held = [(layer.keys, layer.values) for layer in self.cache.layers]
-            room = held[0][0].shape[-2] + self.tokens.shape[1]
-            self.recorded = RecordedStep(self.backbone, held, self.mask, self.positions, room)
-            self.cache.layers = []
+        if self.made == 1 and can_record(self.backbone):
+            most = self.cache.layers[0].keys.shape[-2] + self.tokens.shape[1]
+            self.recorded = RecordedStep(self.backbone, self.cache, self.mask, self.positions, most)
         if self.recorded is not None:
             return self.recorded(last)
         if self.mask is not None:

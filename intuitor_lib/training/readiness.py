@@ -187,6 +187,12 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
         useless = len(found) == len(answers) and "accuracy" in recipe.rewards
         text = describe_doubts(answers, found)
         yield Finding("answers", "fault" if useless else "warning", text)
+    words = [id for id, answer in answers.items() if not any(map(str.isdigit, answer))]
+    if words and recipe.answer_extraction in ("alone", "last_number"):
+        text = f"{len(words)} of {len(answers)} reference answers have no number; the first, of "
+        text += f"{words[0]}, is {answers[words[0]][:60]!r}. answer_extraction="
+        text += f"{recipe.answer_extraction!r} finds numbers and boxes: choose 'whole' or 'boxed'"
+        yield Finding("answers", "warning", text)
     looked_at = [problem for problem in both if problem.answer][:_PROMPTS]
     echoes = echoed([p.prompt for p in looked_at], [p.answer or "" for p in looked_at])
     if sum(echoes) > _ECHOES * len(echoes):

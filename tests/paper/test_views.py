@@ -27,7 +27,9 @@ def over_steps(label, right, **settings):
         ("in_domain", step): trial(label, n, **settings).rows("in_domain")
         for step, n in right.items()
     }
-    training = None if label == "base" else {"metrics": [], "rows": [], "seconds": 60.0}
+    where = {"device_name": "CPU" if settings.get("seed", 7) == 7 else "a card"}
+    training = {"metrics": [], "rows": [], "seconds": 60.0, "environment": where}
+    training = None if label == "base" else training
     return Trial(first.arm, label, "cpu", first.recipe, training, tables, {}, True)
 
 
@@ -45,9 +47,10 @@ def trials():
 def test_a_table_says_which_trainings_these_are(trials):
     rows = {row[0]: row[1:] for row in describe(trials).rows}
     assert rows["base"][:3] == ["-", "-", "-"]
-    assert rows["INTUITOR"][:3] == ["7, 8", "16", "60"]
+    assert rows["INTUITOR"][:3] == ["7, 8", "16", "CPU 60, a card 60"]
     assert {row[-1] for row in rows.values()} == {"read from records"}
-    made = Trial("grpo", "GRPO", "cpu", get_recipe("grpo", "cpu"), {"rows": []})
+    training = {"rows": [], "seconds": 9.0, "environment": {"device_name": "CPU"}}
+    made = Trial("grpo", "GRPO", "cpu", get_recipe("grpo", "cpu"), training)
     assert describe({"GRPO": [made]}).rows[0][-1] == "made now"
 
 

@@ -53,7 +53,12 @@ class Grader:
         return {}
 
 
-_WITHOUT_BOX = {"alone": "number alone", "last_number": "last number", "harness": "stated"}
+_WITHOUT_BOX = {
+    "alone": "number alone",
+    "whole": "whole text",
+    "last_number": "last number",
+    "harness": "stated",
+}
 
 
 @dataclass(frozen=True)
