@@ -58,7 +58,7 @@ def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str
             answers.append(boxed_answer(head) or lone_number(head) or boxed_answer(text))
             continue
         if extraction == "whole":
-            answers.append(boxed_answer(text) or text.strip().removesuffix(".") or None)
+            answers.append(boxed_answer(head) or head.strip().removesuffix(".") or None)
             continue
         # Behind the next question, a box counts where the text before says no answer.
         is_all = head == text.lstrip() or (extraction != "boxed" and STATED.search(head))

@@ -369,7 +369,7 @@ def test_without_a_chat_the_prompt_is_the_text(tiny_model, tmp_path):
         ({"benchmark": "gsm9k"}, "unknown benchmark 'gsm9k': choose from gsm8k"),
         (
             {"extraction": "last"},
-            "extraction='last': choose from boxed, alone, last_number, harness",
+            "extraction='last': choose from boxed, alone, whole, last_number, harness",
         ),
         ({"benchmark": "humaneval", "extraction": "boxed"}, "with humaneval: only answers to math"),
         ({"benchmarks": "/nowhere"}, "'/nowhere' is no folder"),

@@ -25,7 +25,7 @@ NEXT = [
 ]
 
 
-STATED = {"boxed": r"So it is \boxed{6}.", "alone": "6."}
+STATED = {"boxed": r"So it is \boxed{6}.", "alone": "6.", "whole": "6."}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_recipes_name_the_same_choices():
     for extraction in EXTRACTIONS:
         assert Recipe(answer_extraction=extraction).answer_extraction == extraction
     with pytest.raises(
-        RecipeError, match=r"answer_extraction='last'.*boxed, alone, last_number, harness"
+        RecipeError, match=r"answer_extraction='last'.*boxed, alone, whole, last_number, harness"
     ):
         Recipe(answer_extraction="last")
     with pytest.raises(ValueError, match=r"extraction is 'last'; choose from boxed"):
@@ -215,6 +215,20 @@ def test_recipes_name_the_same_choices():
 )
 def test_an_answer_alone_is_all_of_the_completion(text, answer):
     assert extract_answer(text, "alone") == answer
+
+
+def test_a_label_is_all_of_the_completion():
+    texts = [
+        "Positive.",
+        " negative\n",
+        r"It is \boxed{positive}.",
+        "not sure",
+        "negative\n\nQ: 1?",
+        "",
+    ]
+    found = [extract_answer(text, "whole") for text in texts]
+    assert found == ["Positive", "negative", "positive", "not sure", "negative", None]
+    assert grade(texts, ["positive"] * 6, extraction="whole") == [True, False, True] + [False] * 3
 
 
 @pytest.mark.parametrize(

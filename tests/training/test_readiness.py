@@ -211,6 +211,17 @@ def test_answers_that_stand_in_their_questions_are_told(tiny_recipe, policy, tmp
     assert "in 3 of 8 problems the answer is a number of the question" in echoes.text
 
 
+@pytest.mark.parametrize("extraction", ["last_number", "whole"])
+def test_labels_where_numbers_are_looked_for_are_told(tiny_recipe, policy, tmp_path, extraction):
+    problems = [(f"{a}+1=", "odd" if a % 2 else 4) for a in range(6)]
+    dataset = rows(tmp_path / "data.jsonl", problems)
+    recipe = tiny_recipe.replace(dataset=dataset, answer_extraction=extraction)
+    findings = preflight(recipe, load_problems(recipe), policy, runs=tmp_path).findings
+    told = [finding.text for finding in findings if finding.name == "answers"]
+    assert bool(told) is (extraction == "last_number")
+    assert all("3 of 6 reference answers have no number; the first, of data:" in t for t in told)
+
+
 @pytest.mark.parametrize(
     ("reward", "verdict"), [("accuracy", "fault"), ("self_certainty", "warning")]
 )
