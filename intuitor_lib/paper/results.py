@@ -92,5 +92,5 @@ def _write(path: Path, key: Any, *, rows: list[dict[str, Any]], **rest: Any) -> 
     table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
     sink = pyarrow.BufferOutputStream()
     with_rest = table.replace_schema_metadata({_METADATA: text.encode()})
-    pyarrow.parquet.write_table(with_rest, sink, compression="zstd")
+    pyarrow.parquet.write_table(with_rest, sink, compression="zstd", compression_level=22)
     write_bytes(path, sink.getvalue().to_pybytes())

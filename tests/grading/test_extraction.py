@@ -66,7 +66,7 @@ def test_what_follows_the_answer_does_not_count(behind, extraction):
     assert is_correct(stated + behind, "6", extraction=extraction)
 
 
-@pytest.mark.parametrize("extraction", EXTRACTIONS)
+@pytest.mark.parametrize("extraction", [e for e in EXTRACTIONS if e != "whole"])
 def test_an_answer_behind_a_restated_question_counts(extraction):
     text = "First, what is asked.\nQuestion: 2 + 3?\nThat is \\boxed{5}"
     assert extract_answer(text, extraction) == "5"
