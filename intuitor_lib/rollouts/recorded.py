@@ -117,7 +117,7 @@ class RecordedStep:
         )
         graph = torch.cuda.CUDAGraph()
         try:
-            with cast, torch.cuda.graph(graph):
+            with cast, torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._step()
         except torch.OutOfMemoryError:
             raise  # a smaller batch is tried
