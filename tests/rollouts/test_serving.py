@@ -125,6 +125,51 @@ def test_vllm_is_sent_the_policy_and_the_base_stays(tiny_recipe, changes):
     assert not any(layer.merged for layer in model.modules() if hasattr(layer, "merged_adapters"))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"quantization": "none", "dtype": "bfloat16"},
+        {"quantization": "none", "use_lora": False},
+    ],
+)
+def test_a_server_is_sent_what_it_was_told_of(tiny_recipe, changes):
+    """A server is told of names, dtypes and shapes once, before all updates."""
+    model = moved_policy(tiny_recipe.replace(**changes))
+    sent = []
+
+    class Client:
+        def update_named_params(self, told, pairs):
+            got = {name: weight.clone() for name, weight in pairs}
+            facts = [(n, str(w.dtype).removeprefix("torch."), [*w.shape]) for n, w in got.items()]
+            assert facts == told
+            sent.append(got)
+
+        def reset_prefix_cache(self):
+            sent.append("reset")
+
+    generation = VLLMGeneration.__new__(VLLMGeneration)
+    generation.model, generation.mode, generation._weight_metadata = model, "server", None
+    generation.enable_sleep_mode, generation._dist = False, mock.MagicMock(is_fsdp=False)
+    generation.accelerator = mock.Mock(is_main_process=True)
+    generation.vllm_client = Client()
+    send_merged_weights(generation, model)
+    generation.sync_weights()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    generation.sync_weights()
+    first, reset, second, _ = sent
+    assert reset == "reset"
+    plain = AutoModelForCausalLM.from_pretrained(tiny_recipe.model)
+    assert {n: w.shape for n, w in first.items()} == {
+        n: w.shape for n, w in plain.named_parameters()
+    }
+    trained = [n for n in first if not torch.equal(first[n], second[n])]
+    assert len(trained) == (len(first) if changes.get("use_lora") is False else 14)
+
+
 @pytest.mark.parametrize("changes", [{}, {"quantization": "none", "dtype": "bfloat16"}])
 @pytest.mark.filterwarnings("ignore:.*erge lora module to 4-bit")
 def test_trls_own_merging_would_change_the_frozen_base(tiny_recipe, changes):
