@@ -25,7 +25,7 @@ from .verdicts import (
     step_of,
 )
 
-NO_GPU = "needs the paper's model and benchmark, so a GPU and the hub; the profile was run without"
+NO_GPU = "not run: it needs the paper's model on the paper's benchmark"
 
 Trials = Mapping[str, Sequence[Trial]]
 
@@ -236,7 +236,9 @@ def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
     found: dict[str, list[str]] = {}
     small = answers_of(records, _on_cpu)
     for entry in small:
-        against, value = next(iter(entry["differences"].items()))
+        gaps = [*entry["differences"].items()]
+        # A share is decided by the last one, anything else shows the first, to the base.
+        against, value = gaps[-1 if QUESTIONS[entry["question"]].kind == "share" else 0]
         gap = signed(restored(value))
         text = f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
         found.setdefault(QUESTIONS[entry["question"]].text, []).append(text)
