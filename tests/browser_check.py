@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import nbformat
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from intuitor_lib import Run, RunStore
 from intuitor_lib.cli.notebooks import find_notebooks
@@ -183,7 +183,7 @@ def move_a_step(lab: Lab) -> None:
     lab.shot("rollouts")
 
 
-def open_pages(page: Page, scratch: Path, shots: Path) -> None:
+def open_pages(browser: Browser, scratch: Path, shots: Path) -> None:
     """Gallery and site: pages as wide as the screen, with all their images."""
     committed = scratch / "gallery" / "notebooks" / "cpu"
     committed.mkdir(parents=True)
@@ -195,9 +195,9 @@ def open_pages(page: Page, scratch: Path, shots: Path) -> None:
     else:
         print("no site here: `make docs` builds it", file=sys.stderr)
     for device, width in WIDTHS.items():
-        page.set_viewport_size({"width": width, "height": 900})
+        page = browser.new_page(viewport={"width": width, "height": 900})
         for path in pages:
-            page.goto(path.as_uri())
+            page.goto(path.as_uri(), wait_until="networkidle")
             name = f"{path.parent.name}_{path.stem}, {device}"
             page.screenshot(path=shots / f"{name}.png")
             wide = page.evaluate("document.documentElement.scrollWidth")
@@ -238,7 +238,7 @@ def main() -> int:
                 other.until_idle(300)
                 other.shot("executed")
                 other.save()
-                open_pages(browser.new_page(), Path(scratch), shots)
+                open_pages(browser, Path(scratch), shots)
             except BaseException:
                 page.screenshot(path=shots / "failed.png")
                 raise

@@ -1,7 +1,7 @@
 """What the notebooks measured, as tables and records, beside the paper's tables and claims."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,12 @@ def answers_of(
     return sorted(found.values(), key=lambda a: order[a["question"]])
 
 
-def verdicts_table(records: Iterable[Mapping[str, Any]]) -> Table:
-    """`questions_table` in short: a row per question, with its verdicts and differences."""
+def verdicts_table(
+    records: Iterable[Mapping[str, Any]], ids: Collection[str] = tuple(QUESTIONS)
+) -> Table:
+    """Some of `questions_table` in short: a row for each, with its verdicts and differences."""
     found: dict[str, list[str]] = {}
-    small = answers_of(records, _on_cpu)
+    small = [entry for entry in answers_of(records, _on_cpu) if entry["question"] in ids]
     for entry in small:
         gaps = [*entry["differences"].items()]
         # A share is decided by the last one, anything else shows the first, to the base.
