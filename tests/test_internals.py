@@ -52,6 +52,9 @@ USED = {
     "transformers": {
         "transformers.cache_utils.DynamicLayer": "`rollouts.cache.GrowingLayer` extends it",
         "transformers.cache_utils.DynamicCache.__init__": "its layers show what a model keeps",
+        "transformers.cache_utils.StaticLayer": "what a recorded step reads and writes",
+        "transformers.PreTrainedModel.__init__": "sets `_attn_implementation`; a class with "
+        "`_can_compile_fullgraph` can be recorded",
         "transformers.generation.utils.GenerationMixin._supports_default_dynamic_cache": "asked",
         "transformers.integrations.WandbCallback.setup": "extended: the run's id; `_wandb` is used",
         "transformers.integrations.WandbCallback.on_log": "extended: completions too",
