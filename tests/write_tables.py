@@ -19,8 +19,10 @@ from intuitor_lib.report import Table
 from intuitor_lib.store import project_root
 
 FIGURE = "docs/contrasts.png"
-FRONT = ("gain", "longer", "close", "answers", "coin", "vote-gain", "harder", "sums", "solvable")
-FRONT += ("cooling", "reasoning", "offline", "kl-0", "em", "one-late", "unquantized")
+FRONT = (
+    *("gain", "longer", "close", "answers", "coin", "vote-gain", "harder", "sums", "solvable"),
+    *("cooling", "reasoning", "offline", "kl-0", "em", "one-late", "unquantized"),
+)
 """The questions that README answers."""
 
 

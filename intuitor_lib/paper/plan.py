@@ -80,10 +80,15 @@ PAPER_MODELS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["paper_models
 """The model of the paper's tables that a profile trains."""
 
 
+def is_base(arm: str) -> bool:
+    """Whether an arm is a base, which is evaluated and not trained."""
+    return arm.startswith("base")
+
+
 def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Sequence[int]:
     """Seeds to train an arm with, of `seeds` or the profile's."""
     given = SEEDS[profile] if seeds is None else seeds
-    return given[:1] if arm in ONE_SEED or arm.startswith("base") else given
+    return given[:1] if arm in ONE_SEED or is_base(arm) else given
 
 
 def asked(
@@ -107,7 +112,7 @@ def asked(
         if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
             raise InputError(f"{name}={given!r}: give a list, as [{given!r}]")
     plan, suite = PLAN[notebook], SUITES[profile]
-    trained = [arm for arm in plan.arms if not arm.startswith("base")] if arms is None else arms
+    trained = [arm for arm in plan.arms if not is_base(arm)] if arms is None else arms
     names = [t for name in plan.tests for t in (MAIN_TESTS[profile] if name == "main" else [name])]
     return {
         "arms": plan.arms if arms is None else ["base", *arms],
@@ -123,7 +128,7 @@ def asked(
 def planned(profile: str) -> dict[str, Recipe]:
     """Every training of the notebooks under a profile, once each, by recipe digest."""
     named = (arm for collection in PLAN.values() for arm in collection.arms)
-    arms = dict.fromkeys(SAME.get(arm, arm) for arm in named if not arm.startswith("base"))
+    arms = dict.fromkeys(SAME.get(arm, arm) for arm in named if not is_base(arm))
     recipes = [arm_recipe(arm, profile, seed) for arm in arms for seed in arm_seeds(arm, profile)]
     return {recipe.digest: recipe for recipe in recipes}
 

@@ -25,7 +25,7 @@ from ..problems import load_problems
 from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
 from ..training.monitor import marked
-from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds
+from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds, is_base
 from .results import find_result, is_on_record, result
 
 _KEPT = (
@@ -257,7 +257,7 @@ class TrialStore:
     def __init__(
         self, arm: str, profile: str, seed: int, retrain: bool, runs: str | Path | None
     ) -> None:
-        self.is_base = arm.startswith("base")
+        self.is_base = is_base(arm)
         self.recipe = arm_recipe(arm, profile, seed)
         self.arm, self.profile, self.runs = arm, profile, runs
         self.where: dict[str, Any] = {"profile": profile, "retrain": retrain, "runs": runs}

@@ -78,6 +78,15 @@ def moved_policy(recipe):
     return model
 
 
+def generation_of(model, **attributes):
+    """TRL's side of vLLM, without vLLM."""
+    generation = VLLMGeneration.__new__(VLLMGeneration)
+    generation.model, generation.accelerator = model, mock.Mock(is_main_process=True)
+    generation.enable_sleep_mode, generation._dist = False, mock.MagicMock(is_fsdp=False)
+    vars(generation).update(attributes)
+    return generation
+
+
 def base_weights(model):
     return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
 
@@ -95,10 +104,8 @@ def test_vllm_is_sent_the_policy_and_the_base_stays(tiny_recipe, changes):
 
     runner = types.SimpleNamespace(model=Engine())
     executor = types.SimpleNamespace(driver_worker=types.SimpleNamespace(model_runner=runner))
-    generation = VLLMGeneration.__new__(VLLMGeneration)
-    generation.model, generation.accelerator = model, mock.Mock()
-    generation.mode, generation.enable_sleep_mode = "colocate", False
-    generation.llm = mock.Mock(llm_engine=types.SimpleNamespace(model_executor=executor))
+    llm = mock.Mock(llm_engine=types.SimpleNamespace(model_executor=executor))
+    generation = generation_of(model, mode="colocate", llm=llm)
     send_merged_weights(generation, model)
     generation.sync_weights()
 
@@ -148,11 +155,7 @@ def test_a_server_is_sent_what_it_was_told_of(tiny_recipe, changes):
         def reset_prefix_cache(self):
             sent.append("reset")
 
-    generation = VLLMGeneration.__new__(VLLMGeneration)
-    generation.model, generation.mode, generation._weight_metadata = model, "server", None
-    generation.enable_sleep_mode, generation._dist = False, mock.MagicMock(is_fsdp=False)
-    generation.accelerator = mock.Mock(is_main_process=True)
-    generation.vllm_client = Client()
+    generation = generation_of(model, mode="server", vllm_client=Client(), _weight_metadata=None)
     send_merged_weights(generation, model)
     generation.sync_weights()
     with torch.no_grad():
@@ -177,9 +180,7 @@ def test_trls_own_merging_would_change_the_frozen_base(tiny_recipe, changes):
     model = moved_policy(tiny_recipe.replace(**changes))
     before = [dequantized(layer).clone() for layer in linears(model)] if not changes else None
     held = base_weights(model)
-    generation = VLLMGeneration.__new__(VLLMGeneration)
-    generation.model, generation.accelerator = model, mock.Mock()
-    generation._dist = mock.MagicMock(is_fsdp=False)
+    generation = generation_of(model)
     for _ in generation._iter_named_params():
         pass
     if before is not None:
