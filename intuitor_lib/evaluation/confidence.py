@@ -57,7 +57,9 @@ def measure_confidence(
         )
         ids = [completion.ids for completion in completions]
         texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        graded = _graded(asked, ids, benchmark.grader.grade(asked, texts), num_samples)
+        verdicts = benchmark.grader.grade(asked, texts)
+        extraction = getattr(benchmark.grader, "extraction", "whole")
+        graded = _graded(asked, ids, verdicts, num_samples, extraction)
         names = list(graders[label])
         for name in track(names, total=len(names), label=f"{label}'s answers are scored"):
             model = loaded[name].model
@@ -85,12 +87,16 @@ def measure_confidence(
 
 
 def _graded(
-    asked: Sequence[Item], ids: Sequence[list[int]], verdicts: Sequence[Verdict], num_samples: int
+    asked: Sequence[Item],
+    ids: Sequence[list[int]],
+    verdicts: Sequence[Verdict],
+    num_samples: int,
+    extraction: str,
 ) -> list[dict[str, Any]]:
     """A row per completion; equal answers to an item share a `cluster`."""
     answers = [verdict.answer for verdict in verdicts]
-    starts = range(0, len(answers), num_samples)
-    of_item = [cluster for i in starts for cluster in clusters(answers[i : i + num_samples])]
+    groups = [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
+    of_item = [cluster for group in groups for cluster in clusters(group, extraction)]
     return [
         {
             "id": item.id,

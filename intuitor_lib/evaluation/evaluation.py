@@ -143,6 +143,7 @@ def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> d
     return {
         "name": benchmark.name,
         **({"extraction": extraction} if chosen else {}),
+        **({"compared": "as text"} if extraction == "whole" else {}),
         "items": fingerprint(items),
         "n": len(items),
         "seed": seed,

@@ -17,6 +17,8 @@ from .extraction import (
     marked_answer,
     numbers_of,
 )
+from .notation import in_ascii
+from .numerals import number
 
 # --- Extraction -----------------------------------------------------------------------------
 
@@ -25,7 +27,8 @@ EXTRACTIONS = ("boxed", "alone", "whole", "last_number", "harness")
 
 - "boxed": the last ``\\boxed{...}`` alone;
 - "alone": a box, else the number that is all of the completion;
-- "whole": a box, else all of the completion but a final full stop, as where labels are asked for;
+- "whole": a box, else all of the completion but a final full stop, as where labels are asked for.
+  Such answers are compared as texts (`label`), all others as mathematics;
 - "last_number": a box, else the number behind ``####``, else the last number of the text;
 - "harness": a box, else ``####``, else what math-verify finds in the text as lighteval calls it:
   a stated final answer, else the last mathematics, else the last expression or number.
@@ -140,7 +143,23 @@ def grade_answers(
         stated = extract_answers([expected[i] for i in prose], extraction)
         for i, answer in zip(prose, stated, strict=True):
             expected[i] = answer or expected[i]
+    if extraction == "whole":
+        return [
+            answer is not None and label(answer) == label(reference)
+            for answer, reference in zip(answers, expected, strict=True)
+        ]
     return equivalent([*zip(answers, expected, strict=True)])
+
+
+def label(answer: str) -> Hashable:
+    """What an answer that is a whole text is compared by.
+
+    Its value if it is a number, else its words: case, spaces, quotation marks around it and a final
+    full stop do not count. To mathematics "cab" is "abc", and 2024-05-01 is 2018.
+    """
+    text = answer.strip().removesuffix(".").strip("\"'` ")
+    found = number(in_ascii(text))
+    return found.value if found else " ".join(text.casefold().split())
 
 
 def grade_labelled(
@@ -179,14 +198,17 @@ def _reference_answer(reference: str, row: int) -> str:
 # --- Voting ---------------------------------------------------------------------------------
 
 
-def clusters(answers: Sequence[str | None]) -> list[int | None]:
+def clusters(answers: Sequence[str | None], extraction: str = "boxed") -> list[int | None]:
     """The cluster of each answer: the index of the first answer that it is equivalent to.
 
-    `answers` are extracted ones. None is the cluster of those that cannot vote: None, answers of
-    over 2,000 characters and those that math-verify cannot read within its limits. Each answer is
-    compared with the first of every cluster before it, as the reference, by the rules of
-    `is_correct`. No answer makes it raise.
+    `answers` are extracted ones, of `extraction`. None is the cluster of those that cannot vote:
+    None, answers of over 2,000 characters and those that math-verify cannot read within its limits.
+    Each answer is compared with the first of every cluster before it, as the reference, by the
+    rules of `is_correct`. No answer makes it raise.
     """
+    if extraction == "whole":
+        labels = [None if answer is None else label(answer) for answer in answers]
+        return [None if own is None else labels.index(own) for own in labels]
     distinct = [answer for answer in dict.fromkeys(answers) if answer is not None]
     can_vote = readable(distinct)
     rest = [answer for answer, voter in zip(distinct, can_vote, strict=True) if voter]
@@ -200,12 +222,12 @@ def clusters(answers: Sequence[str | None]) -> list[int | None]:
     return [cluster.get(answer) for answer in answers]
 
 
-def plurality(answers: Sequence[str | None]) -> list[bool]:
+def plurality(answers: Sequence[str | None], extraction: str = "boxed") -> list[bool]:
     """Whether each answer is in the plurality, the largest of the `clusters`.
 
     Of equally large clusters the first wins; if nothing votes, all are False.
     """
-    return most_frequent(clusters(answers))
+    return most_frequent(clusters(answers, extraction))
 
 
 def most_frequent(votes: Sequence[Hashable | None]) -> list[bool]:

@@ -118,7 +118,8 @@ def judge_task(
             "the three evaluations are not of the same prompts, sampled in the same way: make them "
             "with the same benchmark, n, seed, temperature and num_samples"
         )
-    sides = [_measured(record.rows) for record in records]
+    extraction = base.spec["benchmark"].get("extraction", "boxed")
+    sides = [_measured(record.rows, extraction) for record in records]
     lines, levels, gaps = [], {}, {}
     for column, title in _MEASURES.items():
         known = [[row for row in rows if row.get(column) is not None] for rows in sides]
@@ -175,7 +176,7 @@ def _without_answers(levels: Levels, gaps: Levels) -> str:
     )
 
 
-def _measured(rows: Rows) -> Rows:
+def _measured(rows: Rows, extraction: str) -> Rows:
     """Rows with what an evaluation does not have: agreement within a prompt, repetition."""
     from ..training.monitor import repetition
 
@@ -184,7 +185,7 @@ def _measured(rows: Rows) -> Rows:
         groups.setdefault(row["id"], []).append(row)
     measured, stated = [], any(row["answer"] is not None for row in rows)
     for group in groups.values():
-        votes = plurality([row["answer"] for row in group])
+        votes = plurality([row["answer"] for row in group], extraction)
         agreement = statistics.mean(votes) if stated and len(group) > 1 else None
         for row in group:
             words = [hash(word) for word in row["completion"].split()]

@@ -91,7 +91,7 @@ class _Samples:
         )
         certainty = [completion.mean_certainty or 0.0 for completion in completions]
         answers = extract_answers(texts, recipe.answer_extraction)
-        votes = plurality(answers)
+        votes = plurality(answers, recipe.answer_extraction)
         order = sorted(range(len(texts)), key=lambda i: -certainty[i])
         rows = [
             [

@@ -115,7 +115,7 @@ class Job:
     @property
     def measured(self) -> Recipe:
         """The recipe whose steps have prompts and completions as this work has."""
-        if self.test is None or self.test.benchmark != HELD_OUT:
+        if self.test is None or self.test.benchmark != HELD_OUT or self.test.recipe is None:
             return self.recipe
         own = {name: getattr(self.recipe, name) for name in ("model", "quantization", "dtype")}
         return get_recipe(self.test.recipe, self.store.profile, **own)

@@ -27,7 +27,7 @@ class Test:
     max_new_tokens: int | None = None  # None: the benchmark's
     column: str | None = None  # of the paper's tables; None for a problem of ours
     batch_size: int | None = None
-    recipe: str = "intuitor"  # whose problems are held out, for `HELD_OUT`
+    recipe: str | None = "intuitor"  # whose problems are held out, for `HELD_OUT`; None: the arm's
     changes: Mapping[str, Any] = field(default_factory=dict)  # of its settings
 
 
@@ -39,23 +39,49 @@ class Collection:
     tests: Sequence[str] = ()  # `main` stands for the profile's `MAIN_TESTS`
     base_tests: Sequence[str] = ()  # of bases, besides
     at_steps: Sequence[str] = ()  # tests of every snapshot
+    halfway: bool = False  # of the one in the middle alone
     first_seed: bool = False  # of the profile's; else all of them
+
+
+@dataclass(frozen=True)
+class Task:
+    """A family of problems on which arms are trained, beside the ground of the other notebooks.
+
+    `settings` are those of its recipes, `profiles` those under which notebooks train on it.
+    """
+
+    title: str
+    settings: Mapping[str, Any]
+    profiles: Sequence[str]
+    held_back: bool = False  # from what notebook 12 makes its recommendation of
 
 
 PLAN_FILE = read_yaml(__file__, "plan.yaml")
 """The plan as it is in the file."""
 
-ARMS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["arms"])
-"""Labels of the arms: recipes, and the bases that they start from."""
+TASKS: Mapping[str, Task] = types.MappingProxyType(
+    {name: Task(**entry) for name, entry in read_yaml(__file__, "tasks.yaml")["tasks"].items()}
+)
+"""Families of problems by name; the arm "intuitor/dates" is `intuitor` trained on the task."""
+
+ARMS: Mapping[str, str] = types.MappingProxyType(
+    PLAN_FILE["arms"]
+    | {
+        f"{arm}/{name}": f"{PLAN_FILE['arms'][arm]}, {task.title}"
+        for name, task in TASKS.items()
+        for arm in PLAN_FILE["on_tasks"]
+    }
+)
+"""Labels of the arms: recipes, and the bases that they start from; with a task behind a slash."""
 
 SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(PLAN_FILE["seeds"])
-"""Seeds by profile; bases and the arms in `ONE_SEED` have the first one."""
+"""Seeds by profile; bases have the first one, the arms in `SEEDS_AT_MOST` the first ones."""
 
 SAME: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["same"])
 """Arms that are the same training as another arm."""
 
-ONE_SEED: Sequence[str] = tuple(PLAN_FILE["one_seed"])
-"""Arms that are trained with the first seed alone, as bases are evaluated with it."""
+SEEDS_AT_MOST: Mapping[str, int] = types.MappingProxyType(PLAN_FILE["seeds_at_most"])
+"""The number of seeds of arms that are not trained with all of them; "random/" on all tasks."""
 
 PLAN: Mapping[str, Collection] = types.MappingProxyType(
     {name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()}
@@ -88,7 +114,18 @@ def is_base(arm: str) -> bool:
 def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Sequence[int]:
     """Seeds to train an arm with, of `seeds` or the profile's."""
     given = SEEDS[profile] if seeds is None else seeds
-    return given[:1] if arm in ONE_SEED or is_base(arm) else given
+    reward, slash, _ = arm.partition("/")
+    return given[: 1 if is_base(arm) else SEEDS_AT_MOST.get(reward + slash, len(given))]
+
+
+def arms_of(notebook: str, profile: str) -> Sequence[str]:
+    """The arms of a notebook; "intuitor/" in the plan is one arm for each task of the profile."""
+    tasks = [name for name, task in TASKS.items() if profile in task.profiles]
+    return [
+        name
+        for arm in PLAN[notebook].arms
+        for name in ([f"{arm}{task}" for task in tasks] if arm.endswith("/") else [arm])
+    ]
 
 
 def asked(
@@ -112,14 +149,16 @@ def asked(
         if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
             raise InputError(f"{name}={given!r}: give a list, as [{given!r}]")
     plan, suite = PLAN[notebook], SUITES[profile]
-    trained = [arm for arm in plan.arms if not is_base(arm)] if arms is None else arms
+    planned_arms = arms_of(notebook, profile)
+    trained = [arm for arm in planned_arms if not is_base(arm)] if arms is None else arms
+    steps = snapshot_steps(trained[0], profile) if plan.at_steps and trained else []
     names = [t for name in plan.tests for t in (MAIN_TESTS[profile] if name == "main" else [name])]
     return {
-        "arms": plan.arms if arms is None else ["base", *arms],
+        "arms": planned_arms if arms is None else ["base", *arms],
         "profile": profile,
         "tests": [name for name in names if name in suite],
         "base_tests": [name for name in plan.base_tests if name in suite],
-        "steps": snapshot_steps(trained[0], profile) if plan.at_steps and trained else [],
+        "steps": steps[len(steps) // 2 :][:1] if plan.halfway else steps,
         "step_tests": plan.at_steps,
         "seeds": seeds or (SEEDS[profile][:1] if plan.first_seed else None),
     }
@@ -127,7 +166,7 @@ def asked(
 
 def planned(profile: str) -> dict[str, Recipe]:
     """Every training of the notebooks under a profile, once each, by recipe digest."""
-    named = (arm for collection in PLAN.values() for arm in collection.arms)
+    named = (arm for notebook in PLAN for arm in arms_of(notebook, profile))
     arms = dict.fromkeys(SAME.get(arm, arm) for arm in named if not is_base(arm))
     recipes = [arm_recipe(arm, profile, seed) for arm in arms for seed in arm_seeds(arm, profile)]
     return {recipe.digest: recipe for recipe in recipes}
@@ -135,10 +174,12 @@ def planned(profile: str) -> dict[str, Recipe]:
 
 def arm_recipe(arm: str, profile: str, seed: int) -> Recipe:
     """The recipe of an arm; for a base, the recipe that starts from it."""
-    name = arm.partition(":")[2] or ("intuitor" if arm == "base" else arm)
+    reward, _, task = arm.partition("/")
+    name = reward.partition(":")[2] or ("intuitor" if reward == "base" else reward)
+    settings = TASKS[task].settings if task else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # beta = 0 is intended in its arm
-        recipe = get_recipe(name, profile, seed=seed)
+        recipe = get_recipe(name, profile, seed=seed, **settings)
         # Notebooks look at the way there, under every profile.
         every = recipe.snapshot_steps or max(1, recipe.max_steps // 6)
         return recipe.replace(snapshot_steps=every)

@@ -104,7 +104,7 @@ def collect(
         steps: steps whose snapshots are evaluated on `step_tests`; a base is evaluated on them
             once, as step 0.
         step_tests: names in the profile's suite.
-        seeds: seeds of the trainings, by default the profile's; the first for arms in `ONE_SEED`.
+        seeds: seeds of the trainings, by default the profile's; fewer for arms in `SEEDS_AT_MOST`.
         retrain: ignore the results committed with the project.
 
     Raises:
@@ -185,7 +185,8 @@ def _require_what_is_missing(asked: Mapping["TrialStore", Sequence["Asked"]]) ->
         for test, step in wanted:
             if store.find(*store.key(test, step)) is None:
                 made.append(f"{store.folder}/{store.key(test, step)[0]}")
-                needs[f"test {test.name}"] = functools.partial(_try, test, store.profile)
+                name = f"test {test.name}" + ("" if test.recipe else f" of {store.folder}")
+                needs[name] = functools.partial(_try, test, store.recipe)
                 if step:
                     needs[f"step {step} of {store.folder}"] = functools.partial(store.at, step)
     faults = []
@@ -200,9 +201,9 @@ def _require_what_is_missing(asked: Mapping["TrialStore", Sequence["Asked"]]) ->
         print(f"not on record, made now: {', '.join(made)}", file=sys.stderr)
 
 
-def _try(test: Test, profile: str) -> None:
+def _try(test: Test, recipe: Recipe) -> None:
     """Load the items of a test, and run a program if it runs any."""
-    benchmark = _benchmark(test, profile)
+    benchmark = _benchmark(test, recipe)
     load_items(benchmark, test.n)
     if benchmark.grader.runs_code:
         run_python("pass")
@@ -227,7 +228,7 @@ def confidence(
         found = measure_confidence(
             {label: store.subject(None) for label, store in stores.items()},
             pairs,
-            _benchmark(test, profile),
+            _benchmark(test, stores["base"].recipe),
             n=test.n,
             num_samples=test.num_samples,
             temperature=test.temperature,
@@ -265,7 +266,7 @@ class TrialStore:
         self._known: dict[str, Mapping[str, Any] | None] = {}
         # The policy to evaluate is loaded once for all tests; only the last one is held.
         self.subject = functools.lru_cache(maxsize=1)(self._find)
-        kind = arm.replace(":", "-") if self.is_base else SAME.get(arm, arm)
+        kind = SAME.get(arm, arm).translate({ord(":"): "-", ord("/"): "-"})
         self.folder = f"{kind}-s{seed}-{self.recipe.digest}"
 
     def key(self, test: Test, step: int | None) -> tuple[str, Any]:
@@ -324,7 +325,7 @@ class TrialStore:
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
         from ..evaluation.evaluation import evaluate
 
-        benchmark = _benchmark(test, self.profile)
+        benchmark = _benchmark(test, self.recipe)
         record = evaluate(
             self.subject(step),
             benchmark,
@@ -347,9 +348,9 @@ class TrialStore:
         }
 
 
-def _benchmark(test: Test, profile: str) -> Benchmark:
-    """The benchmark of a test; problems of mathematics are asked as they were in training."""
-    recipe = get_recipe(test.recipe, profile)
+def _benchmark(test: Test, own: Recipe) -> Benchmark:
+    """The benchmark of a test of a policy, asked as its recipe asked in training."""
+    recipe = get_recipe(test.recipe, own.profile) if test.recipe else own
     if test.benchmark == HELD_OUT:
         return held_out_benchmark(recipe.replace(**test.changes))
     return with_math_prompt(get_benchmark(test.benchmark), recipe.system_prompt)

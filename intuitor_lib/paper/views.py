@@ -205,18 +205,26 @@ def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Tabl
             found = {s: estimate([trial], test, step=s) for s in steps}
             found[last] = estimate([trial], test)
             shown = {s: f"step {s}: {e.text()}" for s, e in found.items()}
-            alarms = [
-                row["step"]
-                for row in trial.metrics
-                if any("accuracy" not in name for name in row.get("collapse", ()))
-            ]
-            before = [s for s in found if not alarms or s < alarms[0]]
-            kept = shown[max(before)] if before else "the base"
+            kept, alarm = kept_step(trial, [*found])
             best = shown[max(found, key=lambda s: found[s].value)]
-            first = f"step {alarms[0]}" if alarms else "none"
-            rows.append([label, trial.seed, first, kept, shown[last], best])
+            first = f"step {alarm}" if alarm else "none"
+            rows.append([label, trial.seed, first, shown.get(kept, "the base"), shown[last], best])
     header = ["policy", "seed", "first alarm without labels", "kept", "last", "best, by labels"]
     return Table(header, rows, "Accuracy on held-out problems, 95 % intervals over problems.")
+
+
+def kept_step(trial: Trial, steps: Sequence[int]) -> tuple[int, int | None]:
+    """The last of the steps before the first alarm that needs no labels, and that alarm's step.
+
+    0, the base, where none is before it.
+    """
+    broken = (
+        row["step"]
+        for row in trial.metrics
+        if any("accuracy" not in name for name in row.get("collapse", ()))
+    )
+    alarm = next(broken, None)
+    return max((step for step in steps if not alarm or step < alarm), default=0), alarm
 
 
 def one_update(

@@ -14,14 +14,20 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ..recipe import Recipe
-from ..recipe.constants import EMBEDDED_HUMANEVAL, EMBEDDED_PRODUCTS, GENERATOR_PREFIX
+from ..recipe.constants import (
+    EMBEDDED_HUMANEVAL,
+    EMBEDDED_PRODUCTS,
+    FAMILY_PREFIX,
+    GENERATOR_PREFIX,
+)
+from .families import FAMILIES
 from .humaneval import humaneval_request, humaneval_rows, humaneval_tests
 from .tables import (
     TABLE_SUFFIXES,
@@ -108,12 +114,12 @@ class Problems:
 def load_problems(recipe: Recipe) -> Problems:
     """The training and held-out problems of a recipe.
 
-    `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`),
-    `embedded:products` (see `_products`), `embedded:humaneval` (164 functions to write, asked as
-    in the benchmark `humaneval`), a file (.jsonl, .json, .csv, .parquet) or the name of a Hugging
-    Face data set. The first of problems with the same prompt is kept. A permutation seeded with
-    `dataset_seed` selects the held-out problems and then up to `max_problems` training problems;
-    both keep the order of their source.
+    `recipe.dataset` is `reasoning-gym:FAMILY` (configured by `dataset_kwargs`), `family:NAME` (of
+    `families.FAMILIES`), `embedded:products` (see `_products`), `embedded:humaneval` (164 functions
+    to write, asked as in the benchmark `humaneval`), a file (.jsonl, .json, .csv, .parquet) or the
+    name of a Hugging Face data set. The first of problems with the same prompt is kept. A
+    permutation seeded with `dataset_seed` selects the held-out problems and then up to
+    `max_problems` training problems; both keep the order of their source.
 
     Raises:
         DataError: the source cannot be read, has malformed rows (all are listed by line), or has
@@ -122,7 +128,7 @@ def load_problems(recipe: Recipe) -> Problems:
     source, path, unusable = recipe.dataset, Path(recipe.dataset).expanduser(), 0
     named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
     wanted = [column for column in (*named, *ID_COLUMNS) if column]
-    if source.startswith(GENERATOR_PREFIX):
+    if source.startswith((GENERATOR_PREFIX, FAMILY_PREFIX)):
         distinct, duplicates = _generate(recipe)
     else:
         if source == EMBEDDED_PRODUCTS:
@@ -198,12 +204,14 @@ def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
     """Distinct problems of a generator, as many as the recipe needs, and the number of repeats."""
     wanted = (recipe.max_problems or DEFAULT_GENERATED) + recipe.eval_problems
     needed = (recipe.max_problems or 1) + recipe.eval_problems
-    import reasoning_gym  # noqa: F401 - its import draws from the global generators, too
+    own = recipe.dataset.startswith(FAMILY_PREFIX)
+    if not own:
+        import reasoning_gym  # noqa: F401 - its import draws from the global generators, too
 
     first: dict[str, Problem] = {}
     since_new = repeats = 0
     with _seeded_globals(recipe.dataset_seed):
-        for problem in _draw(recipe):
+        for problem in _draw_family(recipe) if own else _draw(recipe):
             if first.setdefault(problem.prompt.strip(), problem) is problem:
                 since_new = 0
             else:
@@ -221,16 +229,37 @@ def _generate(recipe: Recipe) -> tuple[list[Problem], int]:
     return list(first.values()), repeats
 
 
+def _draw_family(recipe: Recipe) -> Iterator[Problem]:
+    """An endless stream of problems of one of `FAMILIES`."""
+    name = _known(recipe, FAMILY_PREFIX, FAMILIES)
+    if recipe.dataset_kwargs:
+        raise DataError(
+            f"{recipe.dataset} has no settings, so dataset_kwargs="
+            f"{dict(recipe.dataset_kwargs)} must be empty"
+        )
+    draw, index = random.Random(recipe.dataset_seed), 0
+    while True:
+        question, answer = FAMILIES[name](draw)
+        yield Problem(question, answer, f"{name}:{index}", recipe.dataset)
+        index += 1
+
+
+def _known(recipe: Recipe, prefix: str, known: Iterable[str]) -> str:
+    """The name of the recipe's generator, one of the `known`."""
+    name = recipe.dataset.removeprefix(prefix)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise DataError(f"unknown generator {name!r} in dataset={recipe.dataset!r}: {hint}")
+    return name
+
+
 def _draw(recipe: Recipe) -> Iterator[Problem]:
     """An endless stream of items of a reasoning-gym family."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
-    family, kwargs = recipe.dataset.removeprefix(GENERATOR_PREFIX), dict(recipe.dataset_kwargs)
-    if family not in DATASETS:
-        near = difflib.get_close_matches(family, DATASETS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(DATASETS)}"
-        raise DataError(f"unknown generator {family!r} in dataset={recipe.dataset!r}: {hint}")
+    family, kwargs = _known(recipe, GENERATOR_PREFIX, DATASETS), dict(recipe.dataset_kwargs)
     if family in HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
         raise DataError(
             f"{recipe.dataset} makes other problems in every process, since it follows the order "

@@ -27,6 +27,9 @@ EMBEDDED_PROBLEMS = (EMBEDDED_PRODUCTS, EMBEDDED_HUMANEVAL)
 GENERATOR_PREFIX = "reasoning-gym:"
 """`dataset="reasoning-gym:chain_sum"` names a procedural generator of that package."""
 
+FAMILY_PREFIX = "family:"
+"""`dataset="family:differences"` names a family of short problems of this project."""
+
 
 def read_yaml(module: str, file: str) -> Mapping[str, Any]:
     """The values of a YAML file that lies beside a module, which gives its `__file__`."""

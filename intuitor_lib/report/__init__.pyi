@@ -1,6 +1,7 @@
 from .comparisons import (
     compare_methods as compare_methods,
     confidence_histograms as confidence_histograms,
+    estimates_against as estimates_against,
     token_text as token_text,
 )
 from .curves import (
@@ -27,6 +28,7 @@ from .progress import (
     watch as watch,
 )
 from .ranks import (
+    alignment as alignment,
     auc as auc,
     auc_within_groups as auc_within_groups,
     mann_whitney as mann_whitney,

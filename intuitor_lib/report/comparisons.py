@@ -45,6 +45,31 @@ def compare_methods(
     return figure
 
 
+def estimates_against(
+    panels: Mapping[str, Mapping[str, tuple[Estimate, Estimate]]], y_label: str
+) -> Figure:
+    """Pairs of estimates with 95 % intervals in both directions, a panel for each quantity `x`.
+
+    Args:
+        panels: for the label of each x axis, with a second line under it, the pairs by label.
+        y_label: of the y axis, a difference, whose 0 is a dashed line.
+    """
+    labels = list(dict.fromkeys(label for pairs in panels.values() for label in pairs))
+    looks = style.styles(labels)
+    figure, axes = style.panel_grid(len(panels), 4.4, 3.6, most=3, sharey=True)
+    for ax, (title, pairs) in zip(axes, panels.items(), strict=True):
+        for label, (x, y) in pairs.items():
+            errors: Any = {"xerr": style.error_lengths([x]), "yerr": style.error_lengths([y])}
+            look = style.BARS | looks[label] | {"linestyle": "none", "elinewidth": 0.8}
+            ax.errorbar(x.value, y.value, label=label, **errors, **look)
+        ax.axhline(0.0, color="0.6", linestyle="--", linewidth=1)
+        ax.set(xlabel=title, ylabel=y_label)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    style.figure_legend(figure, axes)
+    return figure
+
+
 def confidence_histograms(
     panels: Mapping[str, tuple[Sequence[float], Sequence[float], str]],
 ) -> Figure:

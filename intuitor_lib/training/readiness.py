@@ -158,7 +158,7 @@ def _measure(
         name, against = "plurality", "the plurality answer"
         voted = extract_answers(texts, recipe.answer_extraction)
         groups = [voted[i : i + group] for i in range(0, len(voted), group)]
-        good = [vote for members in groups for vote in plurality(members)]
+        good = [vote for members in groups for vote in plurality(members, recipe.answer_extraction)]
     ids = [problem.id for problem in problems for _ in range(group)]
     rows = [
         {"id": id, "value": completion.mean_certainty, "correct": is_good}
@@ -182,7 +182,7 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
     if held:
         yield Finding("control tokens", "warning", held)
     answers = {problem.id: problem.answer for problem in both if problem.answer is not None}
-    found = doubtful(answers)
+    found = {} if recipe.answer_extraction == "whole" else doubtful(answers)  # a text is matched
     if found:
         useless = len(found) == len(answers) and "accuracy" in recipe.rewards
         text = describe_doubts(answers, found)

@@ -335,6 +335,37 @@ class TestGrading:
             grade(["a", "b"], ["1"])
 
 
+class TestWholeTexts:
+    """With "whole" answers are texts: to mathematics, letters are products, dates differences."""
+
+    @pytest.mark.parametrize(
+        ("text", "reference", "same"),
+        [
+            ("cab", "abc", False),
+            ("1999-03-04", "1999-04-03", False),
+            ("1999-03-04", "1992", False),
+            ("89, 42, 55", "42, 55, 89", False),
+            ("lemon, ladder", "ladder, lemon", False),
+            ("b c a", "a b c", False),
+            ("42 < 55", "55 > 42", False),
+            (" Negative.", "negative", True),
+            ("'Negative'", "negative", True),
+            ("forty  two\n", "Forty two", True),
+            ("1,000", "1000", True),
+            ("0.50", "1/2", True),
+            ("\\boxed{positive}", "positive", True),
+            ("", "positive", False),
+        ],
+    )
+    def test_grade(self, no_workers, text, reference, same):
+        assert is_correct(text, reference, extraction="whole") is same
+
+    def test_votes(self, no_workers):
+        answers = ["abc", "cab", "Cab.", None, "1,000", "1000"]
+        assert clusters(answers, "whole") == [0, 1, 1, None, 4, 4]
+        assert plurality(answers, "whole") == [False, True, True, False, False, False]
+
+
 class TestVoting:
     @pytest.mark.parametrize(
         ("answers", "ids"),

@@ -6,13 +6,17 @@ from intuitor_lib.cli.notebooks import find_notebooks
 from intuitor_lib.paper.plan import (
     ARMS,
     MAIN_TESTS,
-    ONE_SEED,
     PAPER_MODELS,
     PLAN,
     PLANS,
     SAME,
     SEEDS,
+    SEEDS_AT_MOST,
     SUITES,
+    TASKS,
+    arm_recipe,
+    arm_seeds,
+    arms_of,
     asked,
     planned,
 )
@@ -21,13 +25,12 @@ from intuitor_lib.recipe.recipes import PROFILES, RECIPES, get_recipe
 
 def test_the_plan_names_what_there_is():
     for arm in ARMS:
-        assert arm == "base" or arm.removeprefix("base:") in RECIPES
-    arms = {arm for collection in PLAN.values() for arm in collection.arms}
-    assert arms <= set(ARMS)
-    trained = {arm for arm in arms if not arm.startswith("base")}
-    assert len(planned("smoke")) == len(trained - set(SAME))
-    once = len(trained & set(ONE_SEED))
-    assert len(planned("cpu")) == once + len(SEEDS["cpu"]) * (len(trained - set(SAME)) - once)
+        assert arm.partition("/")[0].removeprefix("base:") in {"base", *RECIPES}
+    for profile in ("smoke", "cpu"):
+        arms = {arm for notebook in PLAN for arm in arms_of(notebook, profile)}
+        assert arms <= set(ARMS)
+        trained = {arm for arm in arms if not arm.startswith("base")} - set(SAME)
+        assert len(planned(profile)) == sum(len(arm_seeds(arm, profile)) for arm in trained)
     for arm, other in SAME.items():
         assert get_recipe(arm, "cpu").digest == get_recipe(other, "cpu").digest
 
@@ -71,7 +74,8 @@ def test_every_suite_has_the_same_tests_and_smoke_is_small():
     real = {"gsm8k", "math500", "structured"}  # from files, which smoke does not need
     assert set(SUITES["cpu"]) - real == set(SUITES["smoke"])
     for test in SUITES["smoke"].values():
-        limit = test.max_new_tokens or get_recipe(test.recipe, "smoke").max_completion_length
+        recipe = get_recipe(test.recipe or "intuitor", "smoke")
+        limit = test.max_new_tokens or recipe.max_completion_length
         assert test.n * test.num_samples * limit <= 200
     for profile in ("smoke", "cpu"):
         assert not any(test.column for test in SUITES[profile].values())
@@ -80,13 +84,34 @@ def test_every_suite_has_the_same_tests_and_smoke_is_small():
 def test_only_the_ground_of_the_protocol_is_trained_on_a_cpu():
     """What docs/protocol.md says of the trainings is what the recipes do."""
     expected = {"online": 48, "offline": 48, "random-longer": 48}
+    on_tasks = {
+        arm_recipe(arm, "cpu", seed).digest for arm in ARMS for seed in SEEDS["cpu"] if "/" in arm
+    }
     for recipe in planned("cpu").values():
         assert recipe.max_steps == expected.get(recipe.name, 16)
         assert recipe.temperature == 0.9
         on_words = recipe.name.endswith("-reasoning")
         assert recipe.problems_per_step == (4 if on_words else 8)
         assert recipe.num_generations == 8
-        assert recipe.eval_problems == (100 if on_words else 200)
+        held_out = 128 if recipe.digest in on_tasks else 100 if on_words else 200
+        assert recipe.eval_problems == held_out
+        assert recipe.learning_rate == 5e-6
     assert SEEDS["cpu"] == [7, 8, 9]
     words = {f"{reward}-reasoning" for reward in ("grpo", "intuitor", "random")}
-    assert set(ONE_SEED) == words | {"intuitor-code", "grpo-code"}
+    once = words | {"intuitor-code", "grpo-code", "random/"}
+    assert dict(SEEDS_AT_MOST) == dict.fromkeys(once, 1) | {"intuitor/": 2}
+
+
+def test_tasks_are_those_of_the_protocol():
+    """Families without an echo; three are held back, and every one is trained on but in smoke."""
+    assert len(TASKS) == 12
+    assert [name for name, task in TASKS.items() if task.held_back] == [
+        *("sums", "percentages", "next-days")
+    ]
+    for task in TASKS.values():
+        assert {*PROFILES} - {"smoke"} <= {*task.profiles}
+    assert [arm for arm in arms_of("12_when_does_it_work", "smoke") if arm[0] == "r"] == [
+        *("random/differences", "random/products-and-sums")
+    ]
+    assert list(arm_seeds("intuitor/dates", "cpu")) == [7, 8]
+    assert list(arm_seeds("random/dates", "cpu")) == list(arm_seeds("base/dates", "cpu")) == [7]

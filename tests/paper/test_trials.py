@@ -152,14 +152,14 @@ def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
     ("profile", "prompt"), [("gpu-12gb", "math-1.5b"), ("gpu-24gb", "math-3b")]
 )
 def test_a_model_is_tested_with_the_system_prompt_that_it_was_trained_with(profile, prompt):
+    own, small = (get_recipe("intuitor", name) for name in (profile, "cpu"))
     for name in ("gsm8k", "in_domain", "in_domain_sampled"):
-        benchmark = trials._benchmark(SUITES[profile][name], profile)
+        benchmark = trials._benchmark(SUITES[profile][name], own)
         assert benchmark.system_prompt == SYSTEM_PROMPTS[prompt]
-    code = trials._benchmark(SUITES[profile]["code"], profile)
+    code = trials._benchmark(SUITES[profile]["code"], own)
     assert code.system_prompt == SYSTEM_PROMPTS["code"]
-    assert (
-        trials._benchmark(SUITES["cpu"]["gsm8k"], "cpu").system_prompt == SYSTEM_PROMPTS["math-3b"]
-    )
+    gsm8k = trials._benchmark(SUITES["cpu"]["gsm8k"], small)
+    assert gsm8k.system_prompt == SYSTEM_PROMPTS["math-3b"]
 
 
 @pytest.mark.parametrize("name", ["in_domain", "harder", "transfer", "reasoning"])
@@ -168,7 +168,7 @@ def test_no_answer_of_a_test_can_be_read_off_its_question(name):
     from intuitor_lib.evaluation.benchmarks.benchmarks import load_items
 
     test = SUITES["cpu"][name]
-    benchmark = trials._benchmark(test, "cpu")
+    benchmark = trials._benchmark(test, get_recipe("intuitor", "cpu"))
     items = load_items(benchmark, test.n)
     assert len({item.prompt for item in items}) == test.n
     echo = benchmark.grader.baselines(items)["echo"]["value"]

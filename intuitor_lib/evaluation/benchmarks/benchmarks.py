@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...grading import EXTRACTIONS
-from ...problems import conversation, load_problems
+from ...problems import Problem, conversation, load_problems
 from ...problems.humaneval import humaneval_rows
 from ...problems.tables import TABLE_SUFFIXES, DataError, list_faults
 from ...recipe import SYSTEM_PROMPTS, InputError, Recipe
@@ -75,6 +75,14 @@ def held_out_benchmark(recipe: Recipe) -> Benchmark:
     problems = load_problems(recipe).held_out
     if not problems:
         raise DataError(f"recipe {recipe.name!r} holds no problem out: set eval_problems")
+    return benchmark_of(problems, recipe, HELD_OUT)
+
+
+def benchmark_of(problems: Sequence[Problem], recipe: Recipe, part: str) -> Benchmark:
+    """Make a benchmark of some of a recipe's problems, with the prompts of training.
+
+    `part` says in the name and the title which ones these are.
+    """
     family = recipe.dataset.rpartition(":")[2]
     if Path(family).suffix.lower() in TABLE_SUFFIXES:
         family = Path(family).name  # records are published, and a file may move
@@ -85,10 +93,12 @@ def held_out_benchmark(recipe: Recipe) -> Benchmark:
         return Item(row["id"], row["prompt"], prompt, row["answer"])
 
     return Benchmark(
-        name=f"{HELD_OUT}_{family}",
-        title=f"{family}, held out",
+        name=f"{part}_{family}",
+        title=f"{family}, {part.replace('_', ' ')}",
         source=Embedded(
-            lambda n, seed: rows[:n], f"held-out problems of {recipe.dataset}", len(problems)
+            lambda n, seed: rows[:n],
+            f"{part.replace('_', '-')} problems of {recipe.dataset}",
+            len(problems),
         ),
         to_item=to_item,
         grader=MathGrader(extraction=recipe.answer_extraction),

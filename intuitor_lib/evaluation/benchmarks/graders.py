@@ -84,7 +84,7 @@ class MathGrader(Grader):
         return [*map(Verdict, verdicts, answers, reasons)]
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
-        return plurality(answers)
+        return plurality(answers, self.extraction)
 
     def baselines(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
         """Estimate the floor of accuracies.

@@ -79,7 +79,7 @@ class PluralityReward:
         answers = extract_answers([*map(completion_text, completions)], self.extraction)
         values = []
         for members in gathered_groups(prompts, answers):
-            votes = clusters(members)
+            votes = clusters(members, self.extraction)
             most = max((votes.count(vote) for vote in votes if vote is not None), default=0)
             values += [float(vote is not None and votes.count(vote) == most) for vote in votes]
         first = join().process_index * len(prompts)
