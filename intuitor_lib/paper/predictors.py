@@ -18,15 +18,16 @@ from ..grading.answers import most_frequent
 from ..problems import load_problems
 from ..report import (
     Estimate,
+    Table,
     alignment,
     auc_within_groups,
     combination_over_seeds,
     mean_over_problems,
 )
-from .plan import SEEDS, Rows
+from .plan import SEEDS, TASKS, Rows
 from .results import result
 from .trials import Trial, TrialStore
-from .verdicts import step_of
+from .verdicts import estimate, gain_verdict, restored, signed, step_of
 from .views import kept_step
 
 PRIMARY = "alignment"
@@ -263,45 +264,211 @@ class Outcome:
     """What training on a task gained: its trials by arm, the samples of the base before it."""
 
     task: str
+    samples: Samples
     base: Sequence[Trial]
     intuitor: Sequence[Trial]
     random: Sequence[Trial]
-    samples: Samples
 
-    def gap(self, other: Sequence[Trial], test: str, step: int | None = None) -> Estimate:
-        """INTUITOR less another arm on a test, or on its snapshots after a step.
+    def gain(self, test: str, *, step: int | None = None, over: str = "random") -> Estimate:
+        """INTUITOR less the random reward or the base on a test, after a step or all of them.
 
         A single training is paired with every one of INTUITOR's.
         """
-        sides = [
-            (weight, [trial.rows(test, step_of(several, step)) for trial in several])
-            for weight, several in ((1.0, self.intuitor), (-1.0, other))
-        ]
-        return combination_over_seeds(sides, "correct")
+        other: Sequence[Trial] = getattr(self, over)
+        sides = ((1.0, self.intuitor), (-1.0, other))
+        tables = [(w, [t.rows(test, step_of(arm, step)) for t in arm]) for w, arm in sides]
+        return combination_over_seeds(tables, "correct")
 
     def kept(self, test: str, steps: Sequence[int]) -> Estimate:
-        """INTUITOR less the random reward, each where the monitor's alarms would have stopped it.
+        """`gain` with either side at the last snapshot before its own first alarm without labels.
 
-        Where that is before the first snapshot, it is the base.
+        Where no snapshot is before it, that is the base.
         """
-        sides = []
-        for weight, several in ((1.0, self.intuitor), (-1.0, self.random)):
-            tables = []
-            for trial in several:
-                step, _ = kept_step(trial, [*steps, trial.recipe.max_steps])
-                last = step == trial.recipe.max_steps
-                kept = trial.rows(test, None if last else step) if step else None
-                tables.append(kept or self.base[0].rows(test, 0))
-            sides.append((weight, tables))
-        return combination_over_seeds(sides, "correct")
+        sides = ((1.0, self.intuitor), (-1.0, self.random))
+        tables = [(w, [self._kept(trial, test, steps) for trial in arm]) for w, arm in sides]
+        return combination_over_seeds(tables, "correct")
+
+    def _kept(self, trial: Trial, test: str, steps: Sequence[int]) -> Rows:
+        last = trial.recipe.max_steps
+        step, _ = kept_step(trial, [*steps, last])
+        if not step:
+            return self.base[0].rows(test)
+        return trial.rows(test, None if step == last else step)
+
+    def verdict(self, test: str) -> str:
+        """The verdict on a gain over the base and the random reward, by docs/protocol.md."""
+        levels = [estimate(arm, test) for arm in (self.base, self.intuitor, self.random)]
+        return gain_verdict(*levels, [self.gain(test, over=name) for name in ("base", "random")])
+
+    def predictor(self, name: str, labels: bool = False) -> Estimate | None:
+        """One of `PREDICTORS`, by the base's samples."""
+        return PREDICTORS[name].measure(self.samples, labels)
 
 
 def outcomes(
     trials: Mapping[str, Sequence[Trial]], samples: Mapping[str, Samples]
 ) -> dict[str, Outcome]:
-    """Group collected trials by their task."""
-    found: dict[str, dict[str, Sequence[Trial]]] = {}
+    """Group collected trials by their task, in the order of `TASKS`."""
+    arms: dict[str, dict[str, Sequence[Trial]]] = {}
     for several in trials.values():
         arm, _, task = several[0].arm.partition("/")
-        found.setdefault(task, {})[arm] = several
-    return {task: Outcome(task, samples=samples[task], **arms) for task, arms in found.items()}
+        arms.setdefault(task, {})[arm] = several
+    return {name: Outcome(name, samples[name], **arms[name]) for name in TASKS if name in arms}
+
+
+def tasks_table(found: Mapping[str, Outcome]) -> Table:
+    """Tabulate the tasks: what the base and no skill at all reach on them, and the training."""
+    rows = []
+    for name, outcome in found.items():
+        floors = outcome.base[0].baselines["own"]
+        several = [*outcome.intuitor, *outcome.random]
+        made = [trial.training for trial in several if trial.training]
+        rated = outcome.base[0].rows("own_sampled")
+        silent = sum(row["answer"] is None for row in rated) / len(rated)
+        rows.append(
+            [
+                TASKS[name].title + " (held back)" * TASKS[name].held_back,
+                *(estimate(outcome.base, test).text() for test in ("own", "own_sampled")),
+                *(f"{floors[floor]['value']:.2f}" for floor in ("echo", "most frequent answer")),
+                f"{silent:.0%}",
+                f"{np.mean([row['tokens'] for row in rated]):.1f}",
+                ", ".join(str(trial.seed) for trial in outcome.intuitor),
+                f"{np.mean([training['seconds'] for training in made]):.0f}",
+            ]
+        )
+    header = ["family", "base, greedy", "base, sampled", "echo", "most frequent answer"]
+    header += ["no answer", "tokens", "seeds", "seconds of a training"]
+    return Table(header, rows, "Held-out problems, 95 % intervals; the random reward has one seed.")
+
+
+def outcomes_table(found: Mapping[str, Outcome], steps: Sequence[int]) -> Table:
+    """Tabulate what training gained, sampled and greedy, where it stopped and at snapshots."""
+    rows = []
+    for name, outcome in found.items():
+        cells = [signed(outcome.kept(test, steps)) for test in ("own_sampled", "own")]
+        cells += [
+            signed(outcome.gain(test, step=step))
+            for step in steps
+            for test in ("own_sampled", "own")
+        ]
+        over = [signed(outcome.gain(test, over="base")) for test in ("own_sampled", "own")]
+        said = "; ".join(
+            f"{how} {outcome.verdict(test)}"
+            for how, test in (("sampled", "own_sampled"), ("greedy", "own"))
+        )
+        title = TASKS[name].title + " (held back)" * TASKS[name].held_back
+        rows.append([title, *cells, *over, said])
+    header = ["family", "stopped without labels, sampled", "greedy"]
+    header += [f"step {step}, {how}" for step in steps for how in ("sampled", "greedy")]
+    header += ["over the base, sampled", "greedy", "verdict at the end"]
+    caption = (
+        "INTUITOR less the random reward, but where it says over the base; 95 % intervals over "
+        "seeds and problems. Verdicts by docs/protocol.md: over the base and the random reward."
+    )
+    return Table(header, rows, caption)
+
+
+def predictors_table(found: Mapping[str, Outcome], steps: Sequence[int]) -> Table:
+    """Tabulate how each predictor goes with the gain over the tasks that are not held back."""
+    known = _not_held_back(found)
+    gains = [outcome.kept("own_sampled", steps).value for outcome in known]
+    rows = []
+    for name, predictor in PREDICTORS.items():
+        kinds = [(False, predictor.unlabelled or predictor.title)]
+        kinds += [(True, predictor.title)] * bool(predictor.unlabelled)
+        for labels, title in kinds:
+            values = [outcome.predictor(name, labels) for outcome in known]
+            x = [value.value for value in values if value is not None]
+            if len(x) < max(len(values), 3):
+                rows.append([title, "yes" if labels else "no", "-", "-", "-"])
+                continue
+            line, mean = leave_one_out(x, gains)
+            shown = f"{rank_correlation(x, gains).text()}"
+            primary = " (primary)" * (name == PRIMARY and not labels)
+            span = f"{min(x):.2f} to {max(x):.2f}"
+            errors = f"{line:.3f} / {mean:.3f}"
+            rows.append([title + primary, "yes" if labels else "no", span, shown, errors])
+    header = ["predictor, before training", "labels", "over the families"]
+    header += ["rank correlation with the gain", "error left out: line / mean"]
+    caption = (
+        f"{len(known)} families; the gain is INTUITOR less the random reward, sampled, stopped "
+        "without labels. Intervals: bootstrap over families, too narrow for so few."
+    )
+    return Table(header, rows, caption)
+
+
+def against_the_gain(
+    found: Mapping[str, Outcome], steps: Sequence[int], name: str, *, labels: bool = False
+) -> dict[str, tuple[Estimate, Estimate]]:
+    """A predictor and the gain of each task, by title, for `estimates_against`."""
+    pairs = {}
+    for task, outcome in found.items():
+        value = outcome.predictor(name, labels)
+        if value is not None:
+            title = TASKS[task].title + " (held back)" * TASKS[task].held_back
+            pairs[title] = (value, outcome.kept("own_sampled", steps))
+    return pairs
+
+
+EXPECTED = 0.03
+"""A predicted gain from which on a gain is expected (docs/protocol.md)."""
+
+
+def foretold(found: Mapping[str, Outcome], steps: Sequence[int]) -> dict[str, Any]:
+    """The rule of docs/protocol.md for the primary predictor, as JSON-ready values.
+
+    Returns:
+        `correlation` with its interval and `errors` left out (line, mean) over the tasks that are
+        not held back; `recommended`: whether the rule makes it a recommendation; `line`, its slope
+        and intercept; and `held_back`, the tasks that were: `predicted` and `measured` gain, and
+        whether that was `right`. Empty with fewer than three tasks.
+    """
+    known = _not_held_back(found)
+    pairs = [(outcome.predictor(PRIMARY), outcome.kept("own_sampled", steps)) for outcome in known]
+    both = [(x.value, y.value) for x, y in pairs if x is not None]
+    if len(both) < 3:
+        return {}
+    x, y = zip(*both, strict=True)
+    correlation, errors = rank_correlation(x, y), leave_one_out(x, y)
+    slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
+    held_back = {}
+    for name, outcome in found.items():
+        value = outcome.predictor(PRIMARY)
+        if TASKS[name].held_back and value is not None:
+            gain, predicted = outcome.kept("own_sampled", steps), slope * value.value + intercept
+            right = (predicted >= EXPECTED) == (gain.low > 0)
+            held_back[name] = {
+                "predictor": value.to_dict(),
+                "predicted": predicted,
+                "measured": gain.to_dict(),
+                "right": right,
+            }
+    return {
+        "correlation": correlation.to_dict(),
+        "errors": errors,
+        "recommended": correlation.low > 0 and errors[0] < errors[1],
+        "line": [slope, intercept],
+        "held_back": held_back,
+    }
+
+
+def foretold_table(rule: Mapping[str, Any]) -> Table:
+    """Tabulate what `foretold` says of the tasks that were held back."""
+    rows = [
+        [
+            TASKS[name].title,
+            restored(one["predictor"]).text(),
+            f"{one['predicted']:+.2f}",
+            signed(restored(one["measured"])),
+            "right" if one["right"] else "wrong",
+        ]
+        for name, one in rule.get("held_back", {}).items()
+    ]
+    header = ["family, held back", "primary predictor", "gain by the line", "gain measured", ""]
+    return Table(
+        header, rows, f"A gain is expected from {EXPECTED} on; measured: interval above 0."
+    )
+
+
+def _not_held_back(found: Mapping[str, Outcome]) -> list[Outcome]:
+    return [outcome for name, outcome in found.items() if not TASKS[name].held_back]

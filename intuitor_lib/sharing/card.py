@@ -24,6 +24,7 @@ _REWARDS = {
     "late_self_certainty": "the policy's own self-certainty, one position late",
     "negative_entropy": "the policy's own low entropy",
     "plurality": "agreement with the most frequent answer of the policy's own group",
+    "stated": "answers that can be read, right or wrong",
     "random": "chance",
     "accuracy": "answers that equal the reference answer",
     "unit_tests": "programs that pass unit tests",

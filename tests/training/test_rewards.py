@@ -19,6 +19,7 @@ from intuitor_lib.training.rewards.answers import (
     AccuracyReward,
     PluralityReward,
     RandomReward,
+    StatedReward,
     UnitTestReward,
 )
 from intuitor_lib.training.rewards.confidence import (
@@ -254,6 +255,15 @@ def test_only_a_box_votes_where_the_last_number_does_not_count():
     prompts, _ = grouped(["1", "1"])
     said = [[{"role": "assistant", "content": text}] for text in (r"\boxed{1}", "it is 1")]
     assert PluralityReward()(prompts, said) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("extraction", "expected"),
+    [("boxed", [1, 0, 0]), ("alone", [1, 1, 0]), ("last_number", [1, 1, 1]), ("whole", [1, 1, 1])],
+)
+def test_any_stated_answer_counts(extraction, expected):
+    said = [[{"role": "assistant", "content": t}] for t in (r"\boxed{1}", "2", "it is 3, no?")]
+    assert StatedReward(extraction=extraction)(["1 + 1 ="] * 3, said) == expected
 
 
 def test_programs_by_their_tests():

@@ -2,6 +2,7 @@ from .answers import (
     AccuracyReward as AccuracyReward,
     PluralityReward as PluralityReward,
     RandomReward as RandomReward,
+    StatedReward as StatedReward,
     UnitTestReward as UnitTestReward,
 )
 from .confidence import (

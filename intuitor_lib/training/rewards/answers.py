@@ -86,6 +86,25 @@ class PluralityReward:
         return [*values[first : first + len(prompts)]]
 
 
+@dataclass(kw_only=True, eq=False)
+class StatedReward:
+    """1.0 where the completion states an answer, right or wrong, else 0.0: the control for format.
+
+    What a reward gains beyond this one is not that more completions can be read. `extraction` is
+    where an answer is read: see `grading.EXTRACTIONS`; with "whole" every text is an answer.
+    """
+
+    extraction: str = "boxed"
+    __name__ = "stated"
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Texts, **kwargs: Any
+    ) -> list[float | None]:
+        """One value per completion."""
+        answers = extract_answers([*map(completion_text, completions)], self.extraction)
+        return [float(answer is not None) for answer in answers]
+
+
 class UnitTestReward:
     """1.0 where a completion's program passes every unit test of its row, else 0.0.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ...grading.sandbox import SandboxError
 from ...policy import Policy
 from ...recipe import InputError, Recipe
-from .answers import AccuracyReward, PluralityReward, RandomReward, UnitTestReward
+from .answers import AccuracyReward, PluralityReward, RandomReward, StatedReward, UnitTestReward
 from .confidence import LateSelfCertaintyReward, NegativeEntropyReward, SelfCertaintyReward
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def reward_functions(
         ),
         "accuracy": lambda: AccuracyReward(extraction=recipe.answer_extraction),
         "plurality": lambda: PluralityReward(extraction=recipe.answer_extraction),
+        "stated": lambda: StatedReward(extraction=recipe.answer_extraction),
         "late_self_certainty": lambda: LateSelfCertaintyReward(*policy, batch_size=size),
         "negative_entropy": lambda: NegativeEntropyReward(*policy, batch_size=size),
         "unit_tests": UnitTestReward,
