@@ -50,6 +50,7 @@ from .separation import (
     separation_answer as separation_answer,
     signals_table as signals_table,
 )
+from .stopping import stopping_table as stopping_table, ways_of as ways_of
 from .trials import Trial as Trial, collect as collect, confidence as confidence
 from .verdicts import (
     QUESTIONS as QUESTIONS,
@@ -69,6 +70,7 @@ from .views import (
     kept_without_labels as kept_without_labels,
     levels as levels,
     levels_over_steps as levels_over_steps,
+    on_task as on_task,
     one_update as one_update,
     token_examples as token_examples,
     update_table as update_table,

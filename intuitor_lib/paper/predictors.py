@@ -58,13 +58,13 @@ def base_samples(
     def make() -> dict[str, Any]:
         from ..evaluation.confidence import measure_confidence
 
-        rows = []
+        rows, problems = [], load_problems(recipe).train
         for name, temperature in temperatures.items():
             found = measure_confidence(
                 {"base": base.subject(None)},
                 {"base": ["base"]},
-                benchmark_of(load_problems(recipe).train, recipe, "training"),
-                n=n,
+                benchmark_of(problems, recipe, "training"),
+                n=min(n, len(problems)),
                 num_samples=group,
                 temperature=temperature,
                 max_new_tokens=recipe.max_completion_length,

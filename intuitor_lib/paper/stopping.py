@@ -83,6 +83,17 @@ def _fitted(ways: Sequence[Way], signal: str) -> tuple[float, bool]:
     return min(rules, key=lambda rule: fmean(w.regret(w.stop(signal, *rule)) for w in ways))
 
 
+def ways_of(trials: Mapping[str, Sequence[Trial]], test: str, steps: Sequence[int]) -> list[Way]:
+    """Every training among trials that have a base, with a test of its snapshots."""
+    (base,) = trials["base"]
+    return [
+        Way(trial, base, test, steps)
+        for several in trials.values()
+        for trial in several
+        if trial.training
+    ]
+
+
 def stopping_table(ways: Sequence[Way]) -> Table:
     """Tabulate how far below its best snapshot each rule stops a training, leaving it out.
 

@@ -143,10 +143,12 @@ def ask(
     profile: str,
     *,
     step: int | None = None,
+    tests: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Answer questions of the plan from collected trials: an entry for each question and decoding.
 
-    Questions whose arms or tests were not collected are left out. `step` selects snapshots.
+    Questions whose arms or tests were not collected are left out. `step` selects snapshots, `tests`
+    replace the question's, as on another task.
 
     Returns:
         JSON-ready entries: `question`, `decoding`, `profile`, `model`, `n`, `seeds`, the
@@ -161,7 +163,7 @@ def ask(
         question = QUESTIONS[id]
         if question.kind not in _RULES:
             raise ValueError(f"{id!r} needs other rows than trials have: use separation_answer")
-        for decoding, test in question.tests.items():
+        for decoding, test in (tests or question.tests).items():
             other_test = question.other_tests.get(decoding, test)
             tests = {question.arm: test, question.other: other_test, "base": other_test}
             if question.kind == "gain":

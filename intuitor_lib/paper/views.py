@@ -10,7 +10,7 @@ from typing import Any
 from ..grading import code_answer_type, extract_field, reasons_before_json
 from ..grading.extraction import boxed_answer
 from ..report import Estimate, Table, mean_over_seeds
-from .plan import SEEDS, SUITES, Rows, arm_recipe
+from .plan import ARMS, SEEDS, SUITES, Rows, arm_recipe
 from .results import result
 from .trials import Trial
 from .verdicts import change, estimate, judged, later
@@ -43,6 +43,11 @@ def describe(trials: Trials) -> Table:
         )
     header = ["policy", "seeds", "steps", "trained on, seconds", "recipe", "results"]
     return Table(header, rows, "Seconds: mean over the seeds trained on that machine.")
+
+
+def on_task(trials: Trials) -> dict[str, Sequence[Trial]]:
+    """Trials of one task, by the labels that their arms have on other problems."""
+    return {ARMS[several[0].arm.partition("/")[0]]: several for several in trials.values()}
 
 
 def levels(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict[str, Estimate]]:

@@ -73,9 +73,11 @@ def tiny_profiles(tmp_path, benchmark_files, monkeypatch):
         }
         for profile, suite in plan.SUITES.items()
     }
+    tasks = {name: plan.TASKS[name] for name in ("differences", "first-letters")}
     for module in [m for name, m in sys.modules.items() if name.startswith("intuitor_lib.paper")]:
-        if "SUITES" in vars(module):
-            monkeypatch.setattr(module, "SUITES", suites)
+        for name, fewer in {"SUITES": suites, "TASKS": tasks}.items():
+            if name in vars(module):
+                monkeypatch.setattr(module, name, fewer)
     monkeypatch.setattr(paper, "SUITES", suites, raising=False)
     monkeypatch.setenv("INTUITOR_BENCHMARKS", str(benchmark_files))
     monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path / "runs"))

@@ -111,7 +111,7 @@ def test_tasks_are_those_of_the_protocol():
     for task in TASKS.values():
         assert {*PROFILES} - {"smoke"} <= {*task.profiles}
     assert [arm for arm in arms_of("12_when_does_it_work", "smoke") if arm[0] == "r"] == [
-        *("random/differences", "random/products-and-sums")
+        *("random/differences", "random/first-letters")
     ]
     assert list(arm_seeds("intuitor/dates", "cpu")) == [7, 8]
     assert list(arm_seeds("random/dates", "cpu")) == list(arm_seeds("base/dates", "cpu")) == [7]

@@ -1,0 +1,175 @@
+"""Predictors of a gain, from made-up samples and trials."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from intuitor_lib.paper import predictors
+from intuitor_lib.paper.plan import TASKS, arm_recipe
+from intuitor_lib.paper.predictors import (
+    PREDICTORS,
+    foretold,
+    foretold_table,
+    leave_one_out,
+    outcomes,
+    outcomes_table,
+    predictors_table,
+    rank_correlation,
+    spearman,
+    tasks_table,
+)
+from intuitor_lib.paper.trials import Trial
+
+STEPS = [8]
+
+
+def rows(problems):
+    """Rows of `measure_confidence`: for each problem its completions (answer, certainty)."""
+    made = [
+        {
+            "id": i,
+            "sample": k,
+            "cluster": None if answer is None else [a for a, _ in group].index(answer),
+            "correct": answer == "right",
+            "tokens": 3 + k,
+            "self_certainty": certainty,
+            "entropy": 20 - certainty,
+            "log_prob": certainty - 20,
+        }
+        for i, group in enumerate(problems)
+        for k, (answer, certainty) in enumerate(group)
+    ]
+    return predictors._voted(made)
+
+
+RIGHT, WRONG = ("right", 13.0), ("wrong", 12.0)
+SAMPLES = {
+    "warm": rows([[RIGHT, WRONG, RIGHT, RIGHT], [WRONG, ("right", 12.5), WRONG, (None, 11.0)]]),
+    "cool": rows([[RIGHT] * 4, [WRONG, WRONG, RIGHT, WRONG]]),
+}
+
+
+def measured(name, labels):
+    return PREDICTORS[name].measure(SAMPLES, labels).value
+
+
+def test_every_predictor_with_and_without_labels():
+    assert measured("level", True) == (0.75 + 0.25) / 2
+    assert measured("level", False) == pytest.approx((3 / 6 + 1 / 6) / 2)  # pairs that agree
+    assert measured("plurality", True) == 0.5
+    assert measured("plurality", False) == (0.75 + 0.5) / 2
+    assert measured("vote", True) == 0.5 - 0.5
+    assert measured("vote", False) == pytest.approx((0.75 - 3 / 6 + 0.5 - 1 / 6) / 2)
+    assert measured("cooling", True) == pytest.approx((1.0 + 0.25) / 2 - 0.5)
+    assert measured("cooling", False) == pytest.approx((1 + 3 / 6) / 2 - (3 / 6 + 1 / 6) / 2)
+    assert measured("auc", True) == 1.0
+    assert measured("auc", False) == pytest.approx((1.0 + 0.5) / 2)
+    assert measured("auc-entropy", True) == measured("auc-log-prob", True) == 1.0
+    assert measured("length", False) == measured("length", True) == 4.5
+    values = np.array([12.0, 12.5, 12.0, 11.0])
+    first = (
+        0.75 * 0.25 / np.sqrt(0.75 * 0.25)
+    )  # the mean of (value - mean) / spread over right ones
+    second = (12.5 - values.mean()) / values.std() / 4
+    assert measured("alignment", True) == pytest.approx((first + second) / 2)
+
+
+def test_alignment_is_nothing_where_all_are_alike():
+    alike = {"warm": rows([[RIGHT] * 4, [WRONG] * 4])}
+    assert PREDICTORS["alignment"].measure(alike, True).value == 0
+    assert PREDICTORS["auc"].measure(alike, True) is None
+
+
+def test_spearman_is_scipys():
+    from scipy.stats import spearmanr
+
+    x, y = [0.1, 0.5, 0.2, 0.2, 0.9, 0.4], [1, 3, 2, 0, 5, 2]
+    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    found = rank_correlation(x, y)
+    assert found.low < found.value < found.high <= 1
+    assert spearman([1, 1, 1], [1, 2, 3]) == 0
+    with pytest.raises(ValueError, match="at least three"):
+        rank_correlation([1, 2], [1, 2])
+
+
+def test_left_out_a_line_is_fitted_to_the_others():
+    line, mean = leave_one_out([0, 1, 2, 3], [0, 2, 4, 6])
+    assert line == pytest.approx(0)
+    assert mean == pytest.approx(np.mean([4, 4 / 3, 4 / 3, 4]))
+    assert leave_one_out([1, 1, 1], [0, 3, 6])[0] == pytest.approx(3.0)
+
+
+def trial(arm, task, right, *, seed=7, alarm=None, halfway=50):
+    """A policy that is right on the first `right` of 100 problems, on `halfway` after step 8."""
+    made = {
+        (test, step): [
+            {"id": i, "sample": 0, "correct": i < n, "answer": "", "tokens": 3} for i in range(100)
+        ]
+        for test in ("own", "own_sampled")
+        for step, n in ((None, right), (0 if arm == "base" else 8, halfway))
+    }
+    metrics = [{"step": s, "kl": 2.0 if alarm and s >= alarm else 0.01} for s in range(1, 17)]
+    done = None if arm == "base" else {"metrics": metrics, "rows": [], "seconds": 200}
+    recipe = arm_recipe(f"{arm}/{task}", "cpu", seed)
+    baselines = {"own": {"echo": {"value": 0.0}, "most frequent answer": {"value": 0.1}}}
+    label = f"{arm}, {task}"
+    return Trial(f"{arm}/{task}", label, "cpu", recipe, done, made, baselines)
+
+
+def study(gains, **more):
+    """Outcomes of tasks whose base has as many mixed problems as training gains there."""
+    trials, samples = {}, {}
+    for task, gain in zip(TASKS, gains, strict=False):
+        for arm, right in (("base", 50), ("intuitor", 50 + gain), ("random", 50)):
+            made = [trial(arm, task, right, **(more if arm == "intuitor" else {}))]
+            if arm == "intuitor":
+                made.append(trial(arm, task, right, seed=8))
+            trials[made[0].label] = made
+        mixed = [[RIGHT, WRONG, RIGHT, RIGHT]] * (10 + gain)
+        warm = rows([*mixed, *[[RIGHT] * 4] * (90 - gain)])
+        samples[task] = {"warm": warm, "cool": warm}
+    return outcomes(trials, samples)
+
+
+def test_the_rule_of_the_protocol():
+    found = study([0, 4, 8, 12, 16, 20, 24, 28, 32, 20, 0, 30])
+    rule = foretold(found, STEPS)
+    assert rule["recommended"] is True
+    assert rule["correlation"]["value"] == pytest.approx(1.0)
+    assert rule["errors"][0] < 1e-6 < rule["errors"][1]
+    assert {name: one["right"] for name, one in rule["held_back"].items()} == {
+        "sums": True,
+        "percentages": True,
+        "next-days": True,
+    }
+    assert len(foretold_table(rule).rows) == 3
+
+
+def test_no_rule_where_the_predictor_says_nothing():
+    found = study([20, 20, 0, 8, 30, 2, 4, 28, 9])
+    flat = {k: dataclasses.replace(o, samples=found["dates"].samples) for k, o in found.items()}
+    rule = foretold(flat, STEPS)
+    assert rule["recommended"] is False
+    assert rule["held_back"] == {}
+    assert foretold(dict(list(found.items())[:2]), STEPS) == {}
+
+
+def test_either_side_is_taken_where_its_own_alarms_stop_it():
+    found = study([30], alarm=10, halfway=60)["products"]
+    assert found.gain("own").value == pytest.approx(0.30)
+    assert found.gain("own", step=8).value == pytest.approx(0.05)  # one of two seeds has 60 there
+    assert found.kept("own", STEPS).value == pytest.approx((0.10 + 0.30) / 2)
+    early = study([30], alarm=5)["products"]
+    assert early.kept("own", STEPS).value == pytest.approx((0.0 + 0.30) / 2)  # the base, and seed 8
+
+
+def test_tables_have_every_task():
+    found = study([0, 10, 20, 30])
+    for table in (tasks_table(found), outcomes_table(found, STEPS)):
+        assert [row[0] for row in table.rows] == [TASKS[name].title for name in found]
+    shown = predictors_table(found, STEPS)
+    assert sum("(primary)" in row[0] for row in shown.rows) == 1
+    assert len(shown.rows) == 2 * len(PREDICTORS) - 2
+    assert found["products"].verdict("own") == "no gain"
+    assert found["code-sums"].verdict("own") == "gain"
