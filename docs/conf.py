@@ -58,7 +58,7 @@ TOCTREE = """
 CONTENTS = {
     "Manual": "docs/running docs/lab docs/sharing docs/evaluation docs/choices docs/memory "
     "docs/speed docs/several_gpus docs/vllm",
-    "Results": "docs/protocol docs/replication LOG data/README",
+    "Results": "docs/findings docs/protocol docs/replication LOG data/README",
     "Notebooks": "notebooks/*",
     "Reference": "docs/api/intuitor_lib/index",
     "Project": "docs/extending docs/developing CHANGELOG",

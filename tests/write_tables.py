@@ -14,8 +14,17 @@ from typing import Any
 
 import nbformat
 
-from intuitor_lib.paper import claims_table, load_records, questions_table, verdicts_table
+from intuitor_lib.paper import (
+    QUESTIONS,
+    claims_table,
+    load_records,
+    questions_table,
+    verdicts_table,
+)
+from intuitor_lib.paper.comparison import answers_of, is_on_cpu
+from intuitor_lib.paper.verdicts import restored, signed
 from intuitor_lib.report import Table
+from intuitor_lib.report.style import counted
 from intuitor_lib.store import project_root
 
 FIGURE = "docs/contrasts.png"
@@ -24,6 +33,46 @@ FRONT = (
     *("cooling", "reasoning", "offline", "kl-0", "em", "one-late", "unquantized"),
 )
 """The questions that README answers."""
+
+
+FOUND = {
+    "holds": {"gain", "higher", "yes"},
+    "undecided": {"undecided"},
+    "mixed": {"gain", "higher", "yes", "no gain", "loss", "lower", "no", "undecided"},
+}
+"""Blocks of docs/findings.md: a question is in the first one that has all of its verdicts."""
+
+
+def findings(records: Mapping[str, Mapping[str, Any]], verdicts: set[str]) -> str:
+    """A line for each question whose answers have these verdicts, with a link to its notebook."""
+    asked: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {}
+    for name, record in records.items():
+        for entry in answers_of([record], is_on_cpu):
+            asked.setdefault(entry["question"], {})[entry["decoding"]] = (name, entry)
+    lines = []
+    for id, entries in asked.items():
+        said = {entry["verdict"] for _, entry in entries.values()}
+        if next((own for own in FOUND.values() if said <= own), None) is verdicts:
+            told = []
+            for decoding, (_, entry) in entries.items():
+                other, gap = next(iter(entry["differences"].items()))
+                told.append(
+                    f"{decoding} **{entry['verdict']}**, {signed(restored(gap))} to {other}"
+                )
+            names = sorted({name for name, _ in entries.values()})
+            links = ", ".join(f"[{name[:2]}](../notebooks/{name}.ipynb)" for name in names)
+            seeds = {len(entry["seeds"]) for _, entry in entries.values()}
+            count = counted(seeds, "seed")
+            lines.append(f"- {QUESTIONS[id].text} {'; '.join(told)} ({count}; {links}).")
+    return "\n".join(lines) or "Nothing so far."
+
+
+def families(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """What notebook 12 found."""
+    record = records.get("12_when_does_it_work", {})
+    if record.get("profile") != "cpu":
+        return "No run at `cpu` is on record yet."
+    return Table(**record["table"]).to_markdown()
 
 
 def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
@@ -39,6 +88,10 @@ def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]
             "quickstart": text,
             "answers": verdicts_table(found, FRONT).to_markdown(),
             "claims": claims_table(found, short=True).to_markdown(),
+        },
+        "docs/findings.md": {
+            **{name: findings(records, verdicts) for name, verdicts in FOUND.items()},
+            "families": families(records),
         },
         "docs/replication.md": {
             "questions": questions_table(found).to_markdown(),

@@ -236,7 +236,7 @@ def verdicts_table(
 ) -> Table:
     """Some of `questions_table` in short: a row for each, with its verdicts and differences."""
     found: dict[str, list[str]] = {}
-    small = [entry for entry in answers_of(records, _on_cpu) if entry["question"] in ids]
+    small = [entry for entry in answers_of(records, is_on_cpu) if entry["question"] in ids]
     for entry in small:
         gaps = [*entry["differences"].items()]
         # A share is decided by the last one, anything else shows the first, to the base.
@@ -275,7 +275,7 @@ def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -
 
 def questions_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """The same questions at a size that a CPU can answer, with our verdicts."""
-    small = answers_of(records, _on_cpu)
+    small = answers_of(records, is_on_cpu)
     return answers_table(small, _caption(small))
 
 
@@ -285,7 +285,7 @@ def _as_in_the_paper(answer: Mapping[str, Any]) -> bool:
     return answer["profile"] in PAPER_MODELS and test is not None and test.column is not None
 
 
-def _on_cpu(answer: Mapping[str, Any]) -> bool:
+def is_on_cpu(answer: Mapping[str, Any]) -> bool:
     """Whether it is an answer at the size of a CPU; two steps (`smoke`) are none."""
     return answer["profile"] not in (*PAPER_MODELS, "smoke")
 

@@ -59,12 +59,14 @@ def base_samples(
         from ..evaluation.confidence import measure_confidence
 
         rows, problems = [], load_problems(recipe).train
+        number = min(n, len(problems))  # spread over them, as a file may be sorted
+        chosen = [problems[i * len(problems) // number] for i in range(number)]
         for name, temperature in temperatures.items():
             found = measure_confidence(
                 {"base": base.subject(None)},
                 {"base": ["base"]},
-                benchmark_of(problems, recipe, "training"),
-                n=min(n, len(problems)),
+                benchmark_of(chosen, recipe, "training"),
+                n=None,
                 num_samples=group,
                 temperature=temperature,
                 max_new_tokens=recipe.max_completion_length,

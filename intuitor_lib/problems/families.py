@@ -29,7 +29,7 @@ def in_words(n: int) -> str:
 
 
 def _sums(draw: Random) -> Drawn:
-    a, b = draw.sample(range(11, 100), 2)
+    a, b = sorted(draw.sample(range(11, 100), 2), reverse=True)  # one order of each
     return f"What is {a} + {b}?", str(a + b)
 
 
@@ -58,7 +58,7 @@ def _percentages(draw: Random) -> Drawn:
 
 
 def _code_sums(draw: Random) -> Drawn:
-    a, b = draw.sample(range(11, 100), 2)
+    a, b = sorted(draw.sample(range(11, 100), 2), reverse=True)
     return f"a = {a}\nb = {b}\nprint(a + b)", str(a + b)
 
 
@@ -79,7 +79,8 @@ def _reversed_words(draw: Random) -> Drawn:
 
 
 def _date(draw: Random) -> datetime.date:
-    return datetime.date(draw.randint(1950, 2030), draw.randint(1, 12), draw.randint(1, 28))
+    first = datetime.date(1950, 1, 1)
+    return first + datetime.timedelta(days=draw.randrange(81 * 365))
 
 
 def _dates(draw: Random) -> Drawn:

@@ -237,7 +237,7 @@ def _draw_family(recipe: Recipe) -> Iterator[Problem]:
             f"{recipe.dataset} has no settings, so dataset_kwargs="
             f"{dict(recipe.dataset_kwargs)} must be empty"
         )
-    draw, index = random.Random(recipe.dataset_seed), 0
+    draw, index = random.Random(f"{name}:{recipe.dataset_seed}"), 0
     while True:
         question, answer = FAMILIES[name](draw)
         yield Problem(question, answer, f"{name}:{index}", recipe.dataset)
