@@ -170,7 +170,7 @@ def _generate_missing(
     decoding, seed = spec["decoding"], spec["benchmark"]["seed"]
     if isinstance(benchmark.grader, MathGrader):
         references = {item.id: item.reference for item in items if item.reference}
-        if found := doubtful(references):
+        if found := doubtful(references, benchmark.grader.extraction):
             print(f"{benchmark.name}: {describe_doubts(references, found)}", file=sys.stderr)
     policy = subject.load(**_settled(record))
     named = subject.spec.get("model")

@@ -17,8 +17,7 @@ from .extraction import (
     marked_answer,
     numbers_of,
 )
-from .notation import in_ascii
-from .numerals import number
+from .labels import label
 
 # --- Extraction -----------------------------------------------------------------------------
 
@@ -27,8 +26,8 @@ EXTRACTIONS = ("boxed", "alone", "whole", "last_number", "harness")
 
 - "boxed": the last ``\\boxed{...}`` alone;
 - "alone": a box, else the number that is all of the completion;
-- "whole": a box, else all of the completion but a final full stop, as where labels are asked for.
-  Such answers are compared as texts (`label`), all others as mathematics;
+- "whole": a box, else all of the completion but a final full stop, as where labels are asked for;
+  these are compared as texts (`labels.label`), all others as mathematics;
 - "last_number": a box, else the number behind ``####``, else the last number of the text;
 - "harness": a box, else ``####``, else what math-verify finds in the text as lighteval calls it:
   a stated final answer, else the last mathematics, else the last expression or number.
@@ -145,21 +144,10 @@ def grade_answers(
             expected[i] = answer or expected[i]
     if extraction == "whole":
         return [
-            answer is not None and label(answer) == label(reference)
+            (own := label(answer)) is not None and own == label(reference)
             for answer, reference in zip(answers, expected, strict=True)
         ]
     return equivalent([*zip(answers, expected, strict=True)])
-
-
-def label(answer: str) -> Hashable:
-    """What an answer that is a whole text is compared by.
-
-    Its value if it is a number, else its words: case, spaces, quotation marks around it and a final
-    full stop do not count. To mathematics "cab" is "abc", and 2024-05-01 is 2018.
-    """
-    text = answer.strip().removesuffix(".").strip("\"'` ")
-    found = number(in_ascii(text))
-    return found.value if found else " ".join(text.casefold().split())
 
 
 def grade_labelled(
@@ -171,7 +159,9 @@ def grade_labelled(
     return [None if reference is None else next(graded) for reference in references]
 
 
-def echoed(prompts: Sequence[str], references: Sequence[str]) -> list[bool]:
+def echoed(
+    prompts: Sequence[str], references: Sequence[str], extraction: str = "boxed"
+) -> list[bool]:
     """Whether a number that stands in each prompt is equivalent to its reference answer.
 
     Repeating the question answers such a problem, so accuracy on it shows no skill.
@@ -180,6 +170,9 @@ def echoed(prompts: Sequence[str], references: Sequence[str]) -> list[bool]:
         ValueError: an empty reference.
     """
     expected = [_reference_answer(reference, i) for i, reference in enumerate(references)]
+    if extraction == "whole":
+        known = [{*map(label, numbers_of(prompt))} for prompt in prompts]
+        return [label(answer) in own for answer, own in zip(expected, known, strict=True)]
     both = [(numbers_of(prompt), answer) for prompt, answer in zip(prompts, expected, strict=True)]
     pairs = list({(number, answer): None for numbers, answer in both for number in numbers})
     same = dict(zip(pairs, equivalent(pairs), strict=True))
@@ -207,7 +200,7 @@ def clusters(answers: Sequence[str | None], extraction: str = "boxed") -> list[i
     rules of `is_correct`. No answer makes it raise.
     """
     if extraction == "whole":
-        labels = [None if answer is None else label(answer) for answer in answers]
+        labels = [*map(label, answers)]
         return [None if own is None else labels.index(own) for own in labels]
     distinct = [answer for answer in dict.fromkeys(answers) if answer is not None]
     can_vote = readable(distinct)
@@ -244,13 +237,14 @@ _ABSENT = {"nan", "null", "n/a", "<na>"}  # how tables write that there is none
 MOST_READ = 300  # answers that are given to math-verify, each some milliseconds
 
 
-def doubtful(references: Mapping[str, str]) -> dict[str, str]:
+def doubtful(references: Mapping[str, str], extraction: str = "boxed") -> dict[str, str]:
     r"""The reference answers, by id, that hardly a completion can match, with the reason.
 
     Such an answer is the mark of a missing value; or the last of several boxes; or prose without
     a box: over ten words, or over three beside numbers, those in `\text{}` not counted; or neither
     a number, words nor LaTeX that math-verify can read. The last is looked for in 300
-    different answers at most, spread over all.
+    different answers at most, spread over all. With "whole", where answers are texts, only the
+    first is looked for.
 
     Raises:
         RuntimeError: math-verify cannot be started.
@@ -262,6 +256,8 @@ def doubtful(references: Mapping[str, str]) -> dict[str, str]:
         boxes = {*map(extract_answer, _FROM_BOX.split(reference)[1:])} - {None}
         if reference.strip().casefold() in _ABSENT:
             found[name] = "a missing value"
+        elif extraction == "whole":
+            continue
         elif answer in boxes and len(boxes) > 1:
             found[name] = "the last of several boxes"
         elif answer is None and is_prose(reference):

@@ -1,29 +1,24 @@
 """What samples of the base say before a training, and whether it tells what the training gains.
 
-Every predictor exists twice: with labels it asks whether a completion is right, without them
-whether it gives the most frequent answer of its problem.
+A predictor asks with labels whether completions are right, and without them how far they agree.
 """
 
 import functools
+import math
 import types
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..evaluation.benchmarks.benchmarks import benchmark_of
-from ..grading.answers import most_frequent
 from ..problems import load_problems
-from ..report import (
-    Estimate,
-    Table,
-    alignment,
-    auc_within_groups,
-    combination_over_seeds,
-    mean_over_problems,
-)
+from ..report import Estimate, Table, alignment, auc_within_groups, combination_over_seeds
+from ..report.intervals import PERCENTILES
 from .plan import SEEDS, TASKS, Rows
 from .results import result
 from .trials import Trial, TrialStore
@@ -37,7 +32,7 @@ COOL = 0.3
 """The lower temperature at which the base is sampled, besides the recipe's."""
 
 _RESAMPLES = 2000  # of a bootstrap over tasks
-_PROBLEMS, _SAMPLES = {"smoke": 4}, {"smoke": 4}  # of a task's training problems; else 64 and 8
+_PROBLEMS, _SAMPLES = {"smoke": 4}, {"smoke": 4}  # of a task; else 64, and those of a group
 
 Samples = Mapping[str, Rows]  # "warm" at the recipe's temperature, and "cool"
 
@@ -47,8 +42,8 @@ def base_samples(
 ) -> Samples:
     """Sample the base on some training problems of a task, at two temperatures.
 
-    Rows are those of `measure_confidence`, with `voted`: the completion gives the most frequent
-    answer of its problem. Read from the records where they are there.
+    Rows are those of `measure_confidence`, with `voted`: the answer is among the most frequent ones
+    of its problem. Read from the records where they are there.
     """
     base = TrialStore(f"base/{task}", profile, SEEDS[profile][0], retrain, runs)
     recipe = base.recipe
@@ -80,10 +75,13 @@ def base_samples(
 
 
 def _voted(rows: Rows) -> Rows:
-    """The rows with `voted`; of equally frequent answers the first one's."""
-    votes = {id: most_frequent([r["cluster"] for r in own]) for id, own in _by_id(rows).items()}
-    left = {id: iter(own) for id, own in votes.items()}
-    return [{**row, "voted": next(left[row["id"]])} for row in rows]
+    """The rows with `voted`: the answer is among the most frequent ones of its problem."""
+    made = []
+    for own in _by_id(rows).values():
+        votes = _votes(own)
+        most = max(votes.values(), default=0)
+        made += [{**row, "voted": votes[row["cluster"]] == most > 0} for row in own]
+    return made
 
 
 def _by_id(rows: Rows) -> dict[Hashable, Rows]:
@@ -93,129 +91,133 @@ def _by_id(rows: Rows) -> dict[Hashable, Rows]:
     return found
 
 
-def _over_problems(value: Callable[[Rows], float], rows: Rows) -> Estimate:
-    values = {id: value(own) for id, own in _by_id(rows).items()}
-    return mean_over_problems([*values], [*values.values()])
+def _mean(value: Callable[[Rows], float], rows: Rows, less: Rows = ()) -> Estimate:
+    """A value of a problem's rows, averaged over problems; less that of other rows, paired."""
+    terms = [
+        (weight, [[{"id": id, "value": value(own)} for id, own in _by_id(side).items()]])
+        for weight, side in ((1.0, rows), (-1.0, less))
+        if side
+    ]
+    return combination_over_seeds(terms, "value")
 
 
-def _share(own: Rows, column: str = "correct") -> float:
-    return float(np.mean([bool(row[column]) for row in own]))
+def _right(own: Rows) -> float:
+    return fmean(bool(row["correct"]) for row in own)
 
 
-def _elected(own: Rows) -> float:
-    """Whether the most frequent answer is right."""
-    return float(any(row["correct"] for row in own if row["voted"]))
+def _right_by_vote(own: Rows) -> float:
+    """The chance that the most frequent answer is right, one of equally frequent ones by lot."""
+    voted = [row for row in own if row["voted"]]
+    return _right(voted) if voted else 0.0
+
+
+def _largest(own: Rows) -> float:
+    """The share of completions with the most frequent answer."""
+    return max(_votes(own).values(), default=0) / len(own)
 
 
 def _agreement(own: Rows) -> float:
     """The chance that two of a problem's completions give the same answer."""
-    votes = [row["cluster"] for row in own]
-    pairs = [a is not None and a == b for i, a in enumerate(votes) for b in votes[:i]]
-    return float(np.mean(pairs)) if pairs else 0.0
+    pairs = sum(math.comb(n, 2) for n in _votes(own).values())
+    return pairs / math.comb(len(own), 2) if len(own) > 1 else 0.0
 
 
-def _cooled(value: Callable[[Rows], float], samples: Samples) -> Estimate:
-    """What a value gains from the lower temperature, paired by problem."""
-    tables = [
-        [{"id": id, "value": value(own)} for id, own in _by_id(samples[name]).items()]
-        for name in ("cool", "warm")
-    ]
-    return combination_over_seeds([(1, [tables[0]]), (-1, [tables[1]])], "value")
+def _votes(own: Rows) -> Counter[Any]:
+    return Counter(row["cluster"] for row in own if row["cluster"] is not None)
 
 
-def _as_labels(rows: Rows, labels: bool) -> Rows:
-    """The rows with votes in the place of labels, unless there are `labels`."""
-    return rows if labels else [{**row, "correct": row["voted"]} for row in rows]
+def _tokens(own: Rows) -> float:
+    return fmean(row["tokens"] for row in own)
 
 
-def _within(column: str, sign: int, samples: Samples, labels: bool) -> Estimate | None:
-    rows = [
-        {**row, "value": None if row[column] is None else sign * row[column]}
-        for row in _as_labels(samples["warm"], labels)
-    ]
-    return auc_within_groups(rows, "value")
-
-
-def _alignment(samples: Samples, labels: bool) -> Estimate | None:
-    return alignment(_as_labels(samples["warm"], labels), "self_certainty")
-
-
-def _vote(samples: Samples, labels: bool) -> Estimate:
-    def gap(own: Rows) -> float:
-        return _elected(own) - _share(own) if labels else _share(own, "voted") - _agreement(own)
-
-    return _over_problems(gap, samples["warm"])
-
-
-def _cooling(samples: Samples, labels: bool) -> Estimate:
-    return _cooled(_share if labels else _agreement, samples)
-
-
-def _plurality(samples: Samples, labels: bool) -> Estimate:
-    value = _elected if labels else functools.partial(_share, column="voted")
-    return _over_problems(value, samples["warm"])
-
-
-def _level(samples: Samples, labels: bool) -> Estimate:
-    return _over_problems(_share if labels else _agreement, samples["warm"])
-
-
-def _length(samples: Samples, labels: bool) -> Estimate:
-    return _over_problems(lambda own: float(np.mean([r["tokens"] for r in own])), samples["warm"])
-
-
-def _long_and_certain(samples: Samples, labels: bool) -> Estimate:
-    return _over_problems(_rank_correlation_of_length, samples["warm"])
-
-
-def _rank_correlation_of_length(own: Rows) -> float:
+def _long_and_certain(own: Rows) -> float:
+    """The rank correlation of length and self-certainty."""
     pairs = [(r["tokens"], r["self_certainty"]) for r in own if r["self_certainty"] is not None]
     return spearman(*zip(*pairs, strict=True)) if len(pairs) > 1 else 0.0
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """What is measured of the base: its title, and `measure(samples, labels)`.
+def _signal(samples: Samples, labels: bool, column: str, sign: int) -> Rows:
+    """Rows with the `value` of a column, and with votes in the place of labels without them."""
+    return [
+        {
+            **row,
+            "correct": row["correct" if labels else "voted"],
+            "value": None if row[column] is None else sign * row[column],
+        }
+        for row in samples["warm"]
+    ]
 
-    `unlabelled` is the title without labels, None where labels make no difference.
-    """
+
+def _auc(column: str, sign: int = 1) -> "Measure":
+    return lambda samples, labels: auc_within_groups(
+        _signal(samples, labels, column, sign), "value"
+    )
+
+
+def _of_problems(labelled: Callable[[Rows], float], other: Callable[[Rows], float]) -> "Measure":
+    return lambda samples, labels: _mean(labelled if labels else other, samples["warm"])
+
+
+def _cooled(labelled: Callable[[Rows], float], other: Callable[[Rows], float]) -> "Measure":
+    return lambda samples, labels: _mean(
+        labelled if labels else other, samples["cool"], samples["warm"]
+    )
+
+
+Measure = Callable[[Samples, bool], Estimate | None]
+"""What samples of the base say, with labels or without."""
+
+
+class Predictor(NamedTuple):
+    """What is measured of the base: its title with labels and, if it differs, without them."""
 
     title: str
     unlabelled: str | None
-    measure: Callable[[Samples, bool], Estimate | None]
+    measure: Measure
 
 
 PREDICTORS: Mapping[str, Predictor] = types.MappingProxyType(
     {
         "alignment": Predictor(
-            "self-certainty's advantage × right", "self-certainty's advantage × voted", _alignment
+            "self-certainty's advantage × right",
+            "self-certainty's advantage × voted",
+            lambda samples, labels: alignment(
+                _signal(samples, labels, "self_certainty", 1), "value"
+            ),
         ),
         "auc": Predictor(
-            "AUC of self-certainty, right",
-            "AUC of self-certainty, voted",
-            functools.partial(_within, "self_certainty", 1),
+            "AUC of self-certainty, right", "AUC of self-certainty, voted", _auc("self_certainty")
         ),
         "auc-entropy": Predictor(
-            "AUC of minus entropy, right",
-            "AUC of minus entropy, voted",
-            functools.partial(_within, "entropy", -1),
+            "AUC of minus entropy, right", "AUC of minus entropy, voted", _auc("entropy", -1)
         ),
         "auc-log-prob": Predictor(
-            "AUC of mean log-probability, right",
-            "AUC of mean log-probability, voted",
-            functools.partial(_within, "log_prob", 1),
+            "AUC of log-probability, right", "AUC of log-probability, voted", _auc("log_prob")
         ),
         "vote": Predictor(
-            "right by vote, less by one", "share that voted, less agreement of two", _vote
+            "right by vote, less by one",
+            "share of the most frequent answer, less agreement",
+            _of_problems(
+                lambda own: _right_by_vote(own) - _right(own),
+                lambda own: _largest(own) - _agreement(own),
+            ),
         ),
         "cooling": Predictor(
-            "right at T = 0.3, less at 0.9", "agreement at T = 0.3, less at 0.9", _cooling
+            "right at T = 0.3, less at 0.9",
+            "agreement at T = 0.3, less at 0.9",
+            _cooled(_right, _agreement),
         ),
-        "plurality": Predictor("problems whose vote is right", "share that voted", _plurality),
-        "level": Predictor("right", "agreement of two", _level),
-        "length": Predictor("tokens of a completion", None, _length),
+        "plurality": Predictor(
+            "right by vote",
+            "share of the most frequent answer",
+            _of_problems(_right_by_vote, _largest),
+        ),
+        "level": Predictor("right", "agreement of two", _of_problems(_right, _agreement)),
+        "length": Predictor("tokens of a completion", None, _of_problems(_tokens, _tokens)),
         "length-certainty": Predictor(
-            "rank correlation of length with self-certainty", None, _long_and_certain
+            "rank correlation of length with self-certainty",
+            None,
+            _of_problems(_long_and_certain, _long_and_certain),
         ),
     }
 )
@@ -245,57 +247,80 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     draw, values = np.random.default_rng(0), np.array([x, y], float)
     picked = draw.integers(len(x), size=(_RESAMPLES, len(x)))
     drawn = [spearman(*values[:, i]) for i in picked if len({*i}) > 2]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(drawn, PERCENTILES)
     return Estimate(spearman(x, y), float(low), float(high), len(x), len(x))
+
+
+def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Slope and intercept of the least-squares line; slope 0 where x is constant."""
+    if np.ptp(x) == 0:
+        return 0.0, fmean(y)
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(slope), float(intercept)
 
 
 def leave_one_out(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Mean absolute error of a line through the other tasks, and of the others' mean."""
-    both: list[list[float]] = [[], []]
-    for i in range(len(x)):
-        others, values = np.delete(x, i), np.delete(y, i)
-        flat = np.ptp(others) == 0
-        line = values.mean() if flat else np.polyval(np.polyfit(others, values, 1), x[i])
-        both[0].append(abs(float(line) - y[i]))
-        both[1].append(abs(float(values.mean()) - y[i]))
-    return float(np.mean(both[0])), float(np.mean(both[1]))
+    errors = []
+    for i, (at, true) in enumerate(zip(x, y, strict=True)):
+        others, values = [*x[:i], *x[i + 1 :]], [*y[:i], *y[i + 1 :]]
+        slope, intercept = line_through(others, values)
+        errors.append((abs(slope * at + intercept - true), abs(fmean(values) - true)))
+    line, mean = zip(*errors, strict=True)
+    return fmean(line), fmean(mean)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training on a task gained: its trials by arm, the samples of the base before it."""
+    """What training on a task gained: its trials by arm, the samples of the base before it.
+
+    `steps` are those of the snapshots that were tested.
+    """
 
     task: str
     samples: Samples
+    steps: Sequence[int]
     base: Sequence[Trial]
     intuitor: Sequence[Trial]
     random: Sequence[Trial]
 
+    @property
+    def title(self) -> str:
+        """For tables and figures."""
+        return TASKS[self.task].title + " (held back)" * TASKS[self.task].held_back
+
     def gain(self, test: str, *, step: int | None = None, over: str = "random") -> Estimate:
         """INTUITOR less the random reward or the base on a test, after a step or all of them.
 
-        A single training is paired with every one of INTUITOR's.
+        The other side's single training, or the base, is compared with each of INTUITOR's, so that
+        the chance of one random training is in no interval.
         """
         other: Sequence[Trial] = getattr(self, over)
         sides = ((1.0, self.intuitor), (-1.0, other))
         tables = [(w, [t.rows(test, step_of(arm, step)) for t in arm]) for w, arm in sides]
         return combination_over_seeds(tables, "correct")
 
-    def kept(self, test: str, steps: Sequence[int]) -> Estimate:
-        """`gain` with either side at the last snapshot before its own first alarm without labels.
+    @functools.cached_property
+    def kept(self) -> dict[str, Estimate]:
+        """`gain` by test, with either side where its own alarms, which need no labels, stop it.
 
-        Where no snapshot is before it, that is the base.
+        That is the last snapshot before the first alarm, or the base where there is none.
         """
-        sides = ((1.0, self.intuitor), (-1.0, self.random))
-        tables = [(w, [self._kept(trial, test, steps) for trial in arm]) for w, arm in sides]
-        return combination_over_seeds(tables, "correct")
+        return {test: self._kept(test) for test in ("own_sampled", "own")}
 
-    def _kept(self, trial: Trial, test: str, steps: Sequence[int]) -> Rows:
-        last = trial.recipe.max_steps
-        step, _ = kept_step(trial, [*steps, last])
-        if not step:
-            return self.base[0].rows(test)
-        return trial.rows(test, None if step == last else step)
+    def _kept(self, test: str) -> Estimate:
+        tables: list[tuple[float, list[Rows]]] = []
+        for weight, arm in ((1.0, self.intuitor), (-1.0, self.random)):
+            last = arm[0].recipe.max_steps
+            steps = [kept_step(trial, [*self.steps, last])[0] for trial in arm]
+            rows = [
+                trial.rows(test, None if step == last else step)
+                if step
+                else self.base[0].rows(test)
+                for trial, step in zip(arm, steps, strict=True)
+            ]
+            tables.append((weight, rows))
+        return combination_over_seeds(tables, "correct")
 
     def verdict(self, test: str) -> str:
         """The verdict on a gain over the base and the random reward, by docs/protocol.md."""
@@ -307,35 +332,37 @@ class Outcome:
         return PREDICTORS[name].measure(self.samples, labels)
 
 
+Outcomes = Mapping[str, Outcome]
+
+
 def outcomes(
-    trials: Mapping[str, Sequence[Trial]], samples: Mapping[str, Samples]
+    trials: Mapping[str, Sequence[Trial]], samples: Mapping[str, Samples], steps: Sequence[int]
 ) -> dict[str, Outcome]:
-    """Group collected trials by their task, in the order of `TASKS`."""
+    """Group collected trials by their task, in the order of `TASKS`; `steps` of the snapshots."""
     arms: dict[str, dict[str, Sequence[Trial]]] = {}
     for several in trials.values():
         arm, _, task = several[0].arm.partition("/")
         arms.setdefault(task, {})[arm] = several
-    return {name: Outcome(name, samples[name], **arms[name]) for name in TASKS if name in arms}
+    return {
+        name: Outcome(name, samples[name], steps, **arms[name]) for name in TASKS if name in arms
+    }
 
 
-def tasks_table(found: Mapping[str, Outcome]) -> Table:
+def tasks_table(found: Outcomes) -> Table:
     """Tabulate the tasks: what the base and no skill at all reach on them, and the training."""
     rows = []
-    for name, outcome in found.items():
-        floors = outcome.base[0].baselines["own"]
-        several = [*outcome.intuitor, *outcome.random]
-        made = [trial.training for trial in several if trial.training]
-        rated = outcome.base[0].rows("own_sampled")
-        silent = sum(row["answer"] is None for row in rated) / len(rated)
+    for outcome in found.values():
+        floors, sampled = outcome.base[0].baselines["own"], outcome.base[0].rows("own_sampled")
+        made = [t.training["seconds"] for t in (*outcome.intuitor, *outcome.random) if t.training]
         rows.append(
             [
-                TASKS[name].title + " (held back)" * TASKS[name].held_back,
+                outcome.title,
                 *(estimate(outcome.base, test).text() for test in ("own", "own_sampled")),
                 *(f"{floors[floor]['value']:.2f}" for floor in ("echo", "most frequent answer")),
-                f"{silent:.0%}",
-                f"{np.mean([row['tokens'] for row in rated]):.1f}",
+                f"{fmean(row['answer'] is None for row in sampled):.0%}",
+                f"{fmean(row['tokens'] for row in sampled):.1f}",
                 ", ".join(str(trial.seed) for trial in outcome.intuitor),
-                f"{np.mean([training['seconds'] for training in made]):.0f}",
+                f"{fmean(made):.0f}",
             ]
         )
     header = ["family", "base, greedy", "base, sampled", "echo", "most frequent answer"]
@@ -343,110 +370,110 @@ def tasks_table(found: Mapping[str, Outcome]) -> Table:
     return Table(header, rows, "Held-out problems, 95 % intervals; the random reward has one seed.")
 
 
-def outcomes_table(found: Mapping[str, Outcome], steps: Sequence[int]) -> Table:
-    """Tabulate what training gained, sampled and greedy, where it stopped and at snapshots."""
+def outcomes_table(found: Outcomes) -> Table:
+    """Tabulate what training gained, sampled and greedy, at snapshots, at the end and kept."""
+    steps = next(iter(found.values())).steps
     rows = []
-    for name, outcome in found.items():
-        cells = [signed(outcome.kept(test, steps)) for test in ("own_sampled", "own")]
-        cells += [
-            signed(outcome.gain(test, step=step))
-            for step in steps
-            for test in ("own_sampled", "own")
+    for outcome in found.values():
+        cells = [
+            *(signed(outcome.kept[test]) for test in ("own_sampled", "own")),
+            *(
+                signed(outcome.gain(test, step=step))
+                for step in (*steps, None)
+                for test in ("own_sampled", "own")
+            ),
+            *(signed(outcome.gain(test, over="base")) for test in ("own_sampled", "own")),
+            f"sampled {outcome.verdict('own_sampled')}; greedy {outcome.verdict('own')}",
         ]
-        over = [signed(outcome.gain(test, over="base")) for test in ("own_sampled", "own")]
-        said = "; ".join(
-            f"{how} {outcome.verdict(test)}"
-            for how, test in (("sampled", "own_sampled"), ("greedy", "own"))
-        )
-        title = TASKS[name].title + " (held back)" * TASKS[name].held_back
-        rows.append([title, *cells, *over, said])
-    header = ["family", "stopped without labels, sampled", "greedy"]
-    header += [f"step {step}, {how}" for step in steps for how in ("sampled", "greedy")]
-    header += ["over the base, sampled", "greedy", "verdict at the end"]
+        rows.append([outcome.title, *cells])
+    header = ["family", "stopped without labels: sampled", "greedy"]
+    header += [f"step {step}: sampled" if i else "greedy" for step in steps for i in (1, 0)]
+    header += ["end: sampled", "greedy", "end, over the base: sampled", "greedy", "verdict, end"]
     caption = (
-        "INTUITOR less the random reward, but where it says over the base; 95 % intervals over "
-        "seeds and problems. Verdicts by docs/protocol.md: over the base and the random reward."
+        "INTUITOR less the random reward, or less the base where it says so; 95 % intervals over "
+        "INTUITOR's seeds and problems, the chance of the one random training not in them. "
+        "Verdicts by docs/protocol.md: over the base and the random reward."
     )
     return Table(header, rows, caption)
 
 
-def predictors_table(found: Mapping[str, Outcome], steps: Sequence[int]) -> Table:
+def predictors_table(found: Outcomes) -> Table:
     """Tabulate how each predictor goes with the gain over the tasks that are not held back."""
-    known = _not_held_back(found)
-    gains = [outcome.kept("own_sampled", steps).value for outcome in known]
     rows = []
     for name, predictor in PREDICTORS.items():
         kinds = [(False, predictor.unlabelled or predictor.title)]
         kinds += [(True, predictor.title)] * bool(predictor.unlabelled)
         for labels, title in kinds:
-            values = [outcome.predictor(name, labels) for outcome in known]
-            x = [value.value for value in values if value is not None]
-            if len(x) < max(len(values), 3):
-                rows.append([title, "yes" if labels else "no", "-", "-", "-"])
-                continue
-            line, mean = leave_one_out(x, gains)
-            shown = f"{rank_correlation(x, gains).text()}"
             primary = " (primary)" * (name == PRIMARY and not labels)
-            span = f"{min(x):.2f} to {max(x):.2f}"
-            errors = f"{line:.3f} / {mean:.3f}"
-            rows.append([title + primary, "yes" if labels else "no", span, shown, errors])
+            cells = ["-", "-", "-"]
+            if pairs := _pairs(found, name, labels):
+                x, y = zip(*pairs, strict=True)
+                line, mean = leave_one_out(x, y)
+                cells = [f"{min(x):.2f} to {max(x):.2f}", rank_correlation(x, y).text()]
+                cells.append(f"{line:.3f} / {mean:.3f}")
+            rows.append([title + primary, "yes" if labels else "no", *cells])
     header = ["predictor, before training", "labels", "over the families"]
     header += ["rank correlation with the gain", "error left out: line / mean"]
+    number = sum(not TASKS[name].held_back for name in found)
     caption = (
-        f"{len(known)} families; the gain is INTUITOR less the random reward, sampled, stopped "
+        f"{number} families; the gain is INTUITOR less the random reward, sampled, stopped "
         "without labels. Intervals: bootstrap over families, too narrow for so few."
     )
     return Table(header, rows, caption)
 
 
+def _pairs(found: Outcomes, name: str, labels: bool = False) -> list[tuple[float, float]]:
+    """A predictor and the gain of each task that is not held back; none if one has no value."""
+    known = [outcome for outcome in found.values() if not TASKS[outcome.task].held_back]
+    values = [outcome.predictor(name, labels) for outcome in known]
+    gains = [outcome.kept["own_sampled"].value for outcome in known]
+    pairs = [(x.value, y) for x, y in zip(values, gains, strict=True) if x is not None]
+    return pairs if len(pairs) == len(known) > 2 else []
+
+
 def against_the_gain(
-    found: Mapping[str, Outcome], steps: Sequence[int], name: str, *, labels: bool = False
+    found: Outcomes, name: str, *, labels: bool = False
 ) -> dict[str, tuple[Estimate, Estimate]]:
     """A predictor and the gain of each task, by title, for `estimates_against`."""
-    pairs = {}
-    for task, outcome in found.items():
-        value = outcome.predictor(name, labels)
-        if value is not None:
-            title = TASKS[task].title + " (held back)" * TASKS[task].held_back
-            pairs[title] = (value, outcome.kept("own_sampled", steps))
-    return pairs
+    values = {o.title: (o.predictor(name, labels), o.kept["own_sampled"]) for o in found.values()}
+    return {title: (x, y) for title, (x, y) in values.items() if x is not None}
 
 
 EXPECTED = 0.03
 """A predicted gain from which on a gain is expected (docs/protocol.md)."""
 
 
-def foretold(found: Mapping[str, Outcome], steps: Sequence[int]) -> dict[str, Any]:
+def foretold(found: Outcomes) -> dict[str, Any]:
     """The rule of docs/protocol.md for the primary predictor, as JSON-ready values.
 
     Returns:
         `correlation` with its interval and `errors` left out (line, mean) over the tasks that are
-        not held back; `recommended`: whether the rule makes it a recommendation; `line`, its slope
+        not held back; `without_products`: the correlation without that task, on which a gain was
+        known before; `recommended`: whether the rule makes it a recommendation; `line`, its slope
         and intercept; and `held_back`, the tasks that were: `predicted` and `measured` gain, and
-        whether that was `right`. Empty with fewer than three tasks.
+        whether that was `right`. Empty with fewer than four tasks.
     """
-    known = _not_held_back(found)
-    pairs = [(outcome.predictor(PRIMARY), outcome.kept("own_sampled", steps)) for outcome in known]
-    both = [(x.value, y.value) for x, y in pairs if x is not None]
-    if len(both) < 3:
+    pairs = _pairs(found, PRIMARY)
+    others = _pairs({k: o for k, o in found.items() if k != "products"}, PRIMARY)
+    if not pairs or not others:
         return {}
-    x, y = zip(*both, strict=True)
+    x, y = zip(*pairs, strict=True)
     correlation, errors = rank_correlation(x, y), leave_one_out(x, y)
-    slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
+    slope, intercept = line_through(x, y)
     held_back = {}
     for name, outcome in found.items():
         value = outcome.predictor(PRIMARY)
         if TASKS[name].held_back and value is not None:
-            gain, predicted = outcome.kept("own_sampled", steps), slope * value.value + intercept
-            right = (predicted >= EXPECTED) == (gain.low > 0)
+            gain, predicted = outcome.kept["own_sampled"], slope * value.value + intercept
             held_back[name] = {
                 "predictor": value.to_dict(),
                 "predicted": predicted,
                 "measured": gain.to_dict(),
-                "right": right,
+                "right": (predicted >= EXPECTED) == (gain.low > 0),
             }
     return {
         "correlation": correlation.to_dict(),
+        "without_products": rank_correlation(*zip(*others, strict=True)).to_dict(),
         "errors": errors,
         "recommended": correlation.low > 0 and errors[0] < errors[1],
         "line": [slope, intercept],
@@ -470,7 +497,3 @@ def foretold_table(rule: Mapping[str, Any]) -> Table:
     return Table(
         header, rows, f"A gain is expected from {EXPECTED} on; measured: interval above 0."
     )
-
-
-def _not_held_back(found: Mapping[str, Outcome]) -> list[Outcome]:
-    return [outcome for name, outcome in found.items() if not TASKS[name].held_back]

@@ -6,73 +6,81 @@ from statistics import fmean
 
 import numpy as np
 
-from ..report import Estimate, Table, mean_over_problems
+from ..report import Estimate, Table, combination_over_seeds
 from ..training.monitor import WINDOW
-from .plan import Rows
 from .trials import Trial
-from .verdicts import estimate
+from .verdicts import direction, estimate, signed
 from .views import kept_step
 
 _CUTS = 24  # thresholds tried for a signal
 
-SIGNALS: Mapping[str, tuple[str, Callable[[float, float], float]]] = types.MappingProxyType(
+Values = Sequence[float]
+
+
+def _of_its_start(values: Values) -> float:
+    return fmean(values[-WINDOW:]) / max(fmean(values[:WINDOW]), 1e-9)
+
+
+def _less_its_start(values: Values) -> float:
+    return fmean(values[-WINDOW:]) - fmean(values[:WINDOW])
+
+
+def _less_before(values: Values) -> float:
+    return fmean(values[-WINDOW:]) - fmean(values[-2 * WINDOW : -WINDOW] or values[:1])
+
+
+SIGNALS: Mapping[str, tuple[str, Callable[[Values], float]]] = types.MappingProxyType(
     {
-        "entropy, of its start": ("entropy", lambda now, start: now / max(start, 1e-9)),
-        "KL to the start": ("kl", lambda now, start: now),
-        "distinct completions, of their start": (
-            "completions/distinct",
-            lambda now, start: now / max(start, 1e-9),
-        ),
-        "length, of its start": (
-            "completions/mean_length",
-            lambda now, start: now / max(start, 1e-9),
-        ),
-        "repetition, less its start": ("completions/repetition", lambda now, start: now - start),
-        "self-certainty, less its start": (
-            "rewards/self_certainty/mean",
-            lambda now, start: now - start,
-        ),
+        "entropy, of its start": ("entropy", _of_its_start),
+        "KL to the start": ("kl", lambda values: fmean(values[-WINDOW:])),
+        "distinct completions, of their start": ("completions/distinct", _of_its_start),
+        "length, of its start": ("completions/mean_length", _of_its_start),
+        "repetition, less its start": ("completions/repetition", _less_its_start),
+        "self-certainty, less its start": ("rewards/self_certainty/mean", _less_its_start),
+        "self-certainty, its slope": ("rewards/self_certainty/mean", _less_before),
     }
 )
-"""Metrics of a training that need no labels, as functions of their mean now and at the start."""
+"""Functions of a metric's values so far; none needs labels. Means are over a few steps."""
 
-SLOPE = "self-certainty, less that before"
-"""The slope of self-certainty: its mean over the last steps less that over as many before."""
+ALARMS = "the monitor's alarms"
 
 
 class Way:
-    """What a training was worth at its snapshots, with its signals there, and its base."""
+    """What a training was worth at its base, its snapshots and its end, with its signals there."""
 
     def __init__(self, trial: Trial, base: Trial, test: str, steps: Sequence[int]) -> None:
-        self.label, self.seed = trial.label, trial.seed
-        self.steps = [*steps, trial.recipe.max_steps]
-        self.levels = {step: estimate([trial], test, step=step).value for step in steps}
-        self.levels |= {0: estimate([base], test).value}
-        self.levels |= {trial.recipe.max_steps: estimate([trial], test).value}
+        self.name, last = f"{trial.label}, seed {trial.seed}", trial.recipe.max_steps
+        self.steps = [*steps, last]
+        self.levels = {0: estimate([base], test).value, last: estimate([trial], test).value}
+        self.levels |= {step: estimate([trial], test, step=step).value for step in steps}
         self.kept = kept_step(trial, self.steps)[0]
-        at = [trial.metrics[:step] for step in self.steps]
-        self.signals = {name: [_level(rows, name) for rows in at] for name in [*SIGNALS, SLOPE]}
+        self.signals = {name: [_signal(trial, name, s) for s in self.steps] for name in SIGNALS}
 
     def regret(self, step: int) -> float:
         """How far the accuracy after a step, 0 for the base, is below that of the best one."""
         return max(self.levels.values()) - self.levels[step]
 
     def stop(self, signal: str, cut: float, above: bool) -> int:
-        """The first snapshot at which a signal is beyond a threshold, else the last one."""
-        values = self.signals[signal]
-        beyond = (s for s, v in zip(self.steps, values, strict=True) if (v > cut) == above)
-        return next(beyond, self.steps[-1])
+        """The step before the first one whose signal is beyond a threshold, else the last."""
+        kept = 0
+        for step, value in zip(self.steps, self.signals[signal], strict=True):
+            if (value > cut) == above:
+                break
+            kept = step
+        return kept
 
 
-def _level(rows: Rows, name: str) -> float:
-    column = SIGNALS[name][0] if name in SIGNALS else "rewards/self_certainty/mean"
-    values = [float(row[column]) for row in rows if row.get(column) is not None]
-    if not values:
-        return 0.0
-    now = fmean(values[-WINDOW:])
-    if name == SLOPE:
-        return now - fmean(values[-2 * WINDOW : -WINDOW] or values[:1])
-    return SIGNALS[name][1](now, fmean(values[:WINDOW]))
+def _signal(trial: Trial, name: str, step: int) -> float:
+    column, value = SIGNALS[name]
+    seen = [row[column] for row in trial.metrics[:step] if row.get(column) is not None]
+    return value(seen) if seen else 0.0
+
+
+def ways_of(trials: Mapping[str, Sequence[Trial]], test: str, steps: Sequence[int]) -> list[Way]:
+    """Every training among trials that have a base, with a test of its snapshots."""
+    (base,) = trials["base"]
+    several = [trial for arm in trials.values() for trial in arm if trial.training]
+    return [Way(trial, base, test, steps) for trial in several]
 
 
 def _fitted(ways: Sequence[Way], signal: str) -> tuple[float, bool]:
@@ -83,22 +91,10 @@ def _fitted(ways: Sequence[Way], signal: str) -> tuple[float, bool]:
     return min(rules, key=lambda rule: fmean(w.regret(w.stop(signal, *rule)) for w in ways))
 
 
-def ways_of(trials: Mapping[str, Sequence[Trial]], test: str, steps: Sequence[int]) -> list[Way]:
-    """Every training among trials that have a base, with a test of its snapshots."""
-    (base,) = trials["base"]
-    return [
-        Way(trial, base, test, steps)
-        for several in trials.values()
-        for trial in several
-        if trial.training
-    ]
-
-
 def stopping_table(ways: Sequence[Way]) -> Table:
     """Tabulate how far below its best snapshot each rule stops a training, leaving it out.
 
-    A threshold, and the best fixed step, are fitted to the other trainings. Without labels are all
-    rows but the last one.
+    A threshold, and the best fixed step, are fitted to the other trainings.
 
     Raises:
         ValueError: fewer than three trainings, or trainings with different steps.
@@ -107,31 +103,38 @@ def stopping_table(ways: Sequence[Way]) -> Table:
         raise ValueError(f"{len(ways)} trainings: give at least three, with the same steps")
     steps = ways[0].steps
     stopped: dict[str, list[int]] = {
-        "the last step": [way.steps[-1] for way in ways],
-        "the monitor's alarms": [way.kept for way in ways],
-        "a fixed step": [],
+        ALARMS: [way.kept for way in ways],
+        "the last step": [steps[-1]] * len(ways),
     }
-    stopped |= {name: [] for name in [*SIGNALS, SLOPE]}
-    for i, way in enumerate(ways):
-        others = [*ways[:i], *ways[i + 1 :]]
-        best = min([0, *steps], key=lambda s: (fmean(o.regret(s) for o in others), s))
-        stopped["a fixed step"].append(best)
-        for name in [*SIGNALS, SLOPE]:
-            stopped[name].append(way.stop(name, *_fitted(others, name)))
+    others = [[*ways[:i], *ways[i + 1 :]] for i in range(len(ways))]
+    stopped["a fixed step"] = [
+        min([0, *steps], key=lambda s, rest=rest: fmean(way.regret(s) for way in rest))
+        for rest in others
+    ]
+    for name in SIGNALS:
+        pairs = zip(ways, others, strict=True)
+        stopped[name] = [way.stop(name, *_fitted(rest, name)) for way, rest in pairs]
     rows = []
     for name, chosen in stopped.items():
-        regrets = [way.regret(step) for way, step in zip(ways, chosen, strict=True)]
+        gap = _regret(ways, chosen, stopped[ALARMS])
+        less = "-" if name == ALARMS else f"{signed(gap)}, {direction(gap)}"
         counts = ", ".join(f"{s}: {chosen.count(s)}" for s in sorted({*chosen}))
-        rows.append([name, _over_trainings(ways, regrets).text(3), counts])
-    rows.append(["the best step, by labels", "0", "-"])
-    header = ["rule", "accuracy below the best snapshot", "stops at step: trainings"]
+        rows.append([name, _regret(ways, chosen).text(3), less, counts])
+    header = ["rule", "accuracy below the best", "less that of the alarms", "step: trainings"]
     caption = (
-        f"{len(ways)} trainings with snapshots at {', '.join(map(str, steps))}, and their base. "
-        "Mean over them, 95 % interval over trainings; thresholds are fitted to the other ones. "
-        "The best one is the best by chance, too, so that no rule reaches 0."
+        f"{len(ways)} trainings, snapshots at {', '.join(map(str, steps))}; step 0 is the base. "
+        "Means with 95 % intervals over trainings; thresholds and the fixed step are fitted to the "
+        "other ones, a second seed of the same arm among them. The best snapshot is the best by "
+        f"chance, too, so that no rule reaches 0. {len(SIGNALS)} signals were tried."
     )
     return Table(header, rows, caption)
 
 
-def _over_trainings(ways: Sequence[Way], values: Sequence[float]) -> Estimate:
-    return mean_over_problems([f"{way.label}, {way.seed}" for way in ways], values)
+def _regret(ways: Sequence[Way], steps: Sequence[int], less: Sequence[int] = ()) -> Estimate:
+    """The mean regret of a step for each training, less that of another one."""
+    terms = [
+        (weight, [[{"id": w.name, "value": w.regret(s)} for w, s in zip(ways, at, strict=True)]])
+        for weight, at in ((1.0, steps), (-1.0, less))
+        if at
+    ]
+    return combination_over_seeds(terms, "value")

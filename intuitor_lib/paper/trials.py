@@ -127,6 +127,7 @@ def collect(
     for store, wanted in asked.items():
         training = None if store.is_base else store.training()
         found = {(test.name, step): store.tested(test, step) for test, step in wanted}
+        store.subject.cache_clear()  # the policy leaves the memory before the next one
         tables = {key: one["rows"] for key, one in found.items()}
         known = {name: one["baselines"] for (name, _), one in found.items()}
         about = (store.arm, ARMS[store.arm], profile, store.recipe)
@@ -181,7 +182,7 @@ def _require_what_is_missing(asked: Mapping["TrialStore", Sequence["Asked"]]) ->
         recipe = store.recipe
         if not store.is_base and store.find("training", recipe.digest) is None:
             made.append(f"{store.folder}/training")
-            needs[f"problems of {recipe.name}"] = functools.partial(load_problems, recipe)
+            needs[f"problems of {store.folder}"] = functools.partial(load_problems, recipe)
         for test, step in wanted:
             if store.find(*store.key(test, step)) is None:
                 made.append(f"{store.folder}/{store.key(test, step)[0]}")

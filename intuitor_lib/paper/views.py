@@ -10,6 +10,7 @@ from typing import Any
 from ..grading import code_answer_type, extract_field, reasons_before_json
 from ..grading.extraction import boxed_answer
 from ..report import Estimate, Table, mean_over_seeds
+from ..training.monitor import marked
 from .plan import ARMS, SEEDS, SUITES, Rows, arm_recipe
 from .results import result
 from .trials import Trial
@@ -200,8 +201,8 @@ def forms_table(
 def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Table:
     """Tabulate which snapshot the monitor would have kept, beside the last and the best one.
 
-    The monitor sees no labels: alarms on accuracy are left out. It keeps the last snapshot before
-    its first alarm, the result where there is none.
+    The monitor sees no labels (`kept_step`). It keeps the last snapshot before its first alarm, the
+    result where there is none.
     """
     rows = []
     for label, several in trials.items():
@@ -219,16 +220,14 @@ def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Tabl
 
 
 def kept_step(trial: Trial, steps: Sequence[int]) -> tuple[int, int | None]:
-    """The last of the steps before the first alarm that needs no labels, and that alarm's step.
+    """The last of the steps before the first alarm without labels, and that alarm's step.
 
-    0, the base, where none is before it.
+    0, the base, where none is before it. The rules see no accuracy, which would also silence some
+    of them.
     """
-    broken = (
-        row["step"]
-        for row in trial.metrics
-        if any("accuracy" not in name for name in row.get("collapse", ()))
-    )
-    alarm = next(broken, None)
+    seen = [{k: v for k, v in row.items() if "accuracy" not in k} for row in trial.metrics]
+    rows = marked(seen, problems=trial.recipe.problems_per_step)
+    alarm = next((row["step"] for row in rows if row.get("collapse")), None)
     return max((step for step in steps if not alarm or step < alarm), default=0), alarm
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import PERCENTILES, Estimate, Rows, Values, agreement, mean_over_problems
+from .intervals import (
+    PERCENTILES,
+    Estimate,
+    Rows,
+    Values,
+    agreement,
+    combination_over_seeds,
+    mean_over_problems,
+)
 
 _RESAMPLES = 1000  # of a bootstrap of ranks
 
@@ -121,22 +129,22 @@ def auc_within_groups(rows: Rows, column: str) -> Estimate | None:
 
 
 def alignment(rows: Rows, column: str) -> Estimate | None:
-    """How far an update on a column's advantages moves accuracy: their mean product, by problem.
+    """The mean product of a column's advantage and being right, averaged over problems.
 
-    A column's advantage is its value less the mean of its problem's completions, over their
-    standard deviation, as in GRPO; it is multiplied with 1 for a right and 0 for a wrong
-    completion. The mean over these products is their covariance, from -0.5 to 0.5, and 0 where all
-    completions of a problem are right, or all wrong: to first order, what a step of policy gradient
-    adds to the accuracy. Unlike the AUC it counts how many problems have both kinds. None without
-    rows.
+    The advantage is GRPO's: the value less the mean of the problem's completions, over their
+    standard deviation. The product's mean is about a covariance, 0 where all completions of a
+    problem are right, or all wrong. If each completion's probability grows in proportion to its
+    advantage, accuracy grows in proportion to this. Unlike the AUC it counts how many problems
+    have both kinds. None without rows.
     """
-    products = {
-        id: _covariance(right, wrong) for id, (right, wrong) in _by_problem(rows, column).items()
-    }
-    return mean_over_problems([*products], [*products.values()]) if products else None
+    values = [
+        {"id": id, "value": _product(right, wrong)}
+        for id, (right, wrong) in _by_problem(rows, column).items()
+    ]
+    return combination_over_seeds([(1.0, [values])], "value") if values else None
 
 
-def _covariance(right: np.ndarray, wrong: np.ndarray) -> float:
+def _product(right: np.ndarray, wrong: np.ndarray) -> float:
     values = np.concatenate([right, wrong])
-    spread = values.std()
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
     return float((right - values.mean()).sum() / spread / len(values)) if spread > 1e-9 else 0.0

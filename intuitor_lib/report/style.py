@@ -47,7 +47,7 @@ def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A style for each label of a figure.
 
     A method has its own, on any problems. A variant (`INTUITOR, seed 8`) or a second run, by id,
-    has a paler shade. Other labels have colours of no method.
+    has a paler shade. Other labels have colours of no method, up to 42 of them.
     """
     methods = {name.casefold(): name for name in METHODS}
     used: dict[str, int] = {}
@@ -58,7 +58,7 @@ def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
         used[name] = max(used.get(name, 0), k + 1)
         style = dict(METHODS[name]) if name else {"color": _OTHERS[k % len(_OTHERS)]}
         if k or not name:
-            marker = (k + 3, 1, 0) if name else "os^Dvx"[k % 6]  # stars of k + 3 points
+            marker = (k + 3, 1, 0) if name else "os^DvxP"[k % 7]  # stars of k + 3 points
             style |= {"linestyle": ("-", "--", "-.", ":")[k % 4], "marker": marker}
         if name and k:
             pale = 0.75 * (1 - 0.5**k)

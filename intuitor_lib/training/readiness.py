@@ -182,7 +182,7 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
     if held:
         yield Finding("control tokens", "warning", held)
     answers = {problem.id: problem.answer for problem in both if problem.answer is not None}
-    found = {} if recipe.answer_extraction == "whole" else doubtful(answers)  # a text is matched
+    found = doubtful(answers, recipe.answer_extraction)
     if found:
         useless = len(found) == len(answers) and "accuracy" in recipe.rewards
         text = describe_doubts(answers, found)
@@ -194,7 +194,8 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
         text += f"{recipe.answer_extraction!r} finds numbers and boxes: choose 'whole' or 'boxed'"
         yield Finding("answers", "warning", text)
     looked_at = [problem for problem in both if problem.answer][:_PROMPTS]
-    echoes = echoed([p.prompt for p in looked_at], [p.answer or "" for p in looked_at])
+    both_texts = [p.prompt for p in looked_at], [p.answer or "" for p in looked_at]
+    echoes = echoed(*both_texts, recipe.answer_extraction)
     if sum(echoes) > _ECHOES * len(echoes):
         first = looked_at[echoes.index(True)]
         text = (

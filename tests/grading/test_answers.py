@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from intuitor_lib.grading import equivalence
-from intuitor_lib.grading.answers import clusters, extract_answer, grade, is_correct, plurality
+from intuitor_lib.grading.answers import (
+    clusters,
+    doubtful,
+    echoed,
+    extract_answer,
+    grade,
+    is_correct,
+    plurality,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 BOMB = r"10^{10^{10}}"  # one integer power inside C code, which no signal handler interrupts
@@ -352,9 +360,24 @@ class TestWholeTexts:
             ("'Negative'", "negative", True),
             ("forty  two\n", "Forty two", True),
             ("1,000", "1000", True),
-            ("0.50", "1/2", True),
+            ("0.50", "0.5", True),
             ("\\boxed{positive}", "positive", True),
+            ("\\boxed{\\text{Positive}}", "positive", True),
+            ('"Positive."', "positive", True),
+            ("**Positive**.", "positive", True),
+            ("“Positive”", "positive", True),
+            ("(B)", "b", True),
+            ("B.", "B", True),
+            ("\N{MINUS SIGN}5", "-5", True),
+            ("nai\u0308ve", "na\u00efve", True),
+            ("01234", "1234", False),
+            ("2/4", "1/2", False),
+            ("5'", '5"', False),
+            ("f'", "f", False),
+            ("a*b", "ab", False),
+            ("wait...", "wait", False),
             ("", "positive", False),
+            ("''", "'.'", False),
         ],
     )
     def test_grade(self, no_workers, text, reference, same):
@@ -364,6 +387,12 @@ class TestWholeTexts:
         answers = ["abc", "cab", "Cab.", None, "1,000", "1000"]
         assert clusters(answers, "whole") == [0, 1, 1, None, 4, 4]
         assert plurality(answers, "whole") == [False, True, True, False, False, False]
+        assert clusters(["''", "'.'"], "whole") == [None, None]
+
+    def test_references_and_echoes(self, no_workers):
+        sentences = {"a": "a sentence of more than ten words, which can be matched as a text it is"}
+        assert doubtful(sentences | {"b": "NaN"}, "whole") == {"b": "a missing value"}
+        assert echoed(["on 1999-03-04", "3, 5"], ["1992", "5"], "whole") == [False, True]
 
 
 class TestVoting:

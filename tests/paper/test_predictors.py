@@ -20,6 +20,7 @@ from intuitor_lib.paper.predictors import (
     tasks_table,
 )
 from intuitor_lib.paper.trials import Trial
+from intuitor_lib.paper.views import kept_step
 
 STEPS = [8]
 
@@ -68,11 +69,19 @@ def test_every_predictor_with_and_without_labels():
     assert measured("auc-entropy", True) == measured("auc-log-prob", True) == 1.0
     assert measured("length", False) == measured("length", True) == 4.5
     values = np.array([12.0, 12.5, 12.0, 11.0])
-    first = (
-        0.75 * 0.25 / np.sqrt(0.75 * 0.25)
-    )  # the mean of (value - mean) / spread over right ones
-    second = (12.5 - values.mean()) / values.std() / 4
+    first = 0.75 / 4 / np.std([13, 12, 13, 13], ddof=1)  # (value - mean) / spread, over right ones
+    second = (12.5 - values.mean()) / values.std(ddof=1) / 4
     assert measured("alignment", True) == pytest.approx((first + second) / 2)
+
+
+@pytest.mark.parametrize(
+    "answers", [["a", "b", "a", "b"], ["a", "b", "c", "d"], [None, None, None, None]]
+)
+def test_ties_tell_nothing(answers):
+    """All of the most frequent answers count as voted, in whatever order they came."""
+    tied = {"warm": rows([[(a, 12.0 + k) for k, a in enumerate(answers)]])}
+    assert PREDICTORS["alignment"].measure(tied, False).value == 0
+    assert PREDICTORS["auc"].measure(tied, False) is None
 
 
 def test_alignment_is_nothing_where_all_are_alike():
@@ -109,7 +118,13 @@ def trial(arm, task, right, *, seed=7, alarm=None, halfway=50):
         for test in ("own", "own_sampled")
         for step, n in ((None, right), (0 if arm == "base" else 8, halfway))
     }
-    metrics = [{"step": s, "kl": 2.0 if alarm and s >= alarm else 0.01} for s in range(1, 17)]
+    metrics = [
+        {
+            **{"step": s, "kl": 2.0 if alarm and s >= alarm else 0.01, "entropy": 1.0},
+            **{"rewards/accuracy/mean": 0.05 if s < 6 else 0.95},  # a stop must not see it
+        }
+        for s in range(1, 17)
+    ]
     done = None if arm == "base" else {"metrics": metrics, "rows": [], "seconds": 200}
     recipe = arm_recipe(f"{arm}/{task}", "cpu", seed)
     baselines = {"own": {"echo": {"value": 0.0}, "most frequent answer": {"value": 0.1}}}
@@ -129,12 +144,12 @@ def study(gains, **more):
         mixed = [[RIGHT, WRONG, RIGHT, RIGHT]] * (10 + gain)
         warm = rows([*mixed, *[[RIGHT] * 4] * (90 - gain)])
         samples[task] = {"warm": warm, "cool": warm}
-    return outcomes(trials, samples)
+    return outcomes(trials, samples, STEPS)
 
 
 def test_the_rule_of_the_protocol():
     found = study([0, 4, 8, 12, 16, 20, 24, 28, 32, 20, 0, 30])
-    rule = foretold(found, STEPS)
+    rule = foretold(found)
     assert rule["recommended"] is True
     assert rule["correlation"]["value"] == pytest.approx(1.0)
     assert rule["errors"][0] < 1e-6 < rule["errors"][1]
@@ -146,29 +161,64 @@ def test_the_rule_of_the_protocol():
     assert len(foretold_table(rule).rows) == 3
 
 
+def test_a_held_back_task_can_prove_the_rule_wrong():
+    found = study([0, 4, 8, 12, 16, 20, 24, 28, 32, 20, 30, 30])
+    swapped = {
+        **found,
+        "sums": dataclasses.replace(found["sums"], samples=found["products"].samples),
+    }
+    held_back = foretold(swapped)["held_back"]
+    assert held_back["sums"]["predicted"] < 0.03 < held_back["sums"]["measured"]["low"]
+    assert held_back["sums"]["right"] is False
+    assert held_back["percentages"]["right"] is True
+
+
+def test_a_rank_without_a_line_is_no_recommendation():
+    """One task far off the line: the order is right, the line errs more than the mean."""
+    found = study([0, 1, 2, 3, 4, 5, 6, 7, 50])
+    samples = study([0, 1, 2, 3, 4, 5, 6, 7, 8])
+    odd = {k: dataclasses.replace(o, samples=samples[k].samples) for k, o in found.items()}
+    rule = foretold(odd)
+    assert rule["correlation"]["low"] > 0
+    assert rule["errors"][0] > rule["errors"][1]
+    assert rule["recommended"] is False
+
+
 def test_no_rule_where_the_predictor_says_nothing():
     found = study([20, 20, 0, 8, 30, 2, 4, 28, 9])
     flat = {k: dataclasses.replace(o, samples=found["dates"].samples) for k, o in found.items()}
-    rule = foretold(flat, STEPS)
+    rule = foretold(flat)
     assert rule["recommended"] is False
     assert rule["held_back"] == {}
-    assert foretold(dict(list(found.items())[:2]), STEPS) == {}
+    assert rule["line"][0] == 0
+    assert foretold(dict(list(found.items())[:3])) == {}
 
 
 def test_either_side_is_taken_where_its_own_alarms_stop_it():
     found = study([30], alarm=10, halfway=60)["products"]
     assert found.gain("own").value == pytest.approx(0.30)
     assert found.gain("own", step=8).value == pytest.approx(0.05)  # one of two seeds has 60 there
-    assert found.kept("own", STEPS).value == pytest.approx((0.10 + 0.30) / 2)
+    assert found.kept["own"].value == pytest.approx((0.10 + 0.30) / 2)
     early = study([30], alarm=5)["products"]
-    assert early.kept("own", STEPS).value == pytest.approx((0.0 + 0.30) / 2)  # the base, and seed 8
+    assert early.kept["own"].value == pytest.approx((0.0 + 0.30) / 2)  # the base, and seed 8
+
+
+def test_skill_does_not_silence_the_stop_without_labels():
+    """Entropy falls and accuracy rises: the monitor, which sees both, is silent."""
+    made = trial("intuitor", "products", 80)
+    metrics = [
+        row | {"entropy": 1.0 if row["step"] < 6 else 0.01} for row in made.training["metrics"]
+    ]
+    sharp = dataclasses.replace(made, training=made.training | {"metrics": metrics})
+    assert not any(row.get("collapse") for row in sharp.metrics)
+    assert kept_step(sharp, [8, 16]) == (0, 8)
 
 
 def test_tables_have_every_task():
     found = study([0, 10, 20, 30])
-    for table in (tasks_table(found), outcomes_table(found, STEPS)):
+    for table in (tasks_table(found), outcomes_table(found)):
         assert [row[0] for row in table.rows] == [TASKS[name].title for name in found]
-    shown = predictors_table(found, STEPS)
+    shown = predictors_table(found)
     assert sum("(primary)" in row[0] for row in shown.rows) == 1
     assert len(shown.rows) == 2 * len(PREDICTORS) - 2
     assert found["products"].verdict("own") == "no gain"

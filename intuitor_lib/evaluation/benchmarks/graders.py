@@ -97,7 +97,7 @@ class MathGrader(Grader):
         known = [item for item in items if item.reference is not None]
         references = [str(item.reference) for item in known]
         [(_, most)] = Counter(references).most_common(1) or [("", 0)]
-        echoes = sum(echoed([item.question for item in known], references))
+        echoes = sum(echoed([item.question for item in known], references, self.extraction))
         found = {"echo": echoes, "most frequent answer": most}
         return {name: proportion(n, len(known)).to_dict() for name, n in found.items() if known}
 
