@@ -8,6 +8,7 @@ from .answers import (
     extract_answers as extract_answers,
     grade as grade,
     grade_labelled as grade_labelled,
+    in_plurality as in_plurality,
     is_correct as is_correct,
     plurality as plurality,
 )

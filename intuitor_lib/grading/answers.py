@@ -230,6 +230,13 @@ def most_frequent(votes: Sequence[Hashable | None]) -> list[bool]:
     return [vote is not None and vote == elected for vote in votes]
 
 
+def in_plurality(votes: Sequence[Hashable | None]) -> list[bool]:
+    """Which votes are for one of the most frequent, all of equals; None is no vote."""
+    counts = Counter(vote for vote in votes if vote is not None)
+    most = max(counts.values(), default=0)
+    return [vote is not None and counts[vote] == most for vote in votes]
+
+
 # --- References that no completion can match ------------------------------------------------
 
 _FROM_BOX = re.compile(rf"(?={BOX.pattern})")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..evaluation.benchmarks.benchmarks import benchmark_of
+from ..grading import in_plurality
 from ..problems import load_problems
 from ..report import Estimate, Table, alignment, auc_within_groups, combination_over_seeds
 from ..report.intervals import PERCENTILES
@@ -78,9 +79,8 @@ def _voted(rows: Rows) -> Rows:
     """The rows with `voted`: the answer is among the most frequent ones of its problem."""
     made = []
     for own in _by_id(rows).values():
-        votes = _votes(own)
-        most = max(votes.values(), default=0)
-        made += [{**row, "voted": votes[row["cluster"]] == most > 0} for row in own]
+        voted = in_plurality([row["cluster"] for row in own])
+        made += [{**row, "voted": vote} for row, vote in zip(own, voted, strict=True)]
     return made
 
 
@@ -91,12 +91,12 @@ def _by_id(rows: Rows) -> dict[Hashable, Rows]:
     return found
 
 
-def _mean(value: Callable[[Rows], float], rows: Rows, less: Rows = ()) -> Estimate:
+def _mean(value: Callable[[Rows], float], rows: Rows, less: Rows | None = None) -> Estimate:
     """A value of a problem's rows, averaged over problems; less that of other rows, paired."""
     terms = [
         (weight, [[{"id": id, "value": value(own)} for id, own in _by_id(side).items()]])
         for weight, side in ((1.0, rows), (-1.0, less))
-        if side
+        if side is not None
     ]
     return combination_over_seeds(terms, "value")
 
@@ -324,8 +324,9 @@ class Outcome:
 
     def verdict(self, test: str) -> str:
         """The verdict on a gain over the base and the random reward, by docs/protocol.md."""
-        levels = [estimate(arm, test) for arm in (self.base, self.intuitor, self.random)]
-        return gain_verdict(*levels, [self.gain(test, over=name) for name in ("base", "random")])
+        base, arm, coin = (estimate(a, test) for a in (self.base, self.intuitor, self.random))
+        gaps = [self.gain(test, over=name) for name in ("base", "random")]
+        return gain_verdict(base, arm, coin, gaps)
 
     def predictor(self, name: str, labels: bool = False) -> Estimate | None:
         """One of `PREDICTORS`, by the base's samples."""

@@ -107,10 +107,7 @@ def stopping_table(ways: Sequence[Way]) -> Table:
         "the last step": [steps[-1]] * len(ways),
     }
     others = [[*ways[:i], *ways[i + 1 :]] for i in range(len(ways))]
-    stopped["a fixed step"] = [
-        min([0, *steps], key=lambda s, rest=rest: fmean(way.regret(s) for way in rest))
-        for rest in others
-    ]
+    stopped["a fixed step"] = [_best_step(rest) for rest in others]
     for name in SIGNALS:
         pairs = zip(ways, others, strict=True)
         stopped[name] = [way.stop(name, *_fitted(rest, name)) for way, rest in pairs]
@@ -128,6 +125,10 @@ def stopping_table(ways: Sequence[Way]) -> Table:
         f"chance, too, so that no rule reaches 0. {len(SIGNALS)} signals were tried."
     )
     return Table(header, rows, caption)
+
+
+def _best_step(ways: Sequence[Way]) -> int:
+    return min(ways[0].levels, key=lambda step: fmean(way.regret(step) for way in ways))
 
 
 def _regret(ways: Sequence[Way], steps: Sequence[int], less: Sequence[int] = ()) -> Estimate:

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty.completions import end_tokens
-from ..grading import describe_doubts, doubtful, echoed, extract_answers, grade_labelled, plurality
+from ..grading import (
+    clusters,
+    describe_doubts,
+    doubtful,
+    echoed,
+    extract_answers,
+    grade_labelled,
+    in_plurality,
+)
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..policy.pretrained import Source, cached_commit
@@ -26,7 +34,7 @@ from ..problems import Problem, Problems, fit_prompts
 from ..problems.prompts import PromptError, control_tokens, conversation, prompt_token_ids
 from ..recipe import InputError, Recipe
 from ..recipe.constants import SETTINGS
-from ..report import Estimate, auc_within_groups
+from ..report import Estimate, alignment, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
 from ..store.files import read_json, write_json
@@ -149,21 +157,25 @@ def _measure(
         "repetition": statistics.mean(repetition(c.ids) for c in completions),
         "distinct": distinct(texts, group),
     }
+    how = recipe.answer_extraction
+    stated = extract_answers(texts, how)
+    groups = [stated[i : i + group] for i in range(0, len(stated), group)]
+    voted = [vote for members in groups for vote in in_plurality(clusters(members, how))]
+    ids = [problem.id for problem in problems for _ in range(group)]
+    certainty = [completion.mean_certainty for completion in completions]
+
+    def rows_by(good: Sequence[bool | None]) -> Rows:
+        columns = zip(ids, certainty, good, strict=True)
+        return [{"id": id, "value": value, "correct": is_good} for id, value, is_good in columns]
+
     answers = [problem.answer for problem in problems for _ in range(group)]
-    good: Sequence[bool | None]
+    name, against, good = "plurality", "the plurality answer", list[bool | None](voted)
     if any(answer is not None for answer in answers):
         name, against = "accuracy", "correctness"
-        good = grade_labelled(texts, answers, extraction=recipe.answer_extraction)
-    else:
-        name, against = "plurality", "the plurality answer"
-        voted = extract_answers(texts, recipe.answer_extraction)
-        groups = [voted[i : i + group] for i in range(0, len(voted), group)]
-        good = [vote for members in groups for vote in plurality(members, recipe.answer_extraction)]
-    ids = [problem.id for problem in problems for _ in range(group)]
-    rows = [
-        {"id": id, "value": completion.mean_certainty, "correct": is_good}
-        for id, completion, is_good in zip(ids, completions, good, strict=True)
-    ]
+        good = grade_labelled(texts, answers, extraction=how)
+    found = alignment(rows_by(voted), "value")
+    numbers["alignment"] = found.to_dict() if found else None
+    rows = rows_by(good)
     numbers[name] = statistics.mean(float(x) for x in good if x is not None)
     return numbers, rows, against
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from accelerate.utils import gather_object
 
-from ...grading import clusters, extract_answers, extract_code, grade_labelled
+from ...grading import clusters, extract_answers, extract_code, grade_labelled, in_plurality
 from ...grading.unit_tests import in_threads, run_tests
 from ...store.processes import join
 
@@ -63,9 +63,10 @@ class AccuracyReward:
 class PluralityReward:
     """1.0 where the completion gives its group's most frequent answer, else 0.0: GRPO-PV.
 
-    The group votes, by math-verify's equivalence. A completion has no vote and gets 0 if it has no
-    answer, or one that math-verify cannot read. The paper does not define ties; here every one of
-    the equally frequent answers gets 1.0, so a group without two equal answers teaches nothing.
+    The group votes, by math-verify's equivalence, or by the texts where `extraction` is "whole". A
+    completion has no vote and gets 0 if it has no answer, or one that math-verify cannot read. The
+    paper does not define ties; here every one of the equally frequent answers gets 1.0, so a group
+    without two equal answers teaches nothing.
 
     A group is a run of equal prompts, over all processes. `extraction` is where a completion's
     answer is read: see `grading.EXTRACTIONS`.
@@ -77,11 +78,9 @@ class PluralityReward:
     def __call__(self, prompts: Texts, completions: Texts, **kwargs: Any) -> list[float | None]:
         """One value per completion."""
         answers = extract_answers([*map(completion_text, completions)], self.extraction)
-        values = []
+        values: list[float | None] = []
         for members in gathered_groups(prompts, answers):
-            votes = clusters(members, self.extraction)
-            most = max((votes.count(vote) for vote in votes if vote is not None), default=0)
-            values += [float(vote is not None and votes.count(vote) == most) for vote in votes]
+            values += map(float, in_plurality(clusters(members, self.extraction)))
         first = join().process_index * len(prompts)
         return [*values[first : first + len(prompts)]]
 
