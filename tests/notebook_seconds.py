@@ -25,6 +25,8 @@ SECONDS = {
     "08_model_families": 30,
     "09_reward_controls": 100,
     "10_your_own_task": 80,
+    "11_mixed_rewards": 150,
+    "12_when_does_it_work": 110,
 }
 """On two cores of an AMD EPYC without AVX-512, two notebooks at a time, one thread each."""
 

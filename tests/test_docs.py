@@ -256,7 +256,7 @@ def test_the_benchmark_to_add_has_items(monkeypatch):
 
 
 def test_the_notebook_to_add_is_planned(monkeypatch):
-    entry = yaml.safe_load(example("yaml", "notebooks:\n  11"))["notebooks"]["11_name"]
+    entry = yaml.safe_load(example("yaml", "notebooks:\n  13"))["notebooks"]["13_name"]
     monkeypatch.setattr("intuitor_lib.paper.plan.PLAN", {"11_name": Collection(**entry)})
     found = asked("11_name", "cpu")
     assert (found["arms"], found["tests"]) == (entry["arms"], entry["tests"])

@@ -30,7 +30,7 @@ from intuitor_lib.store import project_root
 FIGURE = "docs/contrasts.png"
 FRONT = (
     *("gain", "longer", "close", "answers", "coin", "vote-gain", "harder", "sums", "solvable"),
-    *("cooling", "reasoning", "offline", "kl-0", "em", "one-late", "unquantized"),
+    *("cooling", "reasoning", "offline", "kl-0", "em", "unquantized"),
 )
 """The questions that README answers."""
 
