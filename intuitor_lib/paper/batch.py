@@ -286,14 +286,14 @@ def needs(batch: Iterable[Job]) -> Iterator[str]:
     from ..policy.pretrained import Source
     from ..policy.shapes import model_shape
     from ..training import training  # noqa: F401
-    from ..training.memory import estimate_memory, gib
+    from ..training.memory import MOMENTS, estimate_memory, gib
 
     peaks, kept, saved = {}, 0, 0
     for recipe in recipes:
         device = None if recipe.profile in ("smoke", "cpu") else "cuda"
         estimate = estimate_memory(recipe, device=device)
         peaks[recipe.name] = estimate.total
-        trained = estimate.phases["update"]["optimizer"] // 8  # AdamW keeps two moments of each
+        trained = estimate.phases["update"]["optimizer"] // MOMENTS[recipe.optim]
         snapshots = recipe.max_steps // (recipe.snapshot_steps or recipe.max_steps + 1)
         kept += 4 * trained * (snapshots + 1)
         saved = max(saved, 3 * 12 * trained)  # three checkpoints, while it trains

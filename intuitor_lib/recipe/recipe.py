@@ -98,6 +98,7 @@ class Recipe:
     adam_epsilon: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    optim: str = "adamw_torch"
     gradient_checkpointing: bool = True
 
     # How it is computed: the same training up to rounding

@@ -22,6 +22,7 @@ from ..rollouts.cache import room_for
 
 SKIP = "INTUITOR_MEMORY_CHECK"  # environment variable; 0 turns `require_memory` off
 CUDA_RUNTIME = 640 * 2**20  # assumed bytes of the CUDA context, cuBLAS and loaded kernels
+MOMENTS = {"adamw_torch": 8, "paged_adamw_8bit": 2}  # bytes of a weight's two, by `optim`
 FRAGMENTATION = 0.08  # assumed share that torch's allocator holds beyond the memory in use
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)  # per weight: 4 bits and two levels of scales
 TRL_TILE = (4096, 32768)  # tokens and vocabulary that TRL's fused LM head computes at a time
@@ -146,7 +147,7 @@ class _Training:
             "unpacked weights": unpacked,
             "reference model": references * weights,
             "adapter": 4 * self.trained * self.lora * (1 if recipe.adapter is None else 2),
-            "optimizer": 8 * self.trained,  # AdamW's two moments in fp32
+            "optimizer": MOMENTS[recipe.optim] * self.trained,
             "checkpoint file": file * (self.nf4 and self.width == 2),  # embeddings stay in it
         }
         found = {"loading": {"weights": weights, "checkpoint file": file}}

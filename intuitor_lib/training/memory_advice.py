@@ -50,7 +50,8 @@ def fitting(
     """Recipes near `recipe` whose training fits `budget` bytes, the nearest first.
 
     Settings that do not change the training, up to rounding, are lowered first, as little as
-    necessary. Where they are not enough, each recipe changes one more: LoRA, length or model.
+    necessary. Where they are not enough, each recipe changes one more: AdamW's moments to 8 bits,
+    LoRA, length or model.
     """
 
     def excess(changed: Recipe) -> int:
@@ -88,6 +89,7 @@ def _lower_values(recipe: Recipe) -> tuple[list[Iterable[Mapping[str, Any]]], ..
         ),
         [{"gradient_checkpointing": True}],
     ], [
+        [{"optim": "paged_adamw_8bit"}],
         [{"use_lora": True}, {"use_lora": True, "quantization": "nf4"}],
         ({"max_completion_length": n} for n in _halves(recipe.max_completion_length, 64)),
         # An adapter belongs to its model.

@@ -64,7 +64,6 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         # By default vLLM makes room for the model's whole context.
         vllm_max_model_length=recipe.max_prompt_length + recipe.max_completion_length,
         warmup_steps=recipe.warmup_ratio,  # below 1: a share of the steps
-        optim="adamw_torch",
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device.type == "cpu",

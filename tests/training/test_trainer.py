@@ -379,13 +379,14 @@ def test_sampling_and_update_are_the_same_policy(tiny_recipe, tmp_path, monkeypa
         {},
         {"quantization": "none"},
         {"quantization": "none", "use_lora": False, "learning_rate": 1e-4},
+        {"quantization": "none", "use_lora": False, "optim": "paged_adamw_8bit"},
         {"beta": 0.0},
         {"annotator": "offline"},
         {"rewards": ("accuracy", "random"), "reward_weights": (0.7, 0.3)},
         {"gradient_checkpointing": True, "per_device_train_batch_size": 2,
          "gradient_accumulation_steps": 2},
     ],
-    ids=["nf4", "lora", "full", "beta0", "offline", "mixed", "accumulated"],
+    ids=["nf4", "lora", "full", "8 bits", "beta0", "offline", "mixed", "accumulated"],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:beta=0")
 def test_every_kind_of_recipe_trains(tiny_recipe, tmp_path, changes):
@@ -416,8 +417,26 @@ def test_a_finished_run_is_returned_and_nothing_is_loaded(tiny_recipe, tmp_path,
     assert train(tiny_recipe, runs=tmp_path).path == run.path
 
 
-def test_an_interrupted_run_goes_on(tiny_recipe, tmp_path, monkeypatch):
-    recipe = tiny_recipe.replace(max_steps=4)
+def test_moments_in_8_bits_make_nearly_the_same_update(tiny_recipe, tmp_path):
+    """All weights: those with fewer than 4,096 values keep moments of 32 bits."""
+    recipe = tiny_recipe.replace(quantization="none", use_lora=False, max_steps=4)
+    start = dict(load_policy(recipe).model.named_parameters())
+    moves = []
+    for optim in ("adamw_torch", "paged_adamw_8bit"):
+        model, _ = load_run(train(recipe.replace(optim=optim), runs=tmp_path))
+        trained = dict(model.named_parameters())
+        moves.append(torch.cat([(trained[n] - start[n]).flatten() for n in start]))
+    alike = torch.cosine_similarity(*moves, dim=0).item()
+    assert 0.95 < alike < 1 - 1e-7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"quantization": "none", "use_lora": False, "optim": "paged_adamw_8bit"}],
+    ids=["nf4", "8 bits"],
+)
+def test_an_interrupted_run_goes_on(tiny_recipe, tmp_path, monkeypatch, changes):
+    recipe = tiny_recipe.replace(max_steps=4, **changes)
     whole = train(recipe, runs=tmp_path / "whole")
 
     original = RunStore.open.__globals__["Run"].append
