@@ -34,23 +34,12 @@ from .plan import (
     planned as planned,
     snapshot_steps as snapshot_steps,
 )
-from .predictors import (
-    against_the_gain as against_the_gain,
-    base_samples as base_samples,
-    foretold as foretold,
-    foretold_table as foretold_table,
-    outcomes as outcomes,
-    outcomes_table as outcomes_table,
-    predictors_table as predictors_table,
-    tasks_table as tasks_table,
-)
 from .results import result as result
 from .separation import (
     figure_8 as figure_8,
     separation_answer as separation_answer,
     signals_table as signals_table,
 )
-from .stopping import stopping_table as stopping_table, ways_of as ways_of
 from .trials import Trial as Trial, collect as collect, confidence as confidence
 from .verdicts import (
     QUESTIONS as QUESTIONS,

@@ -165,10 +165,10 @@ def ask(
             raise ValueError(f"{id!r} needs other rows than trials have: use separation_answer")
         for decoding, test in (tests or question.tests).items():
             other_test = question.other_tests.get(decoding, test)
-            tests = {question.arm: test, question.other: other_test, "base": other_test}
+            used = {question.arm: test, question.other: other_test, "base": other_test}
             if question.kind == "gain":
-                tests[question.coin] = test
-            case = _Case(question, tests, trials, step)
+                used[question.coin] = test
+            case = _Case(question, used, trials, step)
             if case.collected():
                 arm, levels = trials[question.arm], case.levels()
                 gaps, verdict = _RULES[question.kind](case, levels)

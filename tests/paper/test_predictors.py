@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from intuitor_lib.paper import predictors
-from intuitor_lib.paper.plan import TASKS, arm_recipe
-from intuitor_lib.paper.predictors import (
+from intuitor_lib.paper.beyond import predictors
+from intuitor_lib.paper.beyond.predictors import (
     PREDICTORS,
     foretold,
     foretold_table,
@@ -19,6 +18,7 @@ from intuitor_lib.paper.predictors import (
     spearman,
     tasks_table,
 )
+from intuitor_lib.paper.plan import TASKS, arm_recipe
 from intuitor_lib.paper.trials import Trial
 from intuitor_lib.paper.views import kept_step
 

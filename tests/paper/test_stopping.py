@@ -2,8 +2,8 @@
 
 import pytest
 
+from intuitor_lib.paper.beyond.stopping import ALARMS, SIGNALS, stopping_table, ways_of
 from intuitor_lib.paper.plan import arm_recipe
-from intuitor_lib.paper.stopping import ALARMS, SIGNALS, stopping_table, ways_of
 from intuitor_lib.paper.trials import Trial
 
 STEPS = [8, 16, 24, 32, 40]

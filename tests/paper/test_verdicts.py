@@ -1,5 +1,7 @@
 """Verdicts by the rules of docs/protocol.md, from made-up trials."""
 
+import dataclasses
+
 import pytest
 
 from intuitor_lib.paper.numbers import CLAIMS
@@ -132,6 +134,22 @@ def test_questions_name_what_there_is():
         assert question.claim is None or question.claim in claims
         for test in (*question.tests.values(), *question.other_tests.values()):
             assert test.partition(":")[0] in SUITES["cpu"]
+
+
+def test_a_question_can_be_asked_of_other_tests():
+    found = trials(base=40, random=20, intuitor=70)
+    renamed = {
+        label: [
+            dataclasses.replace(t, tables={("own", None): t.rows("in_domain")}) for t in several
+        ]
+        for label, several in found.items()
+    }
+    answers = ask(["gain", "coin"], renamed, "cpu", tests={"dates, greedy": "own"})
+    assert [(a["question"], a["decoding"], a["verdict"]) for a in answers] == [
+        ("gain", "dates, greedy", "gain"),
+        ("coin", "dates, greedy", "lower"),
+    ]
+    assert ask(["gain"], renamed, "cpu") == []
 
 
 def test_the_words_follow_from_the_numbers():

@@ -105,13 +105,18 @@ def test_equal_completions_of_a_group_are_counted():
     ("alarms", "kept"),
     [
         ({}, "step 16: 0.50"),
-        ({12: ["entropy"]}, "step 8: 0.60"),
-        ({12: ["accuracy"]}, "step 16: 0.50"),  # needs labels
-        ({3: ["kl"]}, "the base"),
+        ({"kl": 12}, "step 8: 0.60"),
+        ({"rewards/accuracy/mean": 12}, "step 16: 0.50"),  # needs labels
+        ({"kl": 4}, "the base"),
     ],
 )
 def test_the_monitor_keeps_what_came_before_its_first_alarm(monkeypatch, alarms, kept):
-    metrics = [{"step": s, "collapse": alarms.get(s, [])} for s in range(1, 17)]
+    """From a step on KL is high, or accuracy is gone."""
+    before, after = {"kl": 0.0, "rewards/accuracy/mean": 0.9}, {"kl": 9.0}
+    metrics = [
+        {"step": s, **before, **{k: after.get(k, 0.0) for k, at in alarms.items() if s >= at}}
+        for s in range(1, 17)
+    ]
     monkeypatch.setattr(Trial, "metrics", metrics)
     several = [over_steps("INTUITOR", {8: 60, None: 50})]
     (row,) = kept_without_labels({"INTUITOR": several}, "in_domain", [8]).rows

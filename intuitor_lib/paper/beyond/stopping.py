@@ -6,11 +6,11 @@ from statistics import fmean
 
 import numpy as np
 
-from ..report import Estimate, Table, combination_over_seeds
-from ..training.monitor import WINDOW
-from .trials import Trial
-from .verdicts import direction, estimate, signed
-from .views import kept_step
+from ...report import Estimate, Table, combination_over_seeds
+from ...training.monitor import WINDOW
+from ..trials import Trial
+from ..verdicts import direction, estimate, signed
+from ..views import kept_step
 
 _CUTS = 24  # thresholds tried for a signal
 

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..evaluation.benchmarks.benchmarks import benchmark_of
-from ..grading import in_plurality
-from ..problems import load_problems
-from ..report import Estimate, Table, alignment, auc_within_groups, combination_over_seeds
-from ..report.intervals import PERCENTILES
-from .plan import SEEDS, TASKS, Rows
-from .results import result
-from .trials import Trial, TrialStore
-from .verdicts import estimate, gain_verdict, restored, signed, step_of
-from .views import kept_step
+from ...evaluation.benchmarks.benchmarks import benchmark_of
+from ...grading import in_plurality
+from ...problems import load_problems
+from ...report import Estimate, Table, alignment, auc_within_groups, combination_over_seeds
+from ...report.intervals import PERCENTILES
+from ..plan import SEEDS, TASKS, Rows
+from ..results import result
+from ..trials import Trial, TrialStore
+from ..verdicts import estimate, gain_verdict, restored, signed, step_of
+from ..views import kept_step
 
 PRIMARY = "alignment"
 """The predictor that docs/protocol.md names, without labels; the others are exploratory."""
@@ -52,7 +52,7 @@ def base_samples(
     temperatures = {"warm": recipe.temperature, "cool": COOL}
 
     def make() -> dict[str, Any]:
-        from ..evaluation.confidence import measure_confidence
+        from ...evaluation.confidence import measure_confidence
 
         rows, problems = [], load_problems(recipe).train
         number = min(n, len(problems))  # spread over them, as a file may be sorted
