@@ -21,8 +21,7 @@ from intuitor_lib.paper import (
     questions_table,
     verdicts_table,
 )
-from intuitor_lib.paper.comparison import answers_of, is_on_cpu
-from intuitor_lib.paper.verdicts import restored, signed
+from intuitor_lib.paper.comparison import answers_of, in_short, is_on_cpu
 from intuitor_lib.report import Table
 from intuitor_lib.report.style import counted
 from intuitor_lib.store import project_root
@@ -45,25 +44,23 @@ FOUND = {
 
 def findings(records: Mapping[str, Mapping[str, Any]], verdicts: set[str]) -> str:
     """A line for each question whose answers have these verdicts, with a link to its notebook."""
-    asked: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {}
-    for name, record in records.items():
-        for entry in answers_of([record], is_on_cpu):
-            asked.setdefault(entry["question"], {})[entry["decoding"]] = (name, entry)
+    where = {
+        id(entry): name
+        for name, record in records.items()
+        for entry in record["values"].get("answers", ())
+    }
+    asked: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in answers_of(records.values(), is_on_cpu):
+        asked.setdefault(entry["question"], []).append(entry)
     lines = []
-    for id, entries in asked.items():
-        said = {entry["verdict"] for _, entry in entries.values()}
+    for question, entries in asked.items():
+        said = {entry["verdict"] for entry in entries}
         if next((own for own in FOUND.values() if said <= own), None) is verdicts:
-            told = []
-            for decoding, (_, entry) in entries.items():
-                other, gap = next(iter(entry["differences"].items()))
-                told.append(
-                    f"{decoding} **{entry['verdict']}**, {signed(restored(gap))} to {other}"
-                )
-            names = sorted({name for name, _ in entries.values()})
+            names = sorted({where[id(entry)] for entry in entries})
             links = ", ".join(f"[{name[:2]}](../notebooks/{name}.ipynb)" for name in names)
-            seeds = {len(entry["seeds"]) for _, entry in entries.values()}
-            count = counted(seeds, "seed")
-            lines.append(f"- {QUESTIONS[id].text} {'; '.join(told)} ({count}; {links}).")
+            count = counted({len(entry["seeds"]) for entry in entries}, "seed")
+            told = "; ".join(map(in_short, entries))
+            lines.append(f"- {QUESTIONS[question].text} {told} ({count}; {links}).")
     return "\n".join(lines) or "Nothing so far."
 
 

@@ -238,14 +238,18 @@ def verdicts_table(
     found: dict[str, list[str]] = {}
     small = [entry for entry in answers_of(records, is_on_cpu) if entry["question"] in ids]
     for entry in small:
-        gaps = [*entry["differences"].items()]
-        # A share is decided by the last one, anything else shows the first, to the base.
-        against, value = gaps[-1 if QUESTIONS[entry["question"]].kind == "share" else 0]
-        gap = signed(restored(value))
-        text = f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
-        found.setdefault(QUESTIONS[entry["question"]].text, []).append(text)
+        found.setdefault(QUESTIONS[entry["question"]].text, []).append(in_short(entry))
     rows = [[text, "; ".join(cells)] for text, cells in found.items()]
     return Table(["question", "answer"], rows, _caption(small))
+
+
+def in_short(entry: Mapping[str, Any]) -> str:
+    """The verdict of an answer, with the difference that shows it."""
+    gaps = [*entry["differences"].items()]
+    # A share is decided by the last one, anything else shows the first, to the base.
+    against, value = gaps[-1 if QUESTIONS[entry["question"]].kind == "share" else 0]
+    gap = signed(restored(value))
+    return f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
 
 
 def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -> Table:
