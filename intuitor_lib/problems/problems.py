@@ -25,6 +25,7 @@ from ..recipe.constants import (
     EMBEDDED_HUMANEVAL,
     EMBEDDED_PRODUCTS,
     FAMILY_PREFIX,
+    GENERATED,
     GENERATOR_PREFIX,
 )
 from .families import FAMILIES
@@ -128,7 +129,7 @@ def load_problems(recipe: Recipe) -> Problems:
     source, path, unusable = recipe.dataset, Path(recipe.dataset).expanduser(), 0
     named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
     wanted = [column for column in (*named, *ID_COLUMNS) if column]
-    if source.startswith((GENERATOR_PREFIX, FAMILY_PREFIX)):
+    if source.startswith(GENERATED):
         distinct, duplicates = _generate(recipe)
     else:
         if source == EMBEDDED_PRODUCTS:

@@ -15,8 +15,7 @@ from .constants import (
     EMBEDDED_HUMANEVAL,
     EMBEDDED_MODELS,
     EMBEDDED_PROBLEMS,
-    FAMILY_PREFIX,
-    GENERATOR_PREFIX,
+    GENERATED,
     REWARDS,
     SETTINGS,
     RecipeError,
@@ -142,7 +141,7 @@ def _reward_faults(r: Recipe) -> Iterator[str]:
         yield f"rewards={r.rewards!r}: name at least one of {', '.join(REWARDS)}"
     if len(set(r.rewards)) < len(r.rewards):
         yield f"rewards={r.rewards!r}: each may be named once; use reward_weights to weigh them"
-    generated = r.dataset.startswith((GENERATOR_PREFIX, FAMILY_PREFIX))
+    generated = r.dataset.startswith(GENERATED)
     if "accuracy" in r.rewards and r.answer_column is None and not generated:
         yield "rewards holds 'accuracy' and answer_column is null: name the answers' column"
     if "unit_tests" in r.rewards and r.tests_column is None and r.dataset != EMBEDDED_HUMANEVAL:

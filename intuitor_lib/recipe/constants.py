@@ -30,6 +30,9 @@ GENERATOR_PREFIX = "reasoning-gym:"
 FAMILY_PREFIX = "family:"
 """`dataset="family:differences"` names a family of short problems of this project."""
 
+GENERATED = (GENERATOR_PREFIX, FAMILY_PREFIX)
+"""How a `dataset` begins whose problems are drawn, with answers, from no file or hub."""
+
 
 def read_yaml(module: str, file: str) -> Mapping[str, Any]:
     """The values of a YAML file that lies beside a module, which gives its `__file__`."""

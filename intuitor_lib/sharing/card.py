@@ -10,7 +10,7 @@ import huggingface_hub
 from ..evaluation import evaluation_table, find_subject
 from ..problems.tables import TABLE_SUFFIXES
 from ..recipe import Recipe
-from ..recipe.constants import EMBEDDED_PROBLEMS, FAMILY_PREFIX, GENERATOR_PREFIX
+from ..recipe.constants import EMBEDDED_PROBLEMS, GENERATED
 from ..report import Table, training_summary
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.files import redact, write_text
@@ -63,8 +63,7 @@ def write_card(folder: Path, run: Run, base: Base, name: str, check: Check | Non
 
 def _metadata(run: Run, base: Base, merged: bool) -> huggingface_hub.ModelCardData:
     recipe = run.recipe
-    generated = recipe.dataset.startswith((GENERATOR_PREFIX, FAMILY_PREFIX))
-    elsewhere = generated or recipe.dataset in EMBEDDED_PROBLEMS
+    elsewhere = recipe.dataset.startswith(GENERATED) or recipe.dataset in EMBEDDED_PROBLEMS
     kind = ["lora"] if recipe.use_lora else []
     return huggingface_hub.ModelCardData(
         base_model=base.name if base.on_hub else None,
