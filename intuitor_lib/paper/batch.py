@@ -156,8 +156,9 @@ def jobs(
         if given is None or given.get(parameter) is False:
             continue
         own = {"arms": given.get(parameter, ())} if parameter.endswith("arms") else {}
-        if PLAN[name].arms and not parameter:
-            own = {key: given[key] for key in ("arms", "seeds") if key in given}
+        if PLAN[name].arms:
+            replacing = ("seeds",) if parameter else ("arms", "seeds")
+            own |= {key: given[key] for key in replacing if key in given}
         again, wanted = bool(given.get("retrain")), asked(name, profile, **own)
         for new, tests in resolve(**wanted, retrain=again, runs=runs).items():
             store = stores.setdefault(new.folder, new)

@@ -295,10 +295,7 @@ class Outcome:
         The other side's single training, or the base, is compared with each of INTUITOR's, so that
         the chance of one random training is in no interval.
         """
-        other: Sequence[Trial] = getattr(self, over)
-        sides = ((1.0, self.intuitor), (-1.0, other))
-        tables = [(w, [t.rows(test, step_of(arm, step)) for t in arm]) for w, arm in sides]
-        return combination_over_seeds(tables, "correct")
+        return self._less(test, getattr(self, over), lambda trial: step)
 
     @functools.cached_property
     def kept(self) -> dict[str, Estimate]:
@@ -306,21 +303,26 @@ class Outcome:
 
         That is the last snapshot before the first alarm, or the base where there is none.
         """
-        return {test: self._kept(test) for test in ("own_sampled", "own")}
+        return {test: self._less(test, self.random, self._stop) for test in ("own_sampled", "own")}
 
-    def _kept(self, test: str) -> Estimate:
-        tables: list[tuple[float, list[Rows]]] = []
-        for weight, arm in ((1.0, self.intuitor), (-1.0, self.random)):
-            last = arm[0].recipe.max_steps
-            steps = [kept_step(trial, [*self.steps, last])[0] for trial in arm]
-            rows = [
-                trial.rows(test, None if step == last else step)
-                if step
-                else self.base[0].rows(test)
-                for trial, step in zip(arm, steps, strict=True)
-            ]
-            tables.append((weight, rows))
-        return combination_over_seeds(tables, "correct")
+    def _stop(self, trial: Trial) -> int | None:
+        """The step after which a training is kept, None for its end."""
+        last = trial.recipe.max_steps
+        step = kept_step(trial, [*self.steps, last])[0]
+        return None if step == last else step
+
+    def _less(
+        self, test: str, other: Sequence[Trial], at: Callable[[Trial], int | None]
+    ) -> Estimate:
+        """INTUITOR less other trials, each after the step that `at` says; step 0 is the base."""
+
+        def rows(trial: Trial) -> Rows:
+            step = at(trial)
+            of = self.base[0] if step == 0 else trial
+            return of.rows(test, step_of([of], step))
+
+        sides = ((1.0, self.intuitor), (-1.0, other))
+        return combination_over_seeds([(w, [rows(t) for t in arm]) for w, arm in sides], "correct")
 
     def verdict(self, test: str) -> str:
         """The verdict on a gain over the base and the random reward, by docs/protocol.md."""
