@@ -139,7 +139,8 @@ def jobs(
     """Every training and test that notebooks collect, each once, in their order.
 
     A training whose tests are missing counts where neither its result nor the run is here. The
-    quickstart's own work, the pairs of notebook 01 and the checkpoints of 08 are not among them.
+    quickstart's own work, the pairs of notebook 01, the checkpoints of 08 and the samples of the
+    base in 12 are not among them.
 
     Args:
         notebooks: names, with the parameters of each.

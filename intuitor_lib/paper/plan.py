@@ -47,12 +47,12 @@ class Collection:
 class Task:
     """A family of problems on which arms are trained, beside the ground of the other notebooks.
 
-    `settings` are those of its recipes, `profiles` those under which notebooks train on it.
+    `settings` are those of its recipes.
     """
 
     title: str
     settings: Mapping[str, Any]
-    profiles: Sequence[str]
+    smoke: bool = False  # whether notebooks also train on it under that profile
     held_back: bool = False  # from what notebook 12 makes its recommendation of
 
 
@@ -120,7 +120,7 @@ def arm_seeds(arm: str, profile: str, seeds: Sequence[int] | None = None) -> Seq
 
 def arms_of(notebook: str, profile: str) -> Sequence[str]:
     """The arms of a notebook; "intuitor/" in the plan is one arm for each task of the profile."""
-    tasks = [name for name, task in TASKS.items() if profile in task.profiles]
+    tasks = [name for name, task in TASKS.items() if task.smoke or profile != "smoke"]
     return [
         name
         for arm in PLAN[notebook].arms

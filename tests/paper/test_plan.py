@@ -108,8 +108,9 @@ def test_tasks_are_those_of_the_protocol():
     assert [name for name, task in TASKS.items() if task.held_back] == [
         *("sums", "percentages", "next-days")
     ]
-    for task in TASKS.values():
-        assert {*PROFILES} - {"smoke"} <= {*task.profiles}
+    assert {arm for arm in arms_of("12_when_does_it_work", "gpu-12gb") if arm[0] == "b"} == {
+        f"base/{name}" for name in TASKS
+    }
     assert [arm for arm in arms_of("12_when_does_it_work", "smoke") if arm[0] == "r"] == [
         *("random/differences", "random/first-letters")
     ]
