@@ -103,16 +103,14 @@ def _show(store: RunStore, options: argparse.Namespace) -> int:
 
 
 def _details(run: Run) -> dict[str, Any]:
-    status, defaults = run.status, Recipe().to_dict()
+    status = run.status
     return {
         **_row(run),
         "trained by": owner(run.path),
         "error": status.get("error"),
         "restored": status.get("restored"),
         "alarms": {row["step"]: row["collapse"] for row in run.metrics if "collapse" in row},
-        "settings that are not the defaults": {
-            key: value for key, value in run.recipe.to_dict().items() if value != defaults[key]
-        },
+        "settings that are not the defaults": run.recipe.changes(Recipe()),
     }
 
 

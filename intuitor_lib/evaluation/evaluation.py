@@ -12,6 +12,7 @@ from ..grading.sandbox import protections, run_python
 from ..policy import Policy, describe_policy
 from ..policy.pretrained import Source, cached_commit
 from ..problems import control_tokens, prompt_date, prompt_token_ids
+from ..problems.prompts import messages
 from ..recipe import InputError, Recipe
 from ..report import track
 from ..rollouts import generate
@@ -261,8 +262,9 @@ def _derive(
     record: EvaluationRecord, benchmark: Benchmark, subject: Subject, items: Sequence[Item]
 ) -> None:
     """Add majority votes to a finished record, and outputs for an outside judge."""
-    if record.spec["decoding"]["num_samples"] > 1 and not record.has_table("majority"):
-        record.table("majority", lambda: _votes(record.rows, benchmark))
+    several = record.spec["decoding"]["num_samples"] > 1
+    if several and not record.votes and (votes := _votes(record.rows, benchmark)):
+        record.set_votes(votes)
     if isinstance(benchmark.grader, JudgedGrader):
         datasets = {item.id: item.reference["dataset"] for item in items}
         first = [row for row in record.rows if row["sample"] == 0]
@@ -296,8 +298,7 @@ def encode_items(
     """Tokenize the items, through the chat template unless the benchmark uses none."""
     if not benchmark.chat:
         return [list(ids) for ids in policy.tokenizer([item.prompt for item in items])["input_ids"]]
-    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
-    conversations = [[*system, {"role": "user", "content": item.prompt}] for item in items]
+    conversations = [messages(item.prompt, system_prompt) for item in items]
     return prompt_token_ids(policy.tokenizer, conversations)
 
 

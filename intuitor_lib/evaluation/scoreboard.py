@@ -22,8 +22,7 @@ def score(record: EvaluationRecord) -> dict[str, Estimate]:
     k = record.spec["decoding"]["num_samples"]
     if k > 1 and record.finished and "accuracy" in found:
         found[f"pass@{k}"] = pass_at_k(rows, k)
-        votes = record.table("majority") if record.has_table("majority") else []
-        if votes:
+        if votes := record.votes:
             right = sum(bool(vote["correct"]) for vote in votes)
             found[f"majority@{k}"] = proportion(right, len(votes))
     judged = read_judgement(record.path)

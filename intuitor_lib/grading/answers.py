@@ -108,17 +108,12 @@ def is_correct(text: str, reference: str, *, extraction: str = "boxed") -> bool:
 
 
 def grade(
-    texts: Sequence[str],
-    references: Sequence[str],
-    *,
-    extraction: str = "boxed",
-    last_number: bool = False,
+    texts: Sequence[str], references: Sequence[str], *, extraction: str = "boxed"
 ) -> list[bool]:
     """Grade each completion against the reference answer of the same index, as `is_correct` does.
 
-    `last_number=True` is ``extraction="last_number"``. math-verify runs in processes, one for every
-    64 pairs that need it and at most one per core. They stay for the next call and end with this
-    process.
+    math-verify runs in processes, one for every 64 pairs that need it and at most one per core.
+    They stay for the next call and end with this process.
 
     Raises:
         ValueError: as `is_correct`; sequences of unequal length.
@@ -128,7 +123,6 @@ def grade(
         raise ValueError(
             f"{len(texts)} texts and {len(references)} reference answers; pass one for each text"
         )
-    extraction = "last_number" if last_number else extraction
     return grade_answers(extract_answers(texts, extraction), references, extraction)
 
 
@@ -151,11 +145,11 @@ def grade_answers(
 
 
 def grade_labelled(
-    texts: Sequence[str], references: Sequence[str | None], *, extraction: str = "boxed"
+    answers: Sequence[str | None], references: Sequence[str | None], extraction: str = "boxed"
 ) -> list[bool | None]:
-    """`grade`, with None for every completion whose reference answer is None."""
-    pairs = [(t, r) for t, r in zip(texts, references, strict=True) if r is not None]
-    graded = iter(grade([t for t, _ in pairs], [r for _, r in pairs], extraction=extraction))
+    """`grade_answers`, with None for every answer whose reference is None."""
+    known = [(a, r) for a, r in zip(answers, references, strict=True) if r is not None]
+    graded = iter(grade_answers([a for a, _ in known], [r for _, r in known], extraction))
     return [None if reference is None else next(graded) for reference in references]
 
 

@@ -11,13 +11,10 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 
+from ..recipe import REWARDS
 from ..report.style import CERTAINTY, is_dark
+from ..report.tables import html_table
 
-# What a run records of a completion beside its rewards.
-_NOT_REWARDS = {
-    *("step", "problem", "prompt", "completion", "tokens", "repetition", "advantage"),
-    *("token_ids", "token_self_certainty"),
-}
 _TITLES = {"self_certainty": "self-certainty (nats)", "accuracy": "right"}
 
 
@@ -106,14 +103,14 @@ def completions_html(rows: Sequence[Mapping[str, Any]], texts: Sequence[str] | N
         texts: their texts as HTML, if it is not their plain text.
     """
     texts = texts or [text_html(row["completion"]) for row in rows]
-    rewards = [name for name in rows[0] if name not in _NOT_REWARDS]
+    rewards = [name for name in rows[0] if name in REWARDS]
     header = [*(_TITLES.get(name, name) for name in rewards), "advantage", "tokens", "completion"]
     order = sorted(range(len(rows)), key=lambda i: -_rank(rows[i]))
     cells = []
     for row, text in ((rows[i], texts[i]) for i in order):
         numbers = [_number(name, row.get(name)) for name in rewards]
         cells.append([*numbers, _signed(row.get("advantage")), str(row["tokens"]), text])
-    return table_html(header, cells)
+    return html_table(header, cells)
 
 
 def _rank(row: Mapping[str, Any]) -> float:
@@ -129,20 +126,6 @@ def _number(name: str, value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
-
-
-def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already, as wide as there is room."""
-    cell = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
-    head = "".join(f'<th style="{cell}">{html.escape(text)}</th>' for text in header)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{cell}">{text}</td>' for text in row) + "</tr>"
-        for row in rows
-    )
-    return (
-        '<div style="overflow-x:auto"><table><thead><tr>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def text_html(text: str) -> str:

@@ -51,12 +51,12 @@ def fit_recipe(recipe: Recipe, gpu_gb: float | None = None) -> tuple[Recipe, Tab
     """
     from ..store.processes import join
     from ..training.memory import estimate_memory, gib
-    from ..training.memory_advice import advice, changes, fitting, total_memory
+    from ..training.memory_advice import advice, fitting, total_memory
 
     device = join().device.type if gpu_gb is None else "cuda"
     budget = total_memory(device) if gpu_gb is None else int(gpu_gb * 2**30)
     found = fitting(recipe, budget, device=device)
-    changed = changes(recipe, found[0]) if found else {}
+    changed = found[0].changes(recipe) if found else {}
     if not found or set(changed) - _SAME_TRAINING:
         choices = "; or ".join(advice(recipe, budget, device=device)) or "no known smaller model"
         raise InputError(

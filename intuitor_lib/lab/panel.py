@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from ..report.curves import training_curves
+from ..report.curves import first_alarms, training_curves
 from ..store.files import last_rows
 from . import display
 from .live import LiveRun
@@ -138,8 +138,7 @@ def headline(live: LiveRun) -> str:
         text += ": Resume goes on from the last save"
     elif state == "finished":
         text += f" in {duration(live.run.seconds)}"
-    alarms = dict.fromkeys(name for row in rows for name in row.get("collapse", []))
-    if alarms:
+    if alarms := first_alarms(rows):
         text += f"; alarms: {', '.join(alarms)}"
     why = live.error
     color = _COLORS.get(state, "#5A5A5A")

@@ -12,6 +12,7 @@ import ipywidgets
 from ..grading import extract_answers, plurality
 from ..problems import Problem
 from ..recipe import InputError, Recipe
+from ..report.tables import html_table
 from ..store import Run, RunStore
 from . import display
 
@@ -110,7 +111,7 @@ class _Samples:
         said = (
             f"<p>{html.escape(vote)}; mean self-certainty {statistics.mean(certainty):.2f} nats</p>"
         )
-        return said + display.table_html(header, rows)
+        return said + html_table(header, rows)
 
 
 def _widget(table: _Samples, prompt: str, first: str, seed: int) -> ipywidgets.Widget:

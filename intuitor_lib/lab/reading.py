@@ -10,6 +10,7 @@ import ipywidgets
 from scipy.stats import binomtest
 
 from ..recipe import InputError
+from ..report.tables import html_table
 from ..store import EvaluationRecord
 from . import display
 
@@ -85,7 +86,7 @@ class BlindReading:
         sides = (after, before) if self.swapped[i] else (before, after)
         cells = [display.text_html(text) for text in sides]
         head = f"<b>pair {i + 1} of {len(self.pairs)}</b>{display.text_html(prompt)}"
-        return head + display.table_html(["left", "right"], [cells])
+        return head + html_table(["left", "right"], [cells])
 
     def static_html(self) -> str:
         """All pairs, and below them, folded, which side is the trained policy."""

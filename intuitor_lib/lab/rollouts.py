@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets
 
 from ..recipe import InputError, Recipe
+from ..report.tables import html_table
 from ..store import Run, RunStore
 from . import display
 
@@ -118,7 +119,7 @@ class _Rollouts:
             group = self._groups[at, problem]
             lines.append([f"{at}" + " (shown)" * (at == step), *_summary(group)])
         header = ["step", "self-certainty (nats)", "right", "tokens", "most frequent completion"]
-        table = display.table_html(header, lines)
+        table = html_table(header, lines)
         return f"<p>The same problem at every step that sampled it:</p>{table}"
 
     def widget(self, step: int, problem: str) -> ipywidgets.Widget:

@@ -21,7 +21,6 @@ from .numbers import (
     FIGURES as FIGURES,
     TABLES as TABLES,
     TRAINING as TRAINING,
-    get_table as get_table,
 )
 from .plan import (
     ARMS as ARMS,

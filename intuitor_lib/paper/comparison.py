@@ -9,7 +9,7 @@ from ..recipe import PROFILES
 from ..report import Table, save_record
 from ..report.records import read_record
 from ..store import RunStore, data_folder
-from .numbers import CLAIMS, TABLES, get_table
+from .numbers import CLAIMS, TABLES
 from .plan import PAPER_MODELS, SUITES
 from .trials import Trial
 from .verdicts import (
@@ -106,7 +106,7 @@ def paper_cells(
     Raises:
         KeyError: no such table.
     """
-    table, model = get_table(table_id), PAPER_MODELS.get(profile)
+    table, model = TABLES[table_id], PAPER_MODELS.get(profile)
     ours: dict[tuple[str, str], Mapping[str, Any]] = dict(found or {})
     for label, several in trials.items() if model else ():
         names = (f"{model} + {label}", label, *([str(model)] if label == "base" else []))
@@ -124,7 +124,7 @@ def paper_cells(
 
 def paper_table(table_id: str, cells: Sequence[Mapping[str, Any]]) -> Table:
     """Tabulate a table of the paper with our values beside its own, where there are any."""
-    table = get_table(table_id)
+    table = TABLES[table_id]
     found = {(cell["row"], cell["column"]): cell.get("ours") for cell in cells}
     rows = []
     for label in table.rows:

@@ -6,7 +6,6 @@ tokenizer of SmolLM2. It learns nothing; it shows that the family trains in 4 bi
 
 import dataclasses
 import functools
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from .numbers import CHECKPOINTS, TABLES
 from .plan import Rows
 from .verdicts import signed
 
-ARCHITECTURES: Mapping[str, str] = types.MappingProxyType(
-    dict.fromkeys(("qwen2.5-7b", "qwen2.5-14b"), "Qwen2")
-    | {"qwen3-14b": "Qwen3", "llama3.2-3b": "Llama", "olmo2-7b": "Olmo2"}
-)
+ARCHITECTURES: Mapping[str, str] = {
+    **dict.fromkeys(("qwen2.5-7b", "qwen2.5-14b"), "Qwen2"),
+    **{"qwen3-14b": "Qwen3", "llama3.2-3b": "Llama", "olmo2-7b": "Olmo2"},
+}
 """The architecture of each recipe's model, in the names of transformers' classes."""
 
 

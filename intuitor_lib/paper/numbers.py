@@ -4,7 +4,6 @@ Accuracies are shares; AlpacaEval is a length-controlled win rate in percent. A 
 finding, and only the numbers that the paper prints in it. They are kept in `numbers.yaml`.
 """
 
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,25 +54,23 @@ def _id(title: str) -> str:
 def _table(entry: Mapping[str, Any]) -> PaperTable:
     title, columns = entry["title"], tuple(entry["columns"])
     rows = {label: tuple(map(float, values)) for label, values in entry["rows"].items()}
-    return PaperTable(_id(title), title, columns, types.MappingProxyType(rows))
+    return PaperTable(_id(title), title, columns, rows)
 
 
 _NUMBERS = read_yaml(__file__, "numbers.yaml")
 
-TABLES: Mapping[str, PaperTable] = types.MappingProxyType(
-    {table.id: table for table in map(_table, _NUMBERS["tables"])}
-)
+TABLES: Mapping[str, PaperTable] = {table.id: table for table in map(_table, _NUMBERS["tables"])}
 """Tables 1 to 6 by id. Table 7, the training settings, is `TRAINING`."""
 
-FIGURES: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
-    {_id(figure["title"]): figure for figure in _NUMBERS["figures"]}
-)
+FIGURES: Mapping[str, Mapping[str, Any]] = {
+    _id(figure["title"]): figure for figure in _NUMBERS["figures"]
+}
 """Figures 3 to 12 by id, with `title`, `finding` and what is `printed`; 1 and 2 draw the method."""
 
-TRAINING: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(_NUMBERS["training"])
+TRAINING: Mapping[str, Mapping[str, Any]] = _NUMBERS["training"]
 """Table 7, by column, under the names of `Recipe`'s settings."""
 
-CHECKPOINTS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(_NUMBERS["checkpoints"])
+CHECKPOINTS: Mapping[str, Mapping[str, str]] = _NUMBERS["checkpoints"]
 """Models on the Hugging Face hub by row of the tables: the authors' and their bases.
 
 Each has its `model` and the `system_prompt` of its mathematics, a name of `SYSTEM_PROMPTS`.
@@ -81,14 +78,3 @@ Each has its `model` and the `system_prompt` of its mathematics, a name of `SYST
 
 CLAIMS: tuple[Claim, ...] = tuple(Claim(**claim) for claim in _NUMBERS["claims"])
 """The claims that can be checked; the replication summary has a verdict on each."""
-
-
-def get_table(id: str) -> PaperTable:
-    """Return a table by id.
-
-    Raises:
-        KeyError: the id is unknown.
-    """
-    if id not in TABLES:
-        raise KeyError(f"no table {id!r}: choose from {', '.join(TABLES)}")
-    return TABLES[id]

@@ -1,6 +1,5 @@
 """The plan behind the notebooks, kept in `plan.yaml`: trainings (arms), seeds, suites of tests."""
 
-import types
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,50 +58,45 @@ class Task:
 PLAN_FILE = read_yaml(__file__, "plan.yaml")
 """The plan as it is in the file."""
 
-TASKS: Mapping[str, Task] = types.MappingProxyType(
-    {name: Task(**entry) for name, entry in read_yaml(__file__, "tasks.yaml")["tasks"].items()}
-)
+TASKS: Mapping[str, Task] = {
+    name: Task(**entry) for name, entry in read_yaml(__file__, "tasks.yaml")["tasks"].items()
+}
 """Families of problems by name; the arm "intuitor/dates" is `intuitor` trained on the task."""
 
-ARMS: Mapping[str, str] = types.MappingProxyType(
-    PLAN_FILE["arms"]
-    | {
-        f"{arm}/{name}": f"{PLAN_FILE['arms'][arm]}, {task.title}"
-        for name, task in TASKS.items()
-        for arm in PLAN_FILE["on_tasks"]
-    }
-)
+ARMS: Mapping[str, str] = PLAN_FILE["arms"] | {
+    f"{arm}/{name}": f"{PLAN_FILE['arms'][arm]}, {task.title}"
+    for name, task in TASKS.items()
+    for arm in PLAN_FILE["on_tasks"]
+}
 """Labels of the arms: recipes, and the bases that they start from; with a task behind a slash."""
 
-SEEDS: Mapping[str, Sequence[int]] = types.MappingProxyType(PLAN_FILE["seeds"])
+SEEDS: Mapping[str, Sequence[int]] = PLAN_FILE["seeds"]
 """Seeds by profile; bases have the first one, the arms in `SEEDS_AT_MOST` the first ones."""
 
-SAME: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["same"])
+SAME: Mapping[str, str] = PLAN_FILE["same"]
 """Arms that are the same training as another arm."""
 
-SEEDS_AT_MOST: Mapping[str, int] = types.MappingProxyType(PLAN_FILE["seeds_at_most"])
+SEEDS_AT_MOST: Mapping[str, int] = PLAN_FILE["seeds_at_most"]
 """The number of seeds of arms that are not trained with all of them; "random/" on all tasks."""
 
-PLAN: Mapping[str, Collection] = types.MappingProxyType(
-    {name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()}
-)
+PLAN: Mapping[str, Collection] = {
+    name: Collection(**entry) for name, entry in PLAN_FILE["notebooks"].items()
+}
 """What each notebook collects, by its name, or by "name:parameter" for more; most is shared."""
 
-SUITES: Mapping[str, Mapping[str, Test]] = types.MappingProxyType(
-    {
-        profile: types.MappingProxyType({name: Test(name, **t) for name, t in suite.items()})
-        for profile, suite in PLAN_FILE["suites"].items()
-    }
-)
+SUITES: Mapping[str, Mapping[str, Test]] = {
+    profile: {name: Test(name, **t) for name, t in suite.items()}
+    for profile, suite in PLAN_FILE["suites"].items()
+}
 """The tests of each profile, by name."""
 
-MAIN_TESTS: Mapping[str, Sequence[str]] = types.MappingProxyType(PLAN_FILE["main_tests"])
+MAIN_TESTS: Mapping[str, Sequence[str]] = PLAN_FILE["main_tests"]
 """The tests of the main comparison by profile."""
 
-PLANS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(PLAN_FILE["plans"])
+PLANS: Mapping[str, Mapping[str, Any]] = PLAN_FILE["plans"]
 """Sizes of a batch: its notebooks with their parameters, and its profile if it has its own."""
 
-PAPER_MODELS: Mapping[str, str] = types.MappingProxyType(PLAN_FILE["paper_models"])
+PAPER_MODELS: Mapping[str, str] = PLAN_FILE["paper_models"]
 """The model of the paper's tables that a profile trains."""
 
 

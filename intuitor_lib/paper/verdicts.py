@@ -1,7 +1,6 @@
 """Answers to the questions of the plan, with verdicts by the rules of `docs/protocol.md`."""
 
 import itertools
-import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -49,9 +48,9 @@ class Question:
     claim: str | None = None  # of the paper's
 
 
-QUESTIONS: Mapping[str, Question] = types.MappingProxyType(
-    {entry["id"]: Question(**entry) for entry in PLAN_FILE["questions"]}
-)
+QUESTIONS: Mapping[str, Question] = {
+    entry["id"]: Question(**entry) for entry in PLAN_FILE["questions"]
+}
 """The questions by id."""
 
 

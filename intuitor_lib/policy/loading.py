@@ -93,11 +93,13 @@ def load_model(
     return Policy(loaded.to(_device(quantization, loaded)), tokenizer)
 
 
-def load_run(run: Run, *, step: int | None = None, frozen: bool = False) -> Policy:
+def load_run(
+    run: Run, *, step: int | None = None, frozen: bool = False, dtype: str | None = None
+) -> Policy:
     """Load the trained policy of a finished run; its reference is the policy training started from.
 
     With `step`, load the snapshot after that step (`snapshot_steps`). With `frozen`, load it
-    without a reference and with no trainable weights.
+    without a reference and with no trainable weights, computing in `dtype` if it is given.
 
     Raises:
         InputError: the run is not finished, is damaged, or has no such snapshot.
@@ -107,11 +109,12 @@ def load_run(run: Run, *, step: int | None = None, frozen: bool = False) -> Poli
     recipe = run.recipe
     if recipe.use_lora:
         run.require_same_base()
-    weights = str(run.weights(step))
+    weights, settings = str(run.weights(step)), base_settings(recipe)
+    settings["dtype"] = dtype or settings["dtype"]
     if frozen and recipe.use_lora:
-        return load_model(recipe.model, **base_settings(recipe) | {"adapter": weights})
+        return load_model(recipe.model, **settings | {"adapter": weights})
     if frozen:
-        return load_model(weights, **base_settings(recipe) | {"revision": None})
+        return load_model(weights, **settings | {"revision": None})
     if not recipe.use_lora:
         return load_policy(recipe.replace(model=weights))
     policy = load_policy(recipe)

@@ -5,7 +5,6 @@ number only, say) is left to the recipe's `prompt_template`.
 """
 
 import datetime
-import types
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -94,19 +93,17 @@ def _next_days(draw: Random) -> Drawn:
     return f"Which date is one day after {day}?", str(day + datetime.timedelta(days=1))
 
 
-FAMILIES: Mapping[str, Callable[[Random], Drawn]] = types.MappingProxyType(
-    {
-        "sums": _sums,
-        "differences": _differences,
-        "decimal-products": _decimal_products,
-        "products-and-sums": _products_and_sums,
-        "percentages": _percentages,
-        "code-sums": _code_sums,
-        "numerals": _numerals,
-        "first-letters": _first_letters,
-        "reversed-words": _reversed_words,
-        "dates": _dates,
-        "next-days": _next_days,
-    }
-)
+FAMILIES: Mapping[str, Callable[[Random], Drawn]] = {
+    "sums": _sums,
+    "differences": _differences,
+    "decimal-products": _decimal_products,
+    "products-and-sums": _products_and_sums,
+    "percentages": _percentages,
+    "code-sums": _code_sums,
+    "numerals": _numerals,
+    "first-letters": _first_letters,
+    "reversed-words": _reversed_words,
+    "dates": _dates,
+    "next-days": _next_days,
+}
 """What draws a problem of each family."""

@@ -35,10 +35,13 @@ def conversation(problem_prompt: str, recipe: Recipe) -> list[dict[str, str]]:
     """
     # str.format would fail at the braces of a problem.
     filled = recipe.prompt_template.replace("{prompt}", problem_prompt, 1)
-    user = {"role": "user", "content": filled}
-    if recipe.system_prompt is None:
-        return [user]
-    return [{"role": "system", "content": recipe.system_prompt}, user]
+    return messages(filled, recipe.system_prompt)
+
+
+def messages(text: str, system_prompt: str | None) -> list[dict[str, str]]:
+    """A text of the user, after the system prompt, if any."""
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    return [*system, {"role": "user", "content": text}]
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:

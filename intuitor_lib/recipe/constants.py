@@ -1,6 +1,5 @@
 """Names and texts that recipes share, and the errors for bad input."""
 
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ SMOLLM2 = "embedded:SmolLM2-135M-Instruct"
 QWEN_CODER = "embedded:Qwen2.5-Coder-0.5B-Instruct"
 """The embedded model of the profile `cpu`, of the paper's family."""
 
-EMBEDDED_MODELS: Mapping[str, int] = types.MappingProxyType({SMOLLM2: 8192, QWEN_CODER: 32768})
+EMBEDDED_MODELS: Mapping[str, int] = {SMOLLM2: 8192, QWEN_CODER: 32768}
 """Models that the package registry carries, without a model hub, and their contexts (tokens)."""
 
 EMBEDDED_HUMANEVAL = "embedded:humaneval"
@@ -37,7 +36,7 @@ GENERATED = (GENERATOR_PREFIX, FAMILY_PREFIX)
 def read_yaml(module: str, file: str) -> Mapping[str, Any]:
     """The values of a YAML file that lies beside a module, which gives its `__file__`."""
     text = Path(module).with_name(file).read_text(encoding="utf-8")
-    return types.MappingProxyType(yaml.safe_load(text))
+    return yaml.safe_load(text)
 
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = read_yaml(__file__, "settings.yaml")

@@ -209,6 +209,11 @@ class Recipe:
         require_known(changes)
         return dataclasses.replace(self, **changes)
 
+    def changes(self, since: Recipe) -> dict[str, Any]:
+        """The settings that are others than in a recipe."""
+        before = since.to_dict()
+        return {key: value for key, value in self.to_dict().items() if value != before[key]}
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON-ready values."""
         return {key: plain(getattr(self, key)) for key in SETTINGS}

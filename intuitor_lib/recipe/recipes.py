@@ -3,7 +3,6 @@
 Both are kept in `recipes.yaml`.
 """
 
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,13 +38,13 @@ class NamedRecipe:
 
 _FILE = read_yaml(__file__, "recipes.yaml")
 
-PROFILES: Mapping[str, Profile] = types.MappingProxyType(
-    {name: Profile(name, **entry) for name, entry in _FILE["profiles"].items()}
-)
+PROFILES: Mapping[str, Profile] = {
+    name: Profile(name, **entry) for name, entry in _FILE["profiles"].items()
+}
 
-RECIPES: Mapping[str, NamedRecipe] = types.MappingProxyType(
-    {name: NamedRecipe(name, **entry) for name, entry in _FILE["recipes"].items()}
-)
+RECIPES: Mapping[str, NamedRecipe] = {
+    name: NamedRecipe(name, **entry) for name, entry in _FILE["recipes"].items()
+}
 
 # Settings that belong to a recipe's own problems and do not apply to others.
 _OWN_PROBLEMS = (*_FILE[".products"], "max_prompt_length", "max_completion_length")

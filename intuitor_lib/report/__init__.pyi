@@ -29,7 +29,6 @@ from .progress import (
 )
 from .ranks import (
     alignment as alignment,
-    auc as auc,
     auc_within_groups as auc_within_groups,
     mann_whitney as mann_whitney,
     separation as separation,

@@ -24,7 +24,7 @@ def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
 
     Returns:
         `U` of the first sample, `p`, the effect size `r` = Z / sqrt(N) with Z from the normal
-        approximation with ties (positive where the first sample is larger), and `auc` = U / (n m).
+        approximation with ties (positive where the first sample is larger).
 
     Raises:
         ValueError: an empty sample.
@@ -34,7 +34,7 @@ def mann_whitney(right: Values, wrong: Values) -> dict[str, Any]:
     U, z = _rank_sum(np.asarray(right, float), np.asarray(wrong, float))
     n, m = len(right), len(wrong)
     p = float(2 * norm.sf(abs(z)))
-    return {"U": U, "p": p, "r": z / math.sqrt(n + m), "auc": U / (n * m)}
+    return {"U": U, "p": p, "r": z / math.sqrt(n + m)}
 
 
 def _rank_sum(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
@@ -108,12 +108,6 @@ def _by_problem(rows: Rows, column: str) -> dict[Hashable, tuple[np.ndarray, np.
     return {id: (np.array(right), np.array(wrong)) for id, (right, wrong) in sides.items()}
 
 
-def auc(right: Values, wrong: Values) -> float:
-    """Probability that a value of the first sample exceeds one of the second; ties count half."""
-    difference = np.asarray(right, float)[:, None] - np.asarray(wrong, float)[None, :]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
-
-
 def auc_within_groups(rows: Rows, column: str) -> Estimate | None:
     """How often a column is larger for a right completion than for a wrong one of its problem.
 
@@ -121,7 +115,7 @@ def auc_within_groups(rows: Rows, column: str) -> Estimate | None:
     problem has both. An update in groups can learn only from this.
     """
     both = {
-        id: auc(right, wrong)
+        id: _rank_sum(right, wrong)[0] / (len(right) * len(wrong))
         for id, (right, wrong) in _by_problem(rows, column).items()
         if len(right) and len(wrong)
     }

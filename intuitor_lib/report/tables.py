@@ -49,16 +49,21 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        def cells(row: Sequence[str], tag: str) -> str:
-            style = "text-align:left;padding:2px 12px 2px 0"
-            return "".join(f'<{tag} style="{style}">{html.escape(c)}</{tag}>' for c in row)
+        rows = [[html.escape(cell) for cell in row] for row in self.rows]
+        return html_table(self.header, rows, self.caption)
 
-        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
-        return (
-            f"<table><caption style='caption-side:bottom;text-align:left'>"
-            f"{html.escape(self.caption)}</caption>"
-            f"<thead><tr>{cells(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-        )
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table of cells that are HTML already, as wide as there is room."""
+    style = 'style="text-align:left;vertical-align:top;padding:2px 10px 2px 0"'
+    head = "".join(f"<th {style}>{html.escape(text)}</th>" for text in header)
+    lines = ("".join(f"<td {style}>{cell}</td>" for cell in row) for row in rows)
+    return (
+        '<div style="overflow-x:auto"><table>'
+        f'<caption style="caption-side:bottom;text-align:left">{html.escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}"
+        "</tbody></table></div>"
+    )
 
 
 def training_summary(runs: Sequence[Run]) -> Table:

@@ -37,7 +37,7 @@ def find_base(run: Run, base_model: str | None = None) -> Base:
                 f"base_model={base_model!r}: run {run.id} began from {model!r}, no local folder, "
                 "and that is what its card names; leave base_model out"
             )
-        check_name(base_model)
+        check_name(base_model, "base_model")
     if model in GGUFS:
         gguf = GGUFS[model]
         return Base(gguf.stands_for, True, None, gguf.sha256, {"license": gguf.licence})
@@ -48,12 +48,12 @@ def find_base(run: Run, base_model: str | None = None) -> Base:
     return Base(model, True, revision, None, _licence_on_hub(model, revision))
 
 
-def check_name(name: str) -> None:
-    """Raise an `InputError` for what cannot be a model's name on the hub."""
+def check_name(name: str, setting: str) -> None:
+    """Raise an `InputError` for what cannot be a repository's name on the hub."""
     try:
         huggingface_hub.utils.validate_repo_id(name)
     except huggingface_hub.errors.HFValidationError as error:
-        raise InputError(f"base_model={name!r} is no name on the hub: {error}") from error
+        raise InputError(f"{setting}={name!r} is no name on the hub: {error}") from error
 
 
 def _licence_in(card: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ..problems.tables import TABLE_SUFFIXES
 from ..recipe import Recipe
 from ..recipe.constants import EMBEDDED_PROBLEMS, GENERATED
 from ..report import Table, training_summary
+from ..report.curves import first_alarms
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.files import redact, write_text
 from .base import Base, loading_lines
@@ -52,7 +53,7 @@ def write_card(folder: Path, run: Run, base: Base, name: str, check: Check | Non
         rewards=" and ".join(_REWARDS[reward] for reward in recipe.rewards),
         verified=any(reward in _VERIFIED for reward in recipe.rewards),
         summary=training_summary([run]).to_markdown(),
-        alarms=_alarms(run),
+        alarms=first_alarms(run.metrics),
         evaluations=_evaluations(run),
         problems=run.problems,
         settings=_settings(run).to_markdown(),
@@ -82,15 +83,6 @@ def _is_file(run: Run) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES or path.name == run.problems["source"] != str(path)
 
 
-def _alarms(run: Run) -> dict[str, int]:
-    """The monitor's alarms and the steps at which each began."""
-    found: dict[str, int] = {}
-    for row in run.metrics:
-        for alarm in row.get("collapse", []):
-            found.setdefault(alarm, row["step"])
-    return found
-
-
 def _evaluations(run: Run) -> Table | None:
     """The finished evaluations of the run and of its base in its store."""
     store = RunStore(run.path.parent)
@@ -113,8 +105,8 @@ def _settings(run: Run) -> Table:
     """The settings that are not the defaults, without paths and addresses of the machine."""
     defaults = Recipe().to_dict()
     rows = []
-    for key, value in run.recipe.to_dict().items():
-        if value == defaults[key] or key in ("name", "profile", "report_to"):
+    for key, value in run.recipe.changes(Recipe()).items():
+        if key in ("name", "profile", "report_to"):
             continue
         if key in run.local_weights or (key == "dataset" and _is_file(run)):
             value = Path(value).name

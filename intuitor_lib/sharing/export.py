@@ -1,9 +1,6 @@
 """`export_run`: a finished run as a folder for others."""
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from ..problems.prompts import require_chat_template
 from ..recipe import InputError
 from ..report import quiet_transformers
 from ..store import Run
-from ..store.files import apply_umask, read_json, write_json
+from ..store.files import new_folder, read_json, write_json
 from .base import Base, find_base
 from .card import write_card
 from .hub import check_repository, push
@@ -74,33 +71,21 @@ def export_run(
             f"run {run.id} began from the local folder {base.name!r}, so nobody could load its "
             "adapter: name the base with base_model (--base-model ID), or push it merged (--merged)"
         )
-    with _filling(target) as scratch:
-        check = None
-        if merged:
-            _require_space(scratch, 2 * run.environment.get("parameters", 0))
-            check = write_merged(run, scratch)
-        else:
-            _require_space(scratch, (run.adapter / _WEIGHTS).stat().st_size)
-            _write_adapter(run, base, scratch)
-        write_card(scratch, run, base, push_to or target.name, check)
+    try:
+        with new_folder(target) as scratch:
+            check = None
+            if merged:
+                _require_space(scratch, 2 * run.environment.get("parameters", 0))
+                check = write_merged(run, scratch)
+            else:
+                _require_space(scratch, (run.adapter / _WEIGHTS).stat().st_size)
+                _write_adapter(run, base, scratch)
+            write_card(scratch, run, base, push_to or target.name, check)
+    except safetensors.SafetensorError as error:  # has no number of the system's
+        raise OSError(f"{target} could not be written: {error}") from error
     if push_to is not None:
         push(target, push_to, private=private)
     return target
-
-
-@contextmanager
-def _filling(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes the target at the end of a block that raises nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        filled = Path(scratch) / target.name
-        filled.mkdir()
-        try:
-            yield filled
-        except safetensors.SafetensorError as error:  # has no number of the system's
-            raise OSError(f"{target} could not be written: {error}") from error
-        apply_umask(filled)
-        filled.rename(target)
 
 
 def _require_space(folder: Path, size: int) -> None:

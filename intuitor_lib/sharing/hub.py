@@ -6,14 +6,12 @@ import huggingface_hub
 
 from ..recipe import InputError
 from ..store.files import redact
+from .base import check_name
 
 
 def check_repository(repo_id: str) -> None:
     """Raise an `InputError` for a name that is not of the form OWNER/NAME."""
-    try:
-        huggingface_hub.utils.validate_repo_id(repo_id)
-    except huggingface_hub.errors.HFValidationError as error:
-        raise InputError(f"push={repo_id!r}: {error}") from error
+    check_name(repo_id, "push")
     if "/" not in repo_id:
         raise InputError(f"push={repo_id!r}: give OWNER/NAME, which the model card names too")
 

@@ -14,10 +14,10 @@ import torch
 import transformers
 
 from ..certainty import completion_log_probs
-from ..policy import Policy, load_model
-from ..policy.loading import base_settings
+from ..policy import Policy, load_model, load_run
 from ..policy.pretrained import Source, load_config
 from ..problems import prompt_token_ids
+from ..problems.prompts import messages
 from ..recipe import InputError
 from ..report import quiet_transformers
 from ..rollouts import generate
@@ -64,8 +64,10 @@ def write_merged(run: Run, folder: Path) -> Check:
         )
     computed = run.environment.get("compute_dtype", recipe.dtype)
     dtype = torch.float16 if computed == "float16" else torch.bfloat16
-    policy = _trained(run, computed)
-    asked = _conversations(run)
+    policy = load_run(run, frozen=True, dtype=computed)
+    # Some of the run's prompts; their templates are filled already.
+    texts = list(dict.fromkeys(row["prompt"] for row in run.completions))[:_PROMPTS]
+    asked = [messages(text, recipe.system_prompt) for text in texts]
     prompts = prompt_token_ids(policy.tokenizer, asked)
     length = min(_TOKENS, recipe.max_completion_length)
     completions = _greedy(policy, prompts, length)
@@ -96,23 +98,6 @@ def write_merged(run: Run, folder: Path) -> Check:
     same = sum(map(list.__eq__, again, completions))
     name, largest = str(dtype).removeprefix("torch."), change.max().item()
     return Check(name, computed, len(prompts), len(change), difference, largest, training, same)
-
-
-def _trained(run: Run, dtype: str) -> Policy:
-    """The run's policy with nothing trainable, in the dtype that it was trained in."""
-    recipe, weights = run.recipe, str(run.weights())
-    settings = base_settings(recipe) | {"dtype": dtype}
-    if not recipe.use_lora:
-        return load_model(weights, **settings | {"revision": None, "quantization": "none"})
-    return load_model(recipe.model, **settings | {"adapter": weights})
-
-
-def _conversations(run: Run) -> list[list[dict[str, str]]]:
-    """Some of the run's prompts, as messages; their templates are filled already."""
-    system = run.recipe.system_prompt
-    before = [] if system is None else [{"role": "system", "content": system}]
-    texts = list(dict.fromkeys(row["prompt"] for row in run.completions))[:_PROMPTS]
-    return [[*before, {"role": "user", "content": text}] for text in texts]
 
 
 def _greedy(policy: Policy, prompts: Sequence[list[int]], length: int) -> list[list[int]]:

@@ -36,12 +36,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(stream.name, path)
 
 
-def apply_umask(folder: Path) -> None:
-    """Give the files of a new folder the mode that the umask asks for; safetensors makes 0600."""
-    mode = folder.stat().st_mode & 0o666
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(mode)
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes the target at the end of a block that raises nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        filled = Path(scratch) / target.name
+        filled.mkdir()
+        yield filled
+        # safetensors makes files that only their owner may read, whatever the umask.
+        mode = filled.stat().st_mode & 0o666
+        for file in filled.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
+        filled.rename(target)
 
 
 def write_json(path: Path, values: Any) -> None:

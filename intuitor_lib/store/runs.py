@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -29,7 +28,6 @@ class Run(Stored):
         local_weights.json contents of a model or adapter in a local folder
         metrics.jsonl      one row per step, TRL's metric names
         completions.jsonl  sampled completions with their rewards
-        tables/*.jsonl     measurements made on the run
         adapter/           the trained LoRA weights (model/ when all weights were trained)
         snapshots/         the weights after some steps, where the recipe asks for them
         checkpoints/       to resume from; removed when the run is finished
@@ -169,18 +167,13 @@ class Run(Stored):
 
     def save_folder(self, name: str, save: Callable[[Path], None]) -> None:
         """Let `save` fill a folder, which appears whole or not at all."""
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".") as scratch:
-            filled = Path(scratch) / "filled"
-            filled.mkdir()
+        with files.new_folder(self.path / name) as filled:
             save(filled)
-            files.apply_umask(filled)
             shutil.rmtree(self.path / name, ignore_errors=True)
-            (self.path / name).parent.mkdir(exist_ok=True)
-            filled.rename(self.path / name)
 
     def clean(self) -> None:
         """Remove files that a killed process left half written; the caller holds the run."""
-        for path in self.path.glob(".*"):
+        for path in (*self.path.glob(".*"), *self.path.glob("snapshots/.*")):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name not in (LOCK, OWNER):

@@ -1,4 +1,4 @@
-"""`Stored`: a folder of the store with its environment, tables and checksums.
+"""`Stored`: a folder of the store with its environment and checksums.
 
 `EvaluationRecord` is one with an evaluation, `runs.Run` one with a training.
 """
@@ -8,7 +8,6 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ It is raised when an earlier reader would take something for what it is not; wha
 wrote stays readable. Until it was written down it was 1.
 """
 
+_VOTES = "tables/majority.jsonl"
 _PACKAGES = "intuitor torch transformers trl peft bitsandbytes accelerate datasets reasoning-gym"
 
 
@@ -58,7 +58,7 @@ class DamagedError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A folder of the store: its name, environment and tables."""
+    """A folder of the store: its name and environment."""
 
     path: Path
     _work = "using"  # what a process that holds it does
@@ -86,28 +86,6 @@ class Stored:
         `while_waiting` is called about once a second of waiting.
         """
         return hold(self.path, f"{self._work} {self.id}", while_waiting)
-
-    def has_table(self, name: str) -> bool:
-        """Whether the measurement is stored."""
-        return (self.path / _table_name(name)).is_file()
-
-    def table(
-        self, name: str, make: Callable[[], list[dict[str, Any]]] | None = None
-    ) -> list[dict[str, Any]]:
-        """A stored measurement; if it is missing, `make` makes it and it is stored.
-
-        A damaged one is a `DamagedError`, a missing one without `make` a `KeyError`.
-        """
-        file = _table_name(name)
-        if not self.has_table(name):
-            if make is None:
-                raise KeyError(f"{self.id} has no table {name!r}")
-            (self.path / "tables").mkdir(exist_ok=True)
-            with hold(self.path / "tables", f"measuring {name} of {self.id}"):
-                if not self.has_table(name):
-                    files.write_text(self.path / file, files.dump_rows(make()))
-                    self._record_checksums([file])
-        return self._rows(file)
 
     def _record_checksums(self, names: Iterable[str]) -> None:
         try:
@@ -154,7 +132,7 @@ class EvaluationRecord(Stored):
         evaluation.json    settings: policy, items, decoding
         environment.json   versions, device and precision
         items.jsonl        one row per completion, in the order they were made
-        tables/*.jsonl     measurements made of them
+        tables/majority.jsonl  the vote of several samples of an item
     """
 
     _work = "evaluating"
@@ -181,10 +159,16 @@ class EvaluationRecord(Stored):
         """Append rows to `items.jsonl`."""
         files.append_rows(self.path / "items.jsonl", rows)
 
+    @property
+    def votes(self) -> list[dict[str, Any]]:
+        """The majority answer of each item; none until `set_votes`."""
+        return self._rows(_VOTES)
+
+    def set_votes(self, votes: Iterable[Mapping[str, Any]]) -> None:
+        """Store the majority answers."""
+        files.write_text(self.path / _VOTES, files.dump_rows(votes))
+        self._record_checksums([_VOTES])
+
     def finish(self) -> None:
         """Record the checksums of its files, once every completion is recorded."""
         self._record_checksums(["evaluation.json", "environment.json", "items.jsonl"])
-
-
-def _table_name(name: str) -> str:
-    return f"tables/{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.jsonl"

@@ -32,16 +32,10 @@ def advice(
     for lower in fitting(recipe, budget, device=device, prompt_tokens=prompt_tokens):
         text = " ".join(
             f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-            for key, value in changes(recipe, lower).items()
+            for key, value in lower.changes(recipe).items()
         )
         peaks[text] = estimate_memory(lower, device=device, prompt_tokens=prompt_tokens).total
     return peaks
-
-
-def changes(old: Recipe, new: Recipe) -> dict[str, Any]:
-    """The settings of `new` that are others than in `old`."""
-    before = old.to_dict()
-    return {key: value for key, value in new.to_dict().items() if value != before[key]}
 
 
 def fitting(

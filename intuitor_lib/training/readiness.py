@@ -172,7 +172,7 @@ def _measure(
     name, against, good = "plurality", "the plurality answer", list[bool | None](voted)
     if any(answer is not None for answer in answers):
         name, against = "accuracy", "correctness"
-        good = grade_labelled(texts, answers, extraction=how)
+        good = grade_labelled(stated, answers, how)
     found = alignment(rows_by(voted), "value")
     numbers["alignment"] = found.to_dict() if found else None
     rows = rows_by(good)

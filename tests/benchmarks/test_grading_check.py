@@ -8,7 +8,7 @@ def test_grading_is_checked_on_reference_answers_and_corrupted_ones(capsys, monk
     assert main(["chain_sum", "gsm_symbolic"]) == 0
     out = capsys.readouterr().out
     assert out.count(" 200/200 ") == out.count(" 0/200 ") == 2
-    graded = "intuitor_lib.evaluation.benchmarks.graders.grade_answers"
+    graded = "intuitor_lib.evaluation.benchmarks.graders.grade_labelled"
     monkeypatch.setattr(graded, lambda answers, *_: [True] * len(answers))
     assert main(["chain_sum"]) == 1
     assert capsys.readouterr().err.count("(wrong): boxed") == 200

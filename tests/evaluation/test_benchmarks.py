@@ -18,7 +18,7 @@ from intuitor_lib.evaluation.benchmarks.benchmarks import (
 )
 from intuitor_lib.evaluation.benchmarks.graders import Item
 from intuitor_lib.grading.sandbox.confine import protections
-from intuitor_lib.paper.numbers import get_table
+from intuitor_lib.paper.numbers import TABLES
 from intuitor_lib.problems.humaneval import humaneval_rows
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.tables import DataError
@@ -35,7 +35,7 @@ def folder(benchmark_files):
 
 def test_the_paper_has_its_columns_and_stand_ins_have_their_own_names():
     columns = {b.column: b.name for b in BENCHMARKS.values() if b.column}
-    assert set(columns) == set(get_table("table-1").columns)
+    assert set(columns) == set(TABLES["table-1"].columns)
     titles = {b.title for b in BENCHMARKS.values() if b.column}
     for benchmark in BENCHMARKS.values():
         assert benchmark.licence
@@ -245,7 +245,7 @@ def test_check_sees_a_grader_that_is_wrong(monkeypatch):
     benchmark = get_benchmark("chain_sum")
     items = load_items(benchmark, 5)
     monkeypatch.setattr(
-        "intuitor_lib.evaluation.benchmarks.graders.grade_answers",
+        "intuitor_lib.evaluation.benchmarks.graders.grade_labelled",
         lambda answers, *_, **__: [True] * len(answers),
     )
     found = check_grading(benchmark, items)

@@ -401,7 +401,8 @@ def test_scores_and_majorities_of_samples(tiny_model, tmp_path):
     assert scores["pass@4"].value == pytest.approx(
         np.mean([any(row["correct"] for row in rows) for rows in by_item.values()])
     )
-    for vote in record.table("majority"):
+    assert record.votes
+    for vote in record.votes:
         answers = [row["answer"] for row in by_item[vote["id"]] if row["answer"] is not None]
         if not answers:
             assert vote["answer"] is None

@@ -92,7 +92,7 @@ def test_an_unfinished_one_says_so(store):
 def test_samples_have_their_scores(store):
     record = stored(store, "tiny", "1100" + "0000" + "1000", samples=4)
     votes = [{"id": f"i{i}", "correct": i == 0} for i in range(3)]
-    record.table("majority", lambda: votes)
+    record.set_votes(votes)
     scores = score(record)
     assert scores["accuracy"].value == pytest.approx(3 / 12)
     assert scores["pass@4"].value == pytest.approx(2 / 3)

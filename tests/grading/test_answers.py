@@ -597,4 +597,4 @@ class TestRealGolds:
     @pytest.mark.parametrize("rows", ["gsm8k_test"], indirect=True)
     def test_last_number_of_a_solution_is_the_gold(self, rows):
         golds = self.golds(rows)
-        assert all(grade([row["answer"] for row in rows], golds, last_number=True))
+        assert all(grade([row["answer"] for row in rows], golds, extraction="last_number"))

@@ -174,10 +174,6 @@ def test_a_box_needs_no_worker_for_the_harness(monkeypatch):
     assert grade([r"\boxed{3}", "#### 4"], ["3", "5"], extraction="harness") == [True, False]
 
 
-def test_the_former_name_of_a_choice():
-    assert grade(["it is 5"], ["5"], last_number=True) == [True]
-
-
 def test_recipes_name_the_same_choices():
     for extraction in EXTRACTIONS:
         assert Recipe(answer_extraction=extraction).answer_extraction == extraction

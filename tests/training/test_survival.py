@@ -66,9 +66,8 @@ def recipe(tiny_model, sums_file):
 
 @pytest.fixture(scope="module")
 def finished_run(recipe, tmp_path_factory):
-    """The run, never interrupted, with a table."""
+    """The run, never interrupted."""
     run = train(recipe, runs=tmp_path_factory.mktemp("finished"))
-    run.table("held out", lambda: [{"id": "x", "correct": True}])
     return run
 
 
@@ -184,7 +183,7 @@ def test_a_damaged_record_of_an_unfinished_run_costs_nothing(
 
 FINISHED = [
     *("recipe.json", "problems.json", "environment.json", "status.json"),
-    *("metrics.jsonl", "completions.jsonl", "tables/held-out.jsonl", "SHA256SUMS"),
+    *("metrics.jsonl", "completions.jsonl", "SHA256SUMS"),
     *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
 ]
 

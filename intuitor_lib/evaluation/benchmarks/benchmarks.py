@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import random
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,9 +202,9 @@ def _benchmark(name: str, entry: dict[str, Any]) -> Benchmark:
 
 _ENTRIES = read_yaml(__file__, "benchmarks.yaml")
 
-BENCHMARKS: Mapping[str, Benchmark] = types.MappingProxyType(
-    {name: _benchmark(name, entry) for name, entry in _ENTRIES.items()}
-)
+BENCHMARKS: Mapping[str, Benchmark] = {
+    name: _benchmark(name, entry) for name, entry in _ENTRIES.items()
+}
 """Every benchmark by name."""
 
 EMBEDDED = tuple(b.name for b in BENCHMARKS.values() if isinstance(b.source, Embedded))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...grading import echoed, extract_choice, extract_code, extract_field, same_value
-from ...grading.answers import extract_answers, grade_answers, most_frequent, plurality
+from ...grading.answers import extract_answers, grade_labelled, most_frequent, plurality
 from ...grading.unit_tests import in_threads, run_tests
 
 
@@ -72,12 +72,8 @@ class MathGrader(Grader):
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Verdict]:
         answers = extract_answers(texts, self.extraction)
-        known = [i for i, item in enumerate(items) if item.reference is not None]
-        verdicts: list[bool | None] = [None] * len(items)  # of what has no reference
-        references = [items[i].reference for i in known]
-        judged = grade_answers([answers[i] for i in known], references, self.extraction)
-        for i, verdict in zip(known, judged, strict=True):
-            verdicts[i] = verdict
+        references = [item.reference for item in items]
+        verdicts = grade_labelled(answers, references, self.extraction)
         place = _WITHOUT_BOX.get(self.extraction, "boxed")
         found = zip(answers, extract_answers(texts), strict=True)
         reasons = ["boxed" if box else place if answer else "no answer" for answer, box in found]

@@ -5,7 +5,6 @@ A predictor asks with labels whether completions are right, and without them how
 
 import functools
 import math
-import types
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,51 +175,45 @@ class Predictor(NamedTuple):
     measure: Measure
 
 
-PREDICTORS: Mapping[str, Predictor] = types.MappingProxyType(
-    {
-        "alignment": Predictor(
-            "self-certainty's advantage × right",
-            "self-certainty's advantage × voted",
-            lambda samples, labels: alignment(
-                _signal(samples, labels, "self_certainty", 1), "value"
-            ),
+PREDICTORS: Mapping[str, Predictor] = {
+    "alignment": Predictor(
+        "self-certainty's advantage × right",
+        "self-certainty's advantage × voted",
+        lambda samples, labels: alignment(_signal(samples, labels, "self_certainty", 1), "value"),
+    ),
+    "auc": Predictor(
+        "AUC of self-certainty, right", "AUC of self-certainty, voted", _auc("self_certainty")
+    ),
+    "auc-entropy": Predictor(
+        "AUC of minus entropy, right", "AUC of minus entropy, voted", _auc("entropy", -1)
+    ),
+    "auc-log-prob": Predictor(
+        "AUC of log-probability, right", "AUC of log-probability, voted", _auc("log_prob")
+    ),
+    "vote": Predictor(
+        "right by vote, less by one",
+        "share of the most frequent answer, less agreement",
+        _of_problems(
+            lambda own: _right_by_vote(own) - _right(own),
+            lambda own: _largest(own) - _agreement(own),
         ),
-        "auc": Predictor(
-            "AUC of self-certainty, right", "AUC of self-certainty, voted", _auc("self_certainty")
-        ),
-        "auc-entropy": Predictor(
-            "AUC of minus entropy, right", "AUC of minus entropy, voted", _auc("entropy", -1)
-        ),
-        "auc-log-prob": Predictor(
-            "AUC of log-probability, right", "AUC of log-probability, voted", _auc("log_prob")
-        ),
-        "vote": Predictor(
-            "right by vote, less by one",
-            "share of the most frequent answer, less agreement",
-            _of_problems(
-                lambda own: _right_by_vote(own) - _right(own),
-                lambda own: _largest(own) - _agreement(own),
-            ),
-        ),
-        "cooling": Predictor(
-            "right at T = 0.3, less at 0.9",
-            "agreement at T = 0.3, less at 0.9",
-            _cooled(_right, _agreement),
-        ),
-        "plurality": Predictor(
-            "right by vote",
-            "share of the most frequent answer",
-            _of_problems(_right_by_vote, _largest),
-        ),
-        "level": Predictor("right", "agreement of two", _of_problems(_right, _agreement)),
-        "length": Predictor("tokens of a completion", None, _of_problems(_tokens, _tokens)),
-        "length-certainty": Predictor(
-            "rank correlation of length with self-certainty",
-            None,
-            _of_problems(_long_and_certain, _long_and_certain),
-        ),
-    }
-)
+    ),
+    "cooling": Predictor(
+        "right at T = 0.3, less at 0.9",
+        "agreement at T = 0.3, less at 0.9",
+        _cooled(_right, _agreement),
+    ),
+    "plurality": Predictor(
+        "right by vote", "share of the most frequent answer", _of_problems(_right_by_vote, _largest)
+    ),
+    "level": Predictor("right", "agreement of two", _of_problems(_right, _agreement)),
+    "length": Predictor("tokens of a completion", None, _of_problems(_tokens, _tokens)),
+    "length-certainty": Predictor(
+        "rank correlation of length with self-certainty",
+        None,
+        _of_problems(_long_and_certain, _long_and_certain),
+    ),
+}
 """The predictors by name."""
 
 

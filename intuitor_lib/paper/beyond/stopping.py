@@ -1,6 +1,5 @@
 """When to stop without labels: signals of a training, and how close each stops to the best step."""
 
-import types
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
@@ -29,17 +28,15 @@ def _less_before(values: Values) -> float:
     return fmean(values[-WINDOW:]) - fmean(values[-2 * WINDOW : -WINDOW] or values[:1])
 
 
-SIGNALS: Mapping[str, tuple[str, Callable[[Values], float]]] = types.MappingProxyType(
-    {
-        "entropy, of its start": ("entropy", _of_its_start),
-        "KL to the start": ("kl", lambda values: fmean(values[-WINDOW:])),
-        "distinct completions, of their start": ("completions/distinct", _of_its_start),
-        "length, of its start": ("completions/mean_length", _of_its_start),
-        "repetition, less its start": ("completions/repetition", _less_its_start),
-        "self-certainty, less its start": ("rewards/self_certainty/mean", _less_its_start),
-        "self-certainty, its slope": ("rewards/self_certainty/mean", _less_before),
-    }
-)
+SIGNALS: Mapping[str, tuple[str, Callable[[Values], float]]] = {
+    "entropy, of its start": ("entropy", _of_its_start),
+    "KL to the start": ("kl", lambda values: fmean(values[-WINDOW:])),
+    "distinct completions, of their start": ("completions/distinct", _of_its_start),
+    "length, of its start": ("completions/mean_length", _of_its_start),
+    "repetition, less its start": ("completions/repetition", _less_its_start),
+    "self-certainty, less its start": ("rewards/self_certainty/mean", _less_its_start),
+    "self-certainty, its slope": ("rewards/self_certainty/mean", _less_before),
+}
 """Functions of a metric's values so far; none needs labels. Means are over a few steps."""
 
 ALARMS = "the monitor's alarms"

@@ -51,11 +51,8 @@ class AccuracyReward:
         **kwargs: Any,
     ) -> list[float | None]:
         """One verdict per completion; `answer` is the data set's column."""
-        verdicts = grade_labelled(
-            [*map(completion_text, completions)],
-            answer or [None] * len(completions),
-            extraction=self.extraction,
-        )
+        stated = extract_answers([*map(completion_text, completions)], self.extraction)
+        verdicts = grade_labelled(stated, answer or [None] * len(stated), self.extraction)
         return [None if verdict is None else float(verdict) for verdict in verdicts]
 
 
