@@ -21,7 +21,9 @@ from intuitor_lib.paper import (
     questions_table,
     verdicts_table,
 )
+from intuitor_lib.paper.beyond import in_words
 from intuitor_lib.paper.comparison import answers_of, in_short, is_on_cpu
+from intuitor_lib.paper.verdicts import VERDICTS
 from intuitor_lib.report import Table
 from intuitor_lib.report.style import counted
 from intuitor_lib.store import project_root
@@ -37,7 +39,7 @@ FRONT = (
 FOUND = {
     "holds": {"gain", "higher", "yes"},
     "undecided": {"undecided"},
-    "mixed": {"gain", "higher", "yes", "no gain", "loss", "lower", "no", "undecided"},
+    "mixed": {*VERDICTS} - {"not tested here"},
 }
 """Blocks of docs/findings.md: a question is in the first one that has all of its verdicts."""
 
@@ -65,11 +67,13 @@ def findings(records: Mapping[str, Mapping[str, Any]], verdicts: set[str]) -> st
 
 
 def families(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """What notebook 12 found."""
+    """What notebook 12 found, and whether the base foretells it."""
     record = records.get("12_when_does_it_work", {})
     if record.get("profile") != "cpu":
         return "No run at `cpu` is on record yet."
-    return Table(**record["table"]).to_markdown()
+    rule = record["values"]["rule"]
+    told = "\n\n" + in_words(rule) if rule else ""
+    return Table(**record["table"]).to_markdown() + told
 
 
 def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 
 from intuitor_lib.paper.beyond import predictors
-from intuitor_lib.paper.beyond.predictors import (
-    PREDICTORS,
+from intuitor_lib.paper.beyond.foretelling import (
     foretold,
     foretold_table,
+    in_words,
     leave_one_out,
-    outcomes,
-    outcomes_table,
     predictors_table,
     rank_correlation,
-    spearman,
-    tasks_table,
 )
+from intuitor_lib.paper.beyond.outcomes import outcomes, outcomes_table, steps_table, tasks_table
+from intuitor_lib.paper.beyond.predictors import PREDICTORS, spearman
 from intuitor_lib.paper.plan import TASKS, arm_recipe
 from intuitor_lib.paper.trials import Trial
 from intuitor_lib.paper.views import kept_step
@@ -98,7 +96,7 @@ def test_spearman_is_scipys():
     found = rank_correlation(x, y)
     assert found.low < found.value < found.high <= 1
     assert spearman([1, 1, 1], [1, 2, 3]) == 0
-    with pytest.raises(ValueError, match="at least three"):
+    with pytest.raises(ValueError, match="at least 5"):
         rank_correlation([1, 2], [1, 2])
 
 
@@ -159,6 +157,8 @@ def test_the_rule_of_the_protocol():
         "next-days": True,
     }
     assert len(foretold_table(rule).rows) == 3
+    assert "By the protocol it is a recommendation." in in_words(rule)
+    assert "right on 3 of 3" in in_words(rule)
 
 
 def test_a_held_back_task_can_prove_the_rule_wrong():
@@ -198,9 +198,12 @@ def test_either_side_is_taken_where_its_own_alarms_stop_it():
     found = study([30], alarm=10, halfway=60)["products"]
     assert found.gain("own").value == pytest.approx(0.30)
     assert found.gain("own", step=8).value == pytest.approx(0.05)  # one of two seeds has 60 there
-    assert found.kept["own"].value == pytest.approx((0.10 + 0.30) / 2)
+    assert found.gain("own", kept=True).value == pytest.approx((0.10 + 0.30) / 2)
     early = study([30], alarm=5)["products"]
-    assert early.kept["own"].value == pytest.approx((0.0 + 0.30) / 2)  # the base, and seed 8
+    assert early.gain("own", kept=True).value == pytest.approx(
+        (0.0 + 0.30) / 2
+    )  # the base, and seed 8
+    assert (early.kept_at("intuitor"), early.kept_at("random")) == ("0, 16", "16")
 
 
 def test_skill_does_not_silence_the_stop_without_labels():
@@ -214,9 +217,15 @@ def test_skill_does_not_silence_the_stop_without_labels():
     assert kept_step(sharp, [8, 16]) == (0, 8)
 
 
+def test_a_task_without_its_control_is_told():
+    made = {arm: [trial(arm, "products", 50)] for arm in ("base", "intuitor")}
+    with pytest.raises(ValueError, match="products: no trials of random"):
+        outcomes(made, {"products": SAMPLES}, STEPS)
+
+
 def test_tables_have_every_task():
     found = study([0, 10, 20, 30])
-    for table in (tasks_table(found), outcomes_table(found)):
+    for table in (tasks_table(found), outcomes_table(found), steps_table(found)):
         assert [row[0] for row in table.rows] == [TASKS[name].title for name in found]
     shown = predictors_table(found)
     assert sum("(primary)" in row[0] for row in shown.rows) == 1

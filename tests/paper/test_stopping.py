@@ -68,6 +68,14 @@ def test_a_threshold_is_not_fitted_to_the_training_that_it_stops():
     assert rows["entropy, of its start"][0] == pytest.approx((0.70 - 0.10) / 4)
 
 
+def test_never_to_stop_is_a_rule_and_a_training_beyond_all_others_is_not_stopped():
+    """Nothing falls in the others, so their largest value is no reason to stop."""
+    steady = [rising(7), rising(8), rising(9)]
+    odd = trial("online", [55, 60, 62, 64, 66, 68], entropy=lambda s: 1.0 + s)
+    rows = table(online=[odd], offline=steady)
+    assert rows["entropy, of its start"] == (0, "stops as they do", "48: 4")
+
+
 def test_too_few_trainings_are_refused():
     with pytest.raises(ValueError, match="2 trainings: give at least three"):
         table(online=[falling(7), falling(8)])

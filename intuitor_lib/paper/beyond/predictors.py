@@ -1,13 +1,11 @@
-"""What samples of the base say before a training, and whether it tells what the training gains.
+"""What samples of the base say before a training.
 
 A predictor asks with labels whether completions are right, and without them how far they agree.
 """
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,13 +15,10 @@ import numpy as np
 from ...evaluation.benchmarks.benchmarks import benchmark_of
 from ...grading import in_plurality
 from ...problems import load_problems
-from ...report import Estimate, Table, alignment, auc_within_groups, combination_over_seeds
-from ...report.intervals import PERCENTILES
-from ..plan import SEEDS, TASKS, Rows
+from ...report import Estimate, alignment, auc_within_groups, combination_over_seeds
+from ..plan import SEEDS, Rows
 from ..results import result
-from ..trials import Trial, TrialStore
-from ..verdicts import estimate, gain_verdict, restored, signed, step_of
-from ..views import kept_step
+from ..trials import TrialStore
 
 PRIMARY = "alignment"
 """The predictor that docs/protocol.md names, without labels; the others are exploratory."""
@@ -31,7 +26,6 @@ PRIMARY = "alignment"
 COOL = 0.3
 """The lower temperature at which the base is sampled, besides the recipe's."""
 
-_RESAMPLES = 2000  # of a bootstrap over tasks
 _PROBLEMS, _SAMPLES = {"smoke": 4}, {"smoke": 4}  # of a task; else 64, and those of a group
 
 Samples = Mapping[str, Rows]  # "warm" at the recipe's temperature, and "cool"
@@ -153,8 +147,12 @@ def _auc(column: str, sign: int = 1) -> "Measure":
     )
 
 
-def _of_problems(labelled: Callable[[Rows], float], other: Callable[[Rows], float]) -> "Measure":
-    return lambda samples, labels: _mean(labelled if labels else other, samples["warm"])
+def _of_problems(
+    labelled: Callable[[Rows], float], other: Callable[[Rows], float] | None = None
+) -> "Measure":
+    return lambda samples, labels: _mean(
+        labelled if labels or other is None else other, samples["warm"]
+    )
 
 
 def _cooled(labelled: Callable[[Rows], float], other: Callable[[Rows], float]) -> "Measure":
@@ -199,19 +197,17 @@ PREDICTORS: Mapping[str, Predictor] = {
         ),
     ),
     "cooling": Predictor(
-        "right at T = 0.3, less at 0.9",
-        "agreement at T = 0.3, less at 0.9",
+        "right at T = 0.3, less at the training's",
+        "agreement at T = 0.3, less at the training's",
         _cooled(_right, _agreement),
     ),
     "plurality": Predictor(
         "right by vote", "share of the most frequent answer", _of_problems(_right_by_vote, _largest)
     ),
     "level": Predictor("right", "agreement of two", _of_problems(_right, _agreement)),
-    "length": Predictor("tokens of a completion", None, _of_problems(_tokens, _tokens)),
+    "length": Predictor("tokens of a completion", None, _of_problems(_tokens)),
     "length-certainty": Predictor(
-        "rank correlation of length with self-certainty",
-        None,
-        _of_problems(_long_and_certain, _long_and_certain),
+        "rank correlation of length with self-certainty", None, _of_problems(_long_and_certain)
     ),
 }
 """The predictors by name."""
@@ -225,271 +221,3 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     if any(np.ptp(side) == 0 for side in ranks):
         return 0.0
     return float(np.corrcoef(*ranks)[0, 1])
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
-    """Spearman's rank correlation over tasks, with a bootstrap interval over them.
-
-    With eight to ten tasks the interval is wide, and still too narrow.
-
-    Raises:
-        ValueError: fewer than three tasks, or not as many of both.
-    """
-    if len(x) != len(y) or len(x) < 3:
-        raise ValueError(f"{len(x)} and {len(y)} values: give as many of both, at least three")
-    draw, values = np.random.default_rng(0), np.array([x, y], float)
-    picked = draw.integers(len(x), size=(_RESAMPLES, len(x)))
-    drawn = [spearman(*values[:, i]) for i in picked if len({*i}) > 2]
-    low, high = np.percentile(drawn, PERCENTILES)
-    return Estimate(spearman(x, y), float(low), float(high), len(x), len(x))
-
-
-def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Slope and intercept of the least-squares line; slope 0 where x is constant."""
-    if np.ptp(x) == 0:
-        return 0.0, fmean(y)
-    slope, intercept = np.polyfit(x, y, 1)
-    return float(slope), float(intercept)
-
-
-def leave_one_out(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Mean absolute error of a line through the other tasks, and of the others' mean."""
-    errors = []
-    for i, (at, true) in enumerate(zip(x, y, strict=True)):
-        others, values = [*x[:i], *x[i + 1 :]], [*y[:i], *y[i + 1 :]]
-        slope, intercept = line_through(others, values)
-        errors.append((abs(slope * at + intercept - true), abs(fmean(values) - true)))
-    line, mean = zip(*errors, strict=True)
-    return fmean(line), fmean(mean)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training on a task gained: its trials by arm, the samples of the base before it.
-
-    `steps` are those of the snapshots that were tested.
-    """
-
-    task: str
-    samples: Samples
-    steps: Sequence[int]
-    base: Sequence[Trial]
-    intuitor: Sequence[Trial]
-    random: Sequence[Trial]
-
-    @property
-    def title(self) -> str:
-        """For tables and figures."""
-        return TASKS[self.task].title + " (held back)" * TASKS[self.task].held_back
-
-    def gain(self, test: str, *, step: int | None = None, over: str = "random") -> Estimate:
-        """INTUITOR less the random reward or the base on a test, after a step or all of them.
-
-        The other side's single training, or the base, is compared with each of INTUITOR's, so that
-        the chance of one random training is in no interval.
-        """
-        return self._less(test, getattr(self, over), lambda trial: step)
-
-    @functools.cached_property
-    def kept(self) -> dict[str, Estimate]:
-        """`gain` by test, with either side where its own alarms, which need no labels, stop it.
-
-        That is the last snapshot before the first alarm, or the base where there is none.
-        """
-        return {test: self._less(test, self.random, self._stop) for test in ("own_sampled", "own")}
-
-    def _stop(self, trial: Trial) -> int | None:
-        """The step after which a training is kept, None for its end."""
-        last = trial.recipe.max_steps
-        step = kept_step(trial, [*self.steps, last])[0]
-        return None if step == last else step
-
-    def _less(
-        self, test: str, other: Sequence[Trial], at: Callable[[Trial], int | None]
-    ) -> Estimate:
-        """INTUITOR less other trials, each after the step that `at` says; step 0 is the base."""
-
-        def rows(trial: Trial) -> Rows:
-            step = at(trial)
-            of = self.base[0] if step == 0 else trial
-            return of.rows(test, step_of([of], step))
-
-        sides = ((1.0, self.intuitor), (-1.0, other))
-        return combination_over_seeds([(w, [rows(t) for t in arm]) for w, arm in sides], "correct")
-
-    def verdict(self, test: str) -> str:
-        """The verdict on a gain over the base and the random reward, by docs/protocol.md."""
-        base, arm, coin = (estimate(a, test) for a in (self.base, self.intuitor, self.random))
-        gaps = [self.gain(test, over=name) for name in ("base", "random")]
-        return gain_verdict(base, arm, coin, gaps)
-
-    def predictor(self, name: str, labels: bool = False) -> Estimate | None:
-        """One of `PREDICTORS`, by the base's samples."""
-        return PREDICTORS[name].measure(self.samples, labels)
-
-
-Outcomes = Mapping[str, Outcome]
-
-
-def outcomes(
-    trials: Mapping[str, Sequence[Trial]], samples: Mapping[str, Samples], steps: Sequence[int]
-) -> dict[str, Outcome]:
-    """Group collected trials by their task, in the order of `TASKS`; `steps` of the snapshots."""
-    arms: dict[str, dict[str, Sequence[Trial]]] = {}
-    for several in trials.values():
-        arm, _, task = several[0].arm.partition("/")
-        arms.setdefault(task, {})[arm] = several
-    return {
-        name: Outcome(name, samples[name], steps, **arms[name]) for name in TASKS if name in arms
-    }
-
-
-def tasks_table(found: Outcomes) -> Table:
-    """Tabulate the tasks: what the base and no skill at all reach on them, and the training."""
-    rows = []
-    for outcome in found.values():
-        floors, sampled = outcome.base[0].baselines["own"], outcome.base[0].rows("own_sampled")
-        made = [t.training["seconds"] for t in (*outcome.intuitor, *outcome.random) if t.training]
-        rows.append(
-            [
-                outcome.title,
-                *(estimate(outcome.base, test).text() for test in ("own", "own_sampled")),
-                *(f"{floors[floor]['value']:.2f}" for floor in ("echo", "most frequent answer")),
-                f"{fmean(row['answer'] is None for row in sampled):.0%}",
-                f"{fmean(row['tokens'] for row in sampled):.1f}",
-                ", ".join(str(trial.seed) for trial in outcome.intuitor),
-                f"{fmean(made):.0f}",
-            ]
-        )
-    header = ["family", "base, greedy", "base, sampled", "echo", "most frequent answer"]
-    header += ["no answer", "tokens", "seeds", "seconds of a training"]
-    return Table(header, rows, "Held-out problems, 95 % intervals; the random reward has one seed.")
-
-
-def outcomes_table(found: Outcomes) -> Table:
-    """Tabulate what training gained, sampled and greedy, at snapshots, at the end and kept."""
-    steps = next(iter(found.values())).steps
-    rows = []
-    for outcome in found.values():
-        cells = [
-            *(signed(outcome.kept[test]) for test in ("own_sampled", "own")),
-            *(
-                signed(outcome.gain(test, step=step))
-                for step in (*steps, None)
-                for test in ("own_sampled", "own")
-            ),
-            *(signed(outcome.gain(test, over="base")) for test in ("own_sampled", "own")),
-            f"sampled {outcome.verdict('own_sampled')}; greedy {outcome.verdict('own')}",
-        ]
-        rows.append([outcome.title, *cells])
-    header = ["family", "stopped without labels: sampled", "greedy"]
-    header += [f"step {step}: sampled" if i else "greedy" for step in steps for i in (1, 0)]
-    header += ["end: sampled", "greedy", "end, over the base: sampled", "greedy", "verdict, end"]
-    caption = (
-        "INTUITOR less the random reward, or less the base where it says so; 95 % intervals over "
-        "INTUITOR's seeds and problems, the chance of the one random training not in them. "
-        "Verdicts by docs/protocol.md: over the base and the random reward."
-    )
-    return Table(header, rows, caption)
-
-
-def predictors_table(found: Outcomes) -> Table:
-    """Tabulate how each predictor goes with the gain over the tasks that are not held back."""
-    rows = []
-    for name, predictor in PREDICTORS.items():
-        kinds = [(False, predictor.unlabelled or predictor.title)]
-        kinds += [(True, predictor.title)] * bool(predictor.unlabelled)
-        for labels, title in kinds:
-            primary = " (primary)" * (name == PRIMARY and not labels)
-            cells = ["-", "-", "-"]
-            if pairs := _pairs(found, name, labels):
-                x, y = zip(*pairs, strict=True)
-                line, mean = leave_one_out(x, y)
-                cells = [f"{min(x):.2f} to {max(x):.2f}", rank_correlation(x, y).text()]
-                cells.append(f"{line:.3f} / {mean:.3f}")
-            rows.append([title + primary, "yes" if labels else "no", *cells])
-    header = ["predictor, before training", "labels", "over the families"]
-    header += ["rank correlation with the gain", "error left out: line / mean"]
-    number = sum(not TASKS[name].held_back for name in found)
-    caption = (
-        f"{number} families; the gain is INTUITOR less the random reward, sampled, stopped "
-        "without labels. Intervals: bootstrap over families, too narrow for so few."
-    )
-    return Table(header, rows, caption)
-
-
-def _pairs(found: Outcomes, name: str, labels: bool = False) -> list[tuple[float, float]]:
-    """A predictor and the gain of each task that is not held back; none if one has no value."""
-    known = [outcome for outcome in found.values() if not TASKS[outcome.task].held_back]
-    values = [outcome.predictor(name, labels) for outcome in known]
-    gains = [outcome.kept["own_sampled"].value for outcome in known]
-    pairs = [(x.value, y) for x, y in zip(values, gains, strict=True) if x is not None]
-    return pairs if len(pairs) == len(known) > 2 else []
-
-
-def against_the_gain(
-    found: Outcomes, name: str, *, labels: bool = False
-) -> dict[str, tuple[Estimate, Estimate]]:
-    """A predictor and the gain of each task, by title, for `estimates_against`."""
-    values = {o.title: (o.predictor(name, labels), o.kept["own_sampled"]) for o in found.values()}
-    return {title: (x, y) for title, (x, y) in values.items() if x is not None}
-
-
-EXPECTED = 0.03
-"""A predicted gain from which on a gain is expected (docs/protocol.md)."""
-
-
-def foretold(found: Outcomes) -> dict[str, Any]:
-    """The rule of docs/protocol.md for the primary predictor, as JSON-ready values.
-
-    Returns:
-        `correlation` with its interval and `errors` left out (line, mean) over the tasks that are
-        not held back; `without_products`: the correlation without that task, on which a gain was
-        known before; `recommended`: whether the rule makes it a recommendation; `line`, its slope
-        and intercept; and `held_back`, the tasks that were: `predicted` and `measured` gain, and
-        whether that was `right`. Empty with fewer than four tasks.
-    """
-    pairs = _pairs(found, PRIMARY)
-    others = _pairs({k: o for k, o in found.items() if k != "products"}, PRIMARY)
-    if not pairs or not others:
-        return {}
-    x, y = zip(*pairs, strict=True)
-    correlation, errors = rank_correlation(x, y), leave_one_out(x, y)
-    slope, intercept = line_through(x, y)
-    held_back = {}
-    for name, outcome in found.items():
-        value = outcome.predictor(PRIMARY)
-        if TASKS[name].held_back and value is not None:
-            gain, predicted = outcome.kept["own_sampled"], slope * value.value + intercept
-            held_back[name] = {
-                "predictor": value.to_dict(),
-                "predicted": predicted,
-                "measured": gain.to_dict(),
-                "right": (predicted >= EXPECTED) == (gain.low > 0),
-            }
-    return {
-        "correlation": correlation.to_dict(),
-        "without_products": rank_correlation(*zip(*others, strict=True)).to_dict(),
-        "errors": errors,
-        "recommended": correlation.low > 0 and errors[0] < errors[1],
-        "line": [slope, intercept],
-        "held_back": held_back,
-    }
-
-
-def foretold_table(rule: Mapping[str, Any]) -> Table:
-    """Tabulate what `foretold` says of the tasks that were held back."""
-    rows = [
-        [
-            TASKS[name].title,
-            restored(one["predictor"]).text(),
-            f"{one['predicted']:+.2f}",
-            signed(restored(one["measured"])),
-            "right" if one["right"] else "wrong",
-        ]
-        for name, one in rule.get("held_back", {}).items()
-    ]
-    header = ["family, held back", "primary predictor", "gain by the line", "gain measured", ""]
-    return Table(
-        header, rows, f"A gain is expected from {EXPECTED} on; measured: interval above 0."
-    )

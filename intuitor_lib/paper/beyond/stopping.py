@@ -1,14 +1,15 @@
 """When to stop without labels: signals of a training, and how close each stops to the best step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
 
-from ...report import Estimate, Table, combination_over_seeds
+from ...report import Estimate, Table, mean_over_problems
 from ...training.monitor import WINDOW
 from ..trials import Trial
-from ..verdicts import direction, estimate, signed
+from ..verdicts import direction, estimate
 from ..views import kept_step
 
 _CUTS = 24  # thresholds tried for a signal
@@ -46,7 +47,7 @@ class Way:
     """What a training was worth at its base, its snapshots and its end, with its signals there."""
 
     def __init__(self, trial: Trial, base: Trial, test: str, steps: Sequence[int]) -> None:
-        self.name, last = f"{trial.label}, seed {trial.seed}", trial.recipe.max_steps
+        self.arm, last = trial.label, trial.recipe.max_steps
         self.steps = [*steps, last]
         self.levels = {0: estimate([base], test).value, last: estimate([trial], test).value}
         self.levels |= {step: estimate([trial], test, step=step).value for step in steps}
@@ -81,11 +82,20 @@ def ways_of(trials: Mapping[str, Sequence[Trial]], test: str, steps: Sequence[in
 
 
 def _fitted(ways: Sequence[Way], signal: str) -> tuple[float, bool]:
-    """The threshold and the side of it with the smallest mean regret."""
+    """The threshold and the side of it with the smallest mean regret, of equals the latest stop."""
     every = np.concatenate([way.signals[signal] for way in ways])
     cuts = np.quantile(every, np.linspace(0, 1, _CUTS))
     rules = [(float(cut), above) for cut in cuts for above in (True, False)]
-    return min(rules, key=lambda rule: fmean(w.regret(w.stop(signal, *rule)) for w in ways))
+
+    def cost(rule: tuple[float, bool]) -> tuple[float, float]:
+        stops = [way.stop(signal, *rule) for way in ways]
+        return _mean_regret(ways, stops), -fmean(stops)
+
+    return min([(math.inf, True), *rules], key=cost)  # the first never stops
+
+
+def _mean_regret(ways: Sequence[Way], steps: Sequence[int]) -> float:
+    return round(fmean(way.regret(step) for way, step in zip(ways, steps, strict=True)), 9)
 
 
 def stopping_table(ways: Sequence[Way]) -> Table:
@@ -110,29 +120,35 @@ def stopping_table(ways: Sequence[Way]) -> Table:
         stopped[name] = [way.stop(name, *_fitted(rest, name)) for way, rest in pairs]
     rows = []
     for name, chosen in stopped.items():
-        gap = _regret(ways, chosen, stopped[ALARMS])
-        less = "-" if name == ALARMS else f"{signed(gap)}, {direction(gap)}"
+        less = "-"
+        if name != ALARMS and chosen == stopped[ALARMS]:
+            less = "stops as they do"
+        elif name != ALARMS:
+            gap = _over_arms(ways, chosen, stopped[ALARMS])
+            less = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {direction(gap)}"
         counts = ", ".join(f"{s}: {chosen.count(s)}" for s in sorted({*chosen}))
-        rows.append([name, _regret(ways, chosen).text(3), less, counts])
+        rows.append([name, _over_arms(ways, chosen).text(3), less, counts])
     header = ["rule", "accuracy below the best", "less that of the alarms", "step: trainings"]
+    improvable = sum(way.regret(steps[-1]) > 0 for way in ways)
+    arms = len({way.arm for way in ways})
     caption = (
-        f"{len(ways)} trainings, snapshots at {', '.join(map(str, steps))}; step 0 is the base. "
-        "Means with 95 % intervals over trainings; thresholds and the fixed step are fitted to the "
-        "other ones, a second seed of the same arm among them. The best snapshot is the best by "
+        f"{len(ways)} trainings of {arms} arms, snapshots at {', '.join(map(str, steps))}; step 0 "
+        "is the base. Means with 95 % intervals over arms; thresholds, the side that stops, "
+        "and the fixed step are fitted to the other trainings, further seeds of the same arm among "
+        f"them. In {improvable} trainings the last step is not the best; the best one is so by "
         f"chance, too, so that no rule reaches 0. {len(SIGNALS)} signals were tried."
     )
     return Table(header, rows, caption)
 
 
 def _best_step(ways: Sequence[Way]) -> int:
-    return min(ways[0].levels, key=lambda step: fmean(way.regret(step) for way in ways))
+    """The step with the smallest mean regret, of equals the last."""
+    return min(ways[0].levels, key=lambda step: (_mean_regret(ways, [step] * len(ways)), -step))
 
 
-def _regret(ways: Sequence[Way], steps: Sequence[int], less: Sequence[int] = ()) -> Estimate:
-    """The mean regret of a step for each training, less that of another one."""
-    terms = [
-        (weight, [[{"id": w.name, "value": w.regret(s)} for w, s in zip(ways, at, strict=True)]])
-        for weight, at in ((1.0, steps), (-1.0, less))
-        if at
-    ]
-    return combination_over_seeds(terms, "value")
+def _over_arms(ways: Sequence[Way], steps: Sequence[int], less: Sequence[int] = ()) -> Estimate:
+    """The mean regret of a step for each training, less that of another one, resampled by arm."""
+    values = [way.regret(step) for way, step in zip(ways, steps, strict=True)]
+    if less:
+        values = [v - w.regret(step) for v, w, step in zip(values, ways, less, strict=True)]
+    return mean_over_problems([way.arm for way in ways], values)
