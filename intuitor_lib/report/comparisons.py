@@ -51,7 +51,7 @@ def estimates_against(
     """Pairs of estimates with 95 % intervals in both directions, a panel for each quantity `x`.
 
     Args:
-        panels: for the label of each x axis, with a second line under it, the pairs by label.
+        panels: for the label of each x axis, the pairs by label; their number stands below it.
         y_label: of the y axis, a difference, whose 0 is a dashed line.
     """
     labels = list(dict.fromkeys(label for pairs in panels.values() for label in pairs))
@@ -63,7 +63,7 @@ def estimates_against(
             look = style.BARS | looks[label] | {"linestyle": "none", "elinewidth": 0.8}
             ax.errorbar(x.value, y.value, label=label, **errors, **look)
         ax.axhline(0.0, color="0.6", linestyle="--", linewidth=1)
-        ax.set(xlabel=title, ylabel=y_label)
+        ax.set(xlabel=f"{title}\n{len(pairs)} points, 95 % intervals", ylabel=y_label)
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
     style.figure_legend(figure, axes)
