@@ -73,7 +73,7 @@ def tiny_profiles(tmp_path, benchmark_files, monkeypatch):
         }
         for profile, suite in plan.SUITES.items()
     }
-    tasks = {name: plan.TASKS[name] for name in ("differences", "first-letters")}
+    tasks = {name: plan.TASKS[name] for name in ("differences", "decimal-products")}
     for module in [m for name, m in sys.modules.items() if name.startswith("intuitor_lib.paper")]:
         for name, fewer in {"SUITES": suites, "TASKS": tasks}.items():
             if name in vars(module):
