@@ -120,9 +120,11 @@ def test_a_fault_is_told_before_anything_is_made(path, profile, tiny_profiles, m
     def refuse(*args, **kwargs):
         raise Resolved
 
+    # The package first: it keeps what it finds in the modules.
+    monkeypatch.setattr(intuitor_lib, "train", refuse, raising=False)
+    monkeypatch.setattr(intuitor_lib, "evaluate", refuse, raising=False)
     monkeypatch.setattr("intuitor_lib.training.training.train", refuse)
     monkeypatch.setattr("intuitor_lib.evaluation.evaluation.evaluate", refuse)
     monkeypatch.setattr("intuitor_lib.evaluation.confidence.measure_confidence", refuse)
-    monkeypatch.setattr(intuitor_lib, "train", refuse, raising=False)
     with pytest.raises(Resolved):
         run(path, profile, {})
