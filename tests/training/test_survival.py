@@ -67,8 +67,7 @@ def recipe(tiny_model, sums_file):
 @pytest.fixture(scope="module")
 def finished_run(recipe, tmp_path_factory):
     """The run, never interrupted."""
-    run = train(recipe, runs=tmp_path_factory.mktemp("finished"))
-    return run
+    return train(recipe, runs=tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="module")

@@ -85,14 +85,12 @@ def predictors_table(found: Outcomes) -> Table:
     return Table(header, rows, caption)
 
 
-def _pairs(
-    found: Outcomes, name: str, labels: bool = False, over: str = "random"
-) -> dict[str, tuple[float, float]]:
+def _pairs(found: Outcomes, name: str, labels: bool = False) -> dict[str, tuple[float, float]]:
     """A predictor and the outcome of each task that is not held back; none if one has no value."""
     known = {task: o for task, o in found.items() if not TASKS[task].held_back}
     values = {task: outcome.predictors[name, labels] for task, outcome in known.items()}
     pairs = {
-        task: (value.value, known[task].gain("own_sampled", over=over, kept=True).value)
+        task: (value.value, known[task].outcome.value)
         for task, value in values.items()
         if value is not None
     }
@@ -140,11 +138,11 @@ def foretold(found: Outcomes) -> dict[str, Any]:
                 "measured": gain.to_dict(),
                 "right": (predicted >= EXPECTED) == (gain.low > 0),
             }
-    over_base = zip(*_pairs(found, PRIMARY, over="base").values(), strict=True)
+    over_base = [found[task].gain("own_sampled", over="base", kept=True).value for task in pairs]
     return {
         "correlation": correlation.to_dict(),
         "without_products": rank_correlation(*zip(*others, strict=True)).to_dict(),
-        "over_base": rank_correlation(*over_base).to_dict(),
+        "over_base": rank_correlation(x, over_base).to_dict(),
         "errors": errors,
         "recommended": correlation.low > 0 and errors[0] < errors[1],
         "line": [slope, intercept],

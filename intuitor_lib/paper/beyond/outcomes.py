@@ -55,7 +55,7 @@ class Outcome:
         sides = ((1.0, getattr(self, of)), (-1.0, getattr(self, over)))
         return combination_over_seeds([(w, [rows(t) for t in arm]) for w, arm in sides], "correct")
 
-    @property
+    @functools.cached_property
     def outcome(self) -> Estimate:
         """The outcome of docs/protocol.md: the gain over the random reward, kept, sampled."""
         return self.gain("own_sampled", kept=True)
@@ -117,14 +117,14 @@ def outcomes(
 
 
 _BOTH = ("own_sampled", "own")
-_SIZES = "95 % intervals over INTUITOR's seeds and {n} problems, sampled: {k} answers each."
 
 
 def _sizes(found: Outcomes) -> str:
     """The number of problems and samples, for captions."""
     rows = next(iter(found.values())).base[0].rows("own_sampled")
     n = len({row["id"] for row in rows})
-    return _SIZES.format(n=n, k=len(rows) // n)
+    k = len(rows) // n
+    return f"95 % intervals over INTUITOR's seeds and {n} problems, sampled: {k} answers each."
 
 
 def tasks_table(found: Outcomes) -> Table:

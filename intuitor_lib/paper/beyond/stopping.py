@@ -120,10 +120,11 @@ def stopping_table(ways: Sequence[Way]) -> Table:
         stopped[name] = [way.stop(name, *_fitted(rest, name)) for way, rest in pairs]
     rows = []
     for name, chosen in stopped.items():
-        less = "-"
-        if name != ALARMS and chosen == stopped[ALARMS]:
+        if name == ALARMS:
+            less = "-"
+        elif chosen == stopped[ALARMS]:
             less = "stops as they do"
-        elif name != ALARMS:
+        else:
             gap = _over_arms(ways, chosen, stopped[ALARMS])
             less = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {direction(gap)}"
         counts = ", ".join(f"{s}: {chosen.count(s)}" for s in sorted({*chosen}))
