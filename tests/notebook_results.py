@@ -68,7 +68,7 @@ def _numbers(store: RunStore, profile: str) -> Iterator[str]:
         yield f"no results in {folder}"
     for file in files:
         name = file.relative_to(folder)
-        found = read_result(file)["result"]
+        found = read_result(file)
         if file.stem == "training":
             for row in found["metrics"]:
                 for column in ("reward", "loss", "rewards/self_certainty/mean"):

@@ -185,7 +185,7 @@ def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
 def _question(source: Any, values: Mapping[str, Any]) -> str:
     """SHA-256 over what an execution depends on: cells, parameters, the package's code and data."""
     files = sorted(Path(__file__).parents[1].rglob("*.*"))
-    code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml", ".txt")]
+    code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml")]
     cells = [[cell["cell_type"], cell["source"]] for cell in source.cells]
     text = json.dumps([cells, values, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

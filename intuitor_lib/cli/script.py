@@ -115,8 +115,6 @@ def _memory(options: argparse.Namespace) -> int:
     recipe = read_recipe(options)
     gpu = options.gpu_gb is not None or recipe.profile.startswith("gpu-")
     device = options.device or ("cuda" if gpu or recipe.profile == "paper" else None)
-    # Imports everything that a training does, which a CPU's runtime counts.
-    from ..training import training  # noqa: F401
     from ..training.memory import estimate_memory, gib
     from ..training.memory_advice import advice, available_memory
 
@@ -246,13 +244,16 @@ def _recipes(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     if not options.ids:
+        if options.csv or options.figure:
+            raise InputError("--csv and --figure are of runs: name some (see `intuitor runs`)")
         from ..paper import comparison as shown
 
         if options.profile:
             records = shown.load_records(options.profile, options.runs)
             tables = [shown.answers_table(shown.answers_of(records.values()))]
         else:
-            every = shown.load_all_records(options.runs)
+            of = (shown.load_records(name, options.runs) for name in PROFILES)  # larger ones later
+            every = [record for records in of for record in records.values()]
             answers = shown.verdicts_table if options.short else shown.questions_table
             tables = [answers(every), shown.claims_table(every, short=options.short)]
         for table in tables:

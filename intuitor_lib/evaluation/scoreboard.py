@@ -108,7 +108,7 @@ def _compared(before: EvaluationRecord, after: EvaluationRecord) -> list[Any]:
     rows = before.rows, after.rows
     if not any(row["correct"] is None for side in rows for row in side):
         change = difference_over_problems(*rows, "correct")
-        difference = f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
+        difference = change.text(sign="+")
         if decoding["num_samples"] == 1:
             test = mcnemar(*rows)
             won, p = f"{test['won']} / {test['lost']}", f"{test['p']:.2g}"

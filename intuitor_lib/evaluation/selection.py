@@ -4,12 +4,12 @@ Works on stored rows with `id` of the problem, `correct`, `cluster` (shared by e
 has no vote) and `self_certainty`, the confidence.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..report import Estimate, mean_over_problems
+from ..report import Estimate, by_problem, mean_over_problems
 
 SELECTORS = ("one sample", "self-certainty", "Borda vote", "majority", "any of them")
 """Ways to select; "any of them" counts a problem as solved if one of the N is right."""
@@ -35,9 +35,7 @@ def best_of_n(
     """
     if selector not in SELECTORS:
         raise ValueError(f"selector={selector!r}: choose from {', '.join(SELECTORS)}")
-    groups: dict[Hashable, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["id"], []).append(row)
+    groups = by_problem(rows)
     fewest = min(map(len, groups.values()), default=0)
     if not 1 <= n <= fewest:
         raise ValueError(f"n={n}: choose from 1 to the {fewest} completions of each problem")

@@ -4,9 +4,10 @@ Each has a specification that identifies it in the run store, and is loaded only
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class Subject:
     spec: dict[str, Any]  # JSON-ready; what identifies it, and `_name` for tables
     load: Callable[..., Policy]  # takes a `dtype` instead of the specification's "auto"
     trained_on: frozenset[str] | None = None  # prompts of its training problems; None if unknown
+
+    def kept(self) -> "Subject":
+        """The same, loaded once for all evaluations."""
+        return replace(self, load=functools.cache(self.load))
 
 
 def find_subject(

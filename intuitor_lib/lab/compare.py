@@ -33,7 +33,8 @@ def compare_runs(*wanted: Run | str, runs: str | Path | None = None) -> None:
     """
     store = RunStore(runs)
     chosen = [one if isinstance(one, Run) else store[one] for one in wanted]
-    listed = {run.id: run for run in [*_begun(store), *chosen]}
+    begun = [run for run in store if (run.path / "metrics.jsonl").is_file()]
+    listed = {run.id: run for run in [*begun, *chosen]}
     if not listed:
         raise InputError(f"no run in {store.root} has finished a step: there is nothing to compare")
     newest = sorted(listed.values(), key=lambda run: run.status.get("changed", ""))[-2:]
@@ -41,10 +42,6 @@ def compare_runs(*wanted: Run | str, runs: str | Path | None = None) -> None:
     parts = comparison(store, chosen)
     widget = _picker(store, listed, chosen, parts) if display.person_there() else None
     display.show(parts, widget)
-
-
-def _begun(store: RunStore) -> list[Run]:
-    return [run for run in store if (run.path / "metrics.jsonl").is_file()]
 
 
 def _picker(

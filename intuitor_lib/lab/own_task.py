@@ -11,8 +11,16 @@ from ..grading import plurality
 from ..paper.verdicts import gain_verdict
 from ..problems import Problems
 from ..recipe import InputError, Recipe
-from ..report import Estimate, Table, difference_over_problems, mean_over_problems, summarize
+from ..report import (
+    Estimate,
+    Table,
+    by_problem,
+    difference_over_problems,
+    mean_over_problems,
+    summarize,
+)
 from ..store import EvaluationRecord
+from ..training.monitor import repetition
 
 if TYPE_CHECKING:
     from ..training import Preflight
@@ -178,13 +186,8 @@ def _without_answers(levels: Levels, gaps: Levels) -> str:
 
 def _measured(rows: Rows, extraction: str) -> Rows:
     """Rows with what an evaluation does not have: agreement within a prompt, repetition."""
-    from ..training.monitor import repetition
-
-    groups: dict[Any, Rows] = {}
-    for row in rows:
-        groups.setdefault(row["id"], []).append(row)
     measured, stated = [], any(row["answer"] is not None for row in rows)
-    for group in groups.values():
+    for group in by_problem(rows).values():
         votes = plurality([row["answer"] for row in group], extraction)
         agreement = statistics.mean(votes) if stated and len(group) > 1 else None
         for row in group:

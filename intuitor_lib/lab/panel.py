@@ -32,8 +32,9 @@ class Panel:
         self._message = ipywidgets.HTML()  # what went wrong in the panel itself
         self._curves = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self._newest = ipywidgets.HTML()
-        self._stop = _button("Stop", "stop", "ends after this step, and saves", self._on_stop)
-        self._resume = _button("Resume", "play", "goes on from the last save", self._on_resume)
+        stop, resume = lambda _: self._ask(self.live.stop), lambda _: self._ask(self.live.resume)
+        self._stop = _button("Stop", "stop", "ends after this step, and saves", stop)
+        self._resume = _button("Resume", "play", "goes on from the last save", resume)
         buttons = ipywidgets.HBox([self._stop, self._resume])
         parts = [self._headline, buttons, self._message, self._curves, self._newest]
         self.box = ipywidgets.VBox(parts)
@@ -83,12 +84,6 @@ class Panel:
         text = headline(self.live) + newest(self.live)
         self._handles[0].update(display.bundle(text, None if finished else self.box), raw=True)
         self._handles[1].update(display.bundle(_figure(self.live) if finished else ""), raw=True)
-
-    def _on_stop(self, _: Any) -> None:
-        self._ask(self.live.stop)
-
-    def _on_resume(self, _: Any) -> None:
-        self._ask(self.live.resume)
 
     def _ask(self, action: Any) -> None:
         self._message.value = ""

@@ -1,6 +1,5 @@
 """The playground: a prompt, completions of a policy, ranked by self-certainty, and their vote."""
 
-import contextlib
 import html
 import statistics
 from collections.abc import Sequence
@@ -128,12 +127,12 @@ def _widget(table: _Samples, prompt: str, first: str, seed: int) -> ipywidgets.W
             return
         count += bool(shown.value)
         button.disabled, shown.value = True, "sampling; the first time, the policies are loaded"
-        with contextlib.ExitStack() as stack:
-            stack.callback(lambda: setattr(button, "disabled", False))
-            try:
-                shown.value = table.html(asked.value, count)
-            except (OSError, ValueError, RuntimeError) as error:
-                shown.value = display.text_html(f"{type(error).__name__}: {error}")
+        try:
+            shown.value = table.html(asked.value, count)
+        except (OSError, ValueError, RuntimeError) as error:
+            shown.value = display.text_html(f"{type(error).__name__}: {error}")
+        finally:
+            button.disabled = False
         button.description = "Sample again"
 
     button.on_click(sample)

@@ -90,16 +90,12 @@ class _Rollouts:
         )
 
     def _texts(self, group: Rows) -> list[str]:
-        texts = []
-        for row in group:
-            values = row.get("token_self_certainty")
-            if not values or self._recipe is None:
-                texts.append(display.text_html(row["completion"]))
-            else:
-                texts.append(
-                    display.tokens_html(self._split(row["token_ids"]), values, self._limits)
-                )
-        return texts
+        return [
+            display.tokens_html(self._split(row["token_ids"]), values, self._limits)
+            if self._recipe is not None and (values := row.get("token_self_certainty"))
+            else display.text_html(row["completion"])
+            for row in group
+        ]
 
     def _split(self, ids: Sequence[int]) -> list[str]:
         """The text of each token."""

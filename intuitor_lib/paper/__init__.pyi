@@ -1,7 +1,6 @@
 from .comparison import (
     accuracy_table as accuracy_table,
     claims_table as claims_table,
-    load_all_records as load_all_records,
     load_records as load_records,
     paper_cells as paper_cells,
     paper_table as paper_table,
@@ -24,7 +23,6 @@ from .numbers import (
 )
 from .plan import (
     ARMS as ARMS,
-    MAIN_TESTS as MAIN_TESTS,
     PLAN as PLAN,
     SEEDS as SEEDS,
     SUITES as SUITES,

@@ -284,10 +284,8 @@ def needs(batch: Iterable[Job]) -> Iterator[str]:
     recipes = [job.recipe for job in batch if job.test is None and not job.done]
     if not recipes:
         return
-    # Imports everything that a training does, which a CPU's runtime counts.
     from ..policy.pretrained import Source
     from ..policy.shapes import model_shape
-    from ..training import training  # noqa: F401
     from ..training.memory import MOMENTS, estimate_memory, gib
 
     peaks, kept, saved = {}, 0, 0

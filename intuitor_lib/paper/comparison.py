@@ -214,11 +214,6 @@ def load_records(
     return dict(sorted(found.items()))
 
 
-def load_all_records(runs: str | Path | None = None) -> list[dict[str, Any]]:
-    """The records of every notebook under every profile, larger profiles later."""
-    return [record for name in PROFILES for record in load_records(name, runs).values()]
-
-
 def answers_of(
     records: Iterable[Mapping[str, Any]],
     counts: Callable[[Mapping[str, Any]], bool] = lambda answer: True,

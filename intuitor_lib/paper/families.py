@@ -4,8 +4,6 @@ A tiny model has a family's architecture as transformers implements it, random w
 tokenizer of SmolLM2. It learns nothing; it shows that the family trains in 4 bits with LoRA.
 """
 
-import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +88,7 @@ def evaluate_checkpoints(
         load_items(get_benchmark(benchmark), n)
     made: dict[tuple[str, str], Rows] = {}
     for row, model in places.items():
-        subject = find_subject(model, RunStore(runs), quantization=quantization)
-        subject = dataclasses.replace(subject, load=functools.cache(subject.load))
+        subject = find_subject(model, RunStore(runs), quantization=quantization).kept()
         prompt = SYSTEM_PROMPTS[CHECKPOINTS[row]["system_prompt"]]
         for benchmark, column in columns.items():
             asked = with_math_prompt(get_benchmark(benchmark), prompt)

@@ -37,26 +37,14 @@ def result(
         key: JSON-ready; a record with another key is ignored.
         retrain: ignore the results committed with the project.
     """
-    found = find_result(name, profile=profile, key=key, retrain=retrain, runs=runs)
-    if found is not None:
-        return found
-    file = RunStore(runs).root / _file(name, profile)
-    _write(file, json.loads(json.dumps(key)), **make())
-    return read_result(file)["result"]
+    file = find_file(name, profile=profile, key=key, retrain=retrain, runs=runs)
+    if file is None:
+        file = RunStore(runs).root / _file(name, profile)
+        _write(file, key, **make())
+    return read_result(file)
 
 
-def find_result(name: str, **where: Any) -> dict[str, Any] | None:
-    """Find a result on record, None if there is none; the arguments are those of `result`."""
-    file = _find(name, **where)
-    return read_result(file)["result"] if file else None
-
-
-def is_on_record(name: str, **where: Any) -> bool:
-    """Whether `find_result`, with the same arguments, finds a result; reads no rows."""
-    return _find(name, **where) is not None
-
-
-def _find(
+def find_file(
     name: str,
     *,
     profile: str,
@@ -64,6 +52,7 @@ def _find(
     retrain: bool = False,
     runs: str | Path | None = None,
 ) -> Path | None:
+    """Find the file of a result, None if there is none; the arguments are those of `result`."""
     data, wanted = data_folder(), json.loads(json.dumps(key))
     for root in ([] if retrain or data is None else [data]) + [RunStore(runs).root]:
         if (file := root / _file(name, profile)).is_file():
@@ -78,11 +67,11 @@ def _file(name: str, profile: str) -> Path:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The `key` and the `result` in a file; an `InputError` if it has a later format."""
+    """Read a result from its file; an `InputError` if it has a later format."""
     table = pyarrow.parquet.read_table(path)
     found = json.loads(table.schema.metadata[_METADATA])
     require_readable(found, path.name)
-    return {"key": found["key"], "result": {**found["result"], "rows": table.to_pylist()}}
+    return {**found["result"], "rows": table.to_pylist()}
 
 
 def _write(path: Path, key: Any, *, rows: list[dict[str, Any]], **rest: Any) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..report import Table, auc_within_groups, mann_whitney, separation, separation_change
+from ..report import Table, auc_within_groups, mann_whitney, separation, separation_change, spearman
 from .numbers import FIGURES
 from .plan import SEEDS, SUITES, Rows, arm_recipe
 from .trials import Trial
@@ -26,8 +26,6 @@ def _known(rows: Rows) -> Rows:
 
 def signals_table(rows: Rows, profile: str) -> Table:
     """Tabulate what signals say of a pair of `confidence`: within a problem, do higher ones win?"""
-    from scipy.stats import spearmanr
-
     known, lines = _known(rows), []
     certainty = [row["self_certainty"] for row in known]
     for name, signal in _SIGNALS.items():
@@ -35,7 +33,7 @@ def signals_table(rows: Rows, profile: str) -> Table:
         scored = [{**row, "value": value} for row, value in zip(known, values, strict=True)]
         found = auc_within_groups(scored, "value")
         constant = len({*values}) < 2
-        rho = "-" if constant else f"{spearmanr(values, certainty).statistic:+.2f}"
+        rho = "-" if constant else f"{spearman(values, certainty):+.2f}"
         told = "-" if found is None else f"{found.text()} ({found.n} problems)"
         lines.append([name, rho, told])
     title = SUITES[profile]["in_domain_sampled"].title

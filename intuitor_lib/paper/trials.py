@@ -10,7 +10,6 @@ returns trials with the tests that a notebook needs. Their results are small fil
 Missing ones are trained and evaluated through the run store. torch is imported only for that.
 """
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from ..recipe import InputError, Recipe, get_recipe
 from ..store import RunStore
 from ..training.monitor import marked
 from .plan import ARMS, SAME, SEEDS, SUITES, Rows, Test, arm_recipe, arm_seeds, is_base
-from .results import find_result, is_on_record, result
+from .results import find_file, read_result, result
 
 _KEPT = (
     "id",
@@ -71,6 +70,18 @@ class Trial:
         rows = self.training["metrics"] if self.training else []
         return marked(rows, problems=self.recipe.problems_per_step)
 
+    @functools.cached_property
+    def first_alarm(self) -> int | None:
+        """The step of the first alarm by rules that see no accuracy, which would silence some."""
+        seen = [{k: v for k, v in row.items() if "accuracy" not in k} for row in self.metrics]
+        rows = marked(seen, problems=self.recipe.problems_per_step)
+        return next((row["step"] for row in rows if row.get("collapse")), None)
+
+    def kept(self, steps: Sequence[int]) -> int:
+        """The last of the steps before the first alarm without labels, 0 if none is: the base."""
+        alarm = self.first_alarm
+        return max((step for step in steps if alarm is None or step < alarm), default=0)
+
     def rows(self, test: str, step: int | None = None) -> Rows:
         """The completions of a test, for the result or for the snapshot after a step.
 
@@ -111,17 +122,7 @@ def collect(
         InputError: an unknown arm, profile or test, or something that a missing one needs and that
             is not there: problems, a benchmark, the sandbox, a snapshot; before any is made.
     """
-    asked = resolve(
-        arms,
-        profile,
-        tests=tests,
-        base_tests=base_tests,
-        steps=steps,
-        step_tests=step_tests,
-        seeds=seeds,
-        retrain=retrain,
-        runs=runs,
-    )
+    asked = resolve(arms, profile, tests, base_tests, steps, step_tests, seeds, retrain, runs)
     _require_what_is_missing(asked)
     trials: dict[str, list[Trial]] = {}
     for store, wanted in asked.items():
@@ -139,14 +140,13 @@ def collect(
 def resolve(
     arms: Sequence[str],
     profile: str,
-    *,
     tests: Sequence[str],
     base_tests: Sequence[str],
     steps: Sequence[int],
     step_tests: Sequence[str],
     seeds: Sequence[int] | None,
-    retrain: bool = False,
-    runs: str | Path | None = None,
+    retrain: bool,
+    runs: str | Path | None,
 ) -> "dict[TrialStore, list[Asked]]":
     """The tests of each trial that `collect` is asked for, by its arguments."""
     for arm in arms:
@@ -281,12 +281,13 @@ class TrialStore:
     def find(self, name: str, key: Any) -> Mapping[str, Any] | None:
         """A result on record, read once."""
         if name not in self._known:
-            self._known[name] = find_result(f"{self.folder}/{name}", key=key, **self.where)
+            file = find_file(f"{self.folder}/{name}", key=key, **self.where)
+            self._known[name] = read_result(file) if file else None
         return self._known[name]
 
     def has(self, name: str, key: Any) -> bool:
         """Whether a result is on record now."""
-        return is_on_record(f"{self.folder}/{name}", key=key, **self.where)
+        return find_file(f"{self.folder}/{name}", key=key, **self.where) is not None
 
     def _result(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         found = self.find(name, key)
@@ -320,8 +321,7 @@ class TrialStore:
         from ..evaluation.subjects import find_subject
 
         policy = self.recipe if self.is_base else self.run
-        found = find_subject(policy, RunStore(self.runs), step=step)
-        return dataclasses.replace(found, load=functools.cache(found.load))
+        return find_subject(policy, RunStore(self.runs), step=step).kept()
 
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
         from ..evaluation.evaluation import evaluate

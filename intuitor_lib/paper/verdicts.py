@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..grading.answers import most_frequent
-from ..report import Estimate, Table, combination_over_seeds, mean_over_seeds
+from ..report import Estimate, Table, by_problem, combination_over_seeds, mean_over_seeds
 from .plan import PLAN_FILE
 from .trials import Rows, Trial
 
@@ -62,11 +62,8 @@ def rows_of(trial: Trial, test: str, step: int | None = None) -> Rows:
         return rows
     if how not in ("any", "vote"):
         raise ValueError(f"{test!r}: behind the colon stands 'any' or 'vote'")
-    by_id: dict[str, Rows] = {}
-    for row in rows:
-        by_id.setdefault(row["id"], []).append(row)
     found = []
-    for id, own in by_id.items():
+    for id, own in by_problem(rows).items():
         elected = most_frequent([row["answer"] for row in own])
         counted = own if how == "any" else itertools.compress(own, elected)
         found.append({"id": id, "correct": any(row["correct"] for row in counted)})
@@ -316,7 +313,7 @@ def restored(values: Mapping[str, Any]) -> Estimate:
 def signed(value: Estimate) -> str:
     """A difference with its interval: `+0.18 [+0.12, +0.24]`."""
     alike = " (the same on every problem)" if value.same else ""
-    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]{alike}"
+    return value.text(sign="+") + alike
 
 
 def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table:

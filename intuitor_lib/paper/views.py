@@ -10,7 +10,6 @@ from typing import Any
 from ..grading import code_answer_type, extract_field, reasons_before_json
 from ..grading.extraction import boxed_answer
 from ..report import Estimate, Table, mean_over_seeds
-from ..training.monitor import marked
 from .plan import ARMS, SEEDS, SUITES, Rows, arm_recipe
 from .results import result
 from .trials import Trial
@@ -195,8 +194,8 @@ def forms_table(trials: Trials, profile: str, test: str) -> Table:
 def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Table:
     """Tabulate which snapshot the monitor would have kept, beside the last and the best one.
 
-    The monitor sees no labels (`kept_step`). It keeps the last snapshot before its first alarm, the
-    result where there is none.
+    The monitor sees no labels (`Trial.first_alarm`). It keeps the last snapshot before its first
+    alarm, the result where there is none.
     """
     rows = []
     for label, several in trials.items():
@@ -205,24 +204,12 @@ def kept_without_labels(trials: Trials, test: str, steps: Sequence[int]) -> Tabl
             found = {s: estimate([trial], test, step=s) for s in steps}
             found[last] = estimate([trial], test)
             shown = {s: f"step {s}: {e.text()}" for s, e in found.items()}
-            kept, alarm = kept_step(trial, [*found])
             best = shown[max(found, key=lambda s: found[s].value)]
-            first = f"step {alarm}" if alarm else "none"
-            rows.append([label, trial.seed, first, shown.get(kept, "the base"), shown[last], best])
+            first = f"step {trial.first_alarm}" if trial.first_alarm else "none"
+            kept = shown.get(trial.kept([*found]), "the base")
+            rows.append([label, trial.seed, first, kept, shown[last], best])
     header = ["policy", "seed", "first alarm without labels", "kept", "last", "best, by labels"]
     return Table(header, rows, "Accuracy on held-out problems, 95 % intervals over problems.")
-
-
-def kept_step(trial: Trial, steps: Sequence[int]) -> tuple[int, int | None]:
-    """The last of the steps before the first alarm without labels, and that alarm's step.
-
-    0, the base, where none is before it. The rules see no accuracy, which would also silence some
-    of them.
-    """
-    seen = [{k: v for k, v in row.items() if "accuracy" not in k} for row in trial.metrics]
-    rows = marked(seen, problems=trial.recipe.problems_per_step)
-    alarm = next((row["step"] for row in rows if row.get("collapse")), None)
-    return max((step for step in steps if not alarm or step < alarm), default=0), alarm
 
 
 def one_update(

@@ -169,10 +169,7 @@ def _bare(text: str) -> str:
 
 
 def fit_prompts(
-    problems: Sequence[Problem],
-    recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
-    **chat_template_kwargs: Any,
+    problems: Sequence[Problem], recipe: Recipe, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[Problem], list[Problem]]:
     """Problems whose prompt fits in `max_prompt_length` tokens, and those that are dropped.
 
@@ -182,8 +179,7 @@ def fit_prompts(
         InputError: some prompts are too long and `over_long_prompts` is "refuse", or all are.
     """
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
-    token_ids = prompt_token_ids(tokenizer, conversations, **chat_template_kwargs)
-    lengths = [len(ids) for ids in token_ids]
+    lengths = [len(ids) for ids in prompt_token_ids(tokenizer, conversations)]
     limit = recipe.max_prompt_length
     kept = [p for p, n in zip(problems, lengths, strict=True) if n <= limit]
     dropped = [p for p, n in zip(problems, lengths, strict=True) if n > limit]

@@ -11,6 +11,7 @@ from .curves import (
 )
 from .intervals import (
     Estimate as Estimate,
+    by_problem as by_problem,
     combination_over_seeds as combination_over_seeds,
     difference_over_problems as difference_over_problems,
     mcnemar as mcnemar,
@@ -22,7 +23,6 @@ from .intervals import (
 )
 from .progress import (
     LiveTraining as LiveTraining,
-    in_notebook as in_notebook,
     quiet_transformers as quiet_transformers,
     track as track,
     watch as watch,
@@ -33,6 +33,7 @@ from .ranks import (
     mann_whitney as mann_whitney,
     separation as separation,
     separation_change as separation_change,
+    spearman as spearman,
 )
 from .records import load_record as load_record, save_record as save_record
 from .style import METHODS as METHODS

@@ -5,14 +5,15 @@ A row has the `id` of its problem and its measurements as columns.
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Values = Sequence[float] | np.ndarray
 Rows = Sequence[Mapping[str, Any]]
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 RESAMPLES = 4000  # of a bootstrap
 PERCENTILES = [2.5, 97.5]
@@ -38,9 +39,10 @@ class Estimate:
         """As JSON-ready values."""
         return asdict(self)
 
-    def text(self, digits: int = 2) -> str:
-        """`0.41 [0.30, 0.53]`."""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+    def text(self, digits: int = 2, sign: str = "") -> str:
+        """`0.41 [0.30, 0.53]`; with `sign="+"`, of a difference, `+0.41 [+0.30, +0.53]`."""
+        form = f"{sign}.{digits}f"
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 def proportion(successes: int, n: int) -> Estimate:
@@ -221,6 +223,14 @@ def mcnemar(before: Rows, after: Rows) -> dict[str, Any]:
     won = sum(sides[1][i] and not sides[0][i] for i in sides[0])
     p = binomtest(won, won + lost).pvalue if won + lost else 1.0
     return {"lost": lost, "won": won, "p": float(p)}
+
+
+def by_problem(rows: Iterable[Row]) -> dict[Hashable, list[Row]]:
+    """The rows of each problem, by its `id`."""
+    found: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["id"], []).append(row)
+    return found
 
 
 def _mean_per_problem(rows: Rows, column: str) -> dict[Hashable, float]:

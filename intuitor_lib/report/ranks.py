@@ -142,3 +142,13 @@ def _product(right: np.ndarray, wrong: np.ndarray) -> float:
     values = np.concatenate([right, wrong])
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
     return float((right - values.mean()).sum() / spread / len(values)) if spread > 1e-9 else 0.0
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's rank correlation; 0 where one side is constant."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(side) for side in (x, y)]
+    if any(np.ptp(side) == 0 for side in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])

@@ -4,6 +4,7 @@ The formulas count the tensors that transformers, PEFT, TRL and this library kee
 each phase, for decoders built like Llama (Qwen2, Qwen3, OLMo2). Small parts are left out.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -98,6 +99,8 @@ def estimate_memory(
     if device not in ("cuda", "cpu"):
         raise InputError(f"device={device!r}: memory is estimated for 'cuda' or 'cpu'")
     training = _Training(recipe, device, prompt_tokens or recipe.max_prompt_length)
+    if device == "cpu":
+        importlib.import_module("..training", __name__)  # what a training imports counts
     runtime, lost, assumptions = psutil.Process().memory_info().rss, 0.0, []
     if device == "cuda":
         started = torch.cuda.is_available() and torch.cuda.is_initialized()

@@ -132,7 +132,6 @@ def test_recipes_prints_sources(capsys):
     assert "num_generations: 7  # default: paper Table 7: group size G" in out
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -147,16 +146,16 @@ def test_recipes_prints_sources(capsys):
         ["reproduce", "\N{RIGHTWARDS ARROW}"],
     ],
 )
-def test_a_console_without_unicode_shows_replacements(arguments, encoding, monkeypatch, tmp_path):
+def test_a_console_without_unicode_shows_replacements(arguments, monkeypatch, tmp_path):
     monkeypatch.setenv("INTUITOR_RUNS", str(tmp_path))
-    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "ascii") for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
     status = main(arguments)
     shown = ""
     for stream in streams.values():
         stream.flush()
-        shown += stream.buffer.getvalue().decode(encoding)
+        shown += stream.buffer.getvalue().decode("ascii")
     assert status in (0, 1, 2)
     assert shown
     assert "?" in shown or arguments[0] not in ("report", "reproduce")

@@ -327,10 +327,10 @@ def test_code_and_data_of_the_package_count_in_what_was_executed(tmp_path, monke
     source = notebooks.read_notebook(write(tmp_path / "x.ipynb", "profile = 'cpu'"))
     monkeypatch.setattr(notebooks, "__file__", str(package / "cli" / "notebooks.py"))
     asked = [notebooks._question(source, {})]
-    for name in ("cli/code.py", "recipe.yaml", "items.txt"):
+    for name in ("cli/code.py", "recipe.yaml"):
         (package / name).write_text("1")
         asked.append(notebooks._question(source, {}))
-    assert len(set(asked)) == 4
+    assert len(set(asked)) == 3
 
 
 def test_several_at_a_time_share_the_cores(tmp_path, monkeypatch):

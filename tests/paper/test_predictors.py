@@ -15,10 +15,10 @@ from intuitor_lib.paper.beyond.foretelling import (
     rank_correlation,
 )
 from intuitor_lib.paper.beyond.outcomes import outcomes, outcomes_table, steps_table, tasks_table
-from intuitor_lib.paper.beyond.predictors import PREDICTORS, spearman
+from intuitor_lib.paper.beyond.predictors import PREDICTORS
 from intuitor_lib.paper.plan import TASKS, arm_recipe
 from intuitor_lib.paper.trials import Trial
-from intuitor_lib.paper.views import kept_step
+from intuitor_lib.report import spearman
 
 STEPS = [8]
 
@@ -214,7 +214,7 @@ def test_skill_does_not_silence_the_stop_without_labels():
     ]
     sharp = dataclasses.replace(made, training=made.training | {"metrics": metrics})
     assert not any(row.get("collapse") for row in sharp.metrics)
-    assert kept_step(sharp, [8, 16]) == (0, 8)
+    assert (sharp.kept([8, 16]), sharp.first_alarm) == (0, 8)
 
 
 def test_a_task_without_its_control_is_told():

@@ -35,7 +35,7 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert result("a/b", lambda: None, **ask) == made
     (file,) = tmp_path.rglob("*.parquet")
     assert file.name == "b.parquet"
-    assert read_result(file) == {"key": ["k"], "result": made}
+    assert read_result(file) == made
 
 
 def test_a_result_of_a_later_format_is_refused(tmp_path, monkeypatch):

@@ -77,12 +77,6 @@ def test_token_ids_hold_the_template_and_the_generation_prompt(tokenizer):
 def test_token_ids_pass_settings_to_the_template(tokenizer):
     [ids] = prompt_token_ids(tokenizer, [conversation("a", recipe())], thinking=True)
     assert WORDS[ids[-1]] == "<think>"
-    kept, dropped = fit_prompts(
-        problems("a"), recipe(max_prompt_length=5), tokenizer, thinking=True
-    )
-    assert (len(kept), len(dropped)) == (1, 0)
-    with pytest.raises(ValueError, match="the shortest with 5"):
-        fit_prompts(problems("a"), recipe(max_prompt_length=4), tokenizer, thinking=True)
 
 
 @pytest.mark.parametrize("template", [None, ""])

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ...report import Estimate, Table
+from ...report import Estimate, Table, spearman
 from ...report.intervals import PERCENTILES
 from ..plan import TASKS
 from ..verdicts import restored, signed
 from .outcomes import Outcomes
-from .predictors import PREDICTORS, PRIMARY, spearman
+from .predictors import PREDICTORS, PRIMARY
 
 _RESAMPLES = 2000  # of a bootstrap over tasks
 _TASKS_AT_LEAST = 5  # fewer say nothing of a rank correlation

@@ -9,7 +9,6 @@ from ...report import Estimate, Table, combination_over_seeds
 from ..plan import TASKS, Rows
 from ..trials import Trial
 from ..verdicts import estimate, gain_verdict, signed, step_of
-from ..views import kept_step
 from .predictors import PREDICTORS, Samples
 
 
@@ -69,7 +68,7 @@ class Outcome:
     def _stop(self, trial: Trial) -> int | None:
         """The step after which a training is kept, None for its end."""
         last = trial.recipe.max_steps
-        step = kept_step(trial, [*self.steps, last])[0]
+        step = trial.kept([*self.steps, last])
         return None if step == last else step
 
     def verdict(self, test: str) -> str:

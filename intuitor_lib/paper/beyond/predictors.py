@@ -5,17 +5,22 @@ A predictor asks with labels whether completions are right, and without them how
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...evaluation.benchmarks.benchmarks import benchmark_of
 from ...grading import in_plurality
 from ...problems import load_problems
-from ...report import Estimate, alignment, auc_within_groups, combination_over_seeds
+from ...report import (
+    Estimate,
+    alignment,
+    auc_within_groups,
+    by_problem,
+    combination_over_seeds,
+    spearman,
+)
 from ..plan import SEEDS, Rows
 from ..results import result
 from ..trials import TrialStore
@@ -25,8 +30,6 @@ PRIMARY = "alignment"
 
 COOL = 0.3
 """The lower temperature at which the base is sampled, besides the recipe's."""
-
-_PROBLEMS, _SAMPLES = {"smoke": 4}, {"smoke": 4}  # of a task; else 64, and those of a group
 
 Samples = Mapping[str, Rows]  # "warm" at the recipe's temperature, and "cool"
 
@@ -41,7 +44,7 @@ def base_samples(
     """
     base = TrialStore(f"base/{task}", profile, SEEDS[profile][0], retrain, runs)
     recipe = base.recipe
-    n, group = _PROBLEMS.get(profile, 64), _SAMPLES.get(profile, recipe.num_generations)
+    n, group = (4, 4) if profile == "smoke" else (64, recipe.num_generations)
     temperatures = {"warm": recipe.temperature, "cool": COOL}
 
     def make() -> dict[str, Any]:
@@ -71,23 +74,16 @@ def base_samples(
 def _voted(rows: Rows) -> Rows:
     """The rows with `voted`: the answer is among the most frequent ones of its problem."""
     made = []
-    for own in _by_id(rows).values():
+    for own in by_problem(rows).values():
         voted = in_plurality([row["cluster"] for row in own])
         made += [{**row, "voted": vote} for row, vote in zip(own, voted, strict=True)]
     return made
 
 
-def _by_id(rows: Rows) -> dict[Hashable, Rows]:
-    found: dict[Hashable, Rows] = {}
-    for row in rows:
-        found.setdefault(row["id"], []).append(row)
-    return found
-
-
 def _mean(value: Callable[[Rows], float], rows: Rows, less: Rows | None = None) -> Estimate:
     """A value of a problem's rows, averaged over problems; less that of other rows, paired."""
     terms = [
-        (weight, [[{"id": id, "value": value(own)} for id, own in _by_id(side).items()]])
+        (weight, [[{"id": id, "value": value(own)} for id, own in by_problem(side).items()]])
         for weight, side in ((1.0, rows), (-1.0, less))
         if side is not None
     ]
@@ -148,16 +144,12 @@ def _auc(column: str, sign: int = 1) -> "Measure":
 
 
 def _of_problems(
-    labelled: Callable[[Rows], float], other: Callable[[Rows], float] | None = None
+    labelled: Callable[[Rows], float], other: Callable[[Rows], float], *, cooled: bool = False
 ) -> "Measure":
+    """Of a problem's rows, with labels and without; `cooled`: at `COOL`, less at the training's."""
+    sides = ("cool", "warm") if cooled else ("warm",)
     return lambda samples, labels: _mean(
-        labelled if labels or other is None else other, samples["warm"]
-    )
-
-
-def _cooled(labelled: Callable[[Rows], float], other: Callable[[Rows], float]) -> "Measure":
-    return lambda samples, labels: _mean(
-        labelled if labels else other, samples["cool"], samples["warm"]
+        labelled if labels else other, *(samples[side] for side in sides)
     )
 
 
@@ -199,25 +191,17 @@ PREDICTORS: Mapping[str, Predictor] = {
     "cooling": Predictor(
         "right at T = 0.3, less at the training's",
         "agreement at T = 0.3, less at the training's",
-        _cooled(_right, _agreement),
+        _of_problems(_right, _agreement, cooled=True),
     ),
     "plurality": Predictor(
         "right by vote", "share of the most frequent answer", _of_problems(_right_by_vote, _largest)
     ),
     "level": Predictor("right", "agreement of two", _of_problems(_right, _agreement)),
-    "length": Predictor("tokens of a completion", None, _of_problems(_tokens)),
+    "length": Predictor("tokens of a completion", None, _of_problems(_tokens, _tokens)),
     "length-certainty": Predictor(
-        "rank correlation of length with self-certainty", None, _of_problems(_long_and_certain)
+        "rank correlation of length with self-certainty",
+        None,
+        _of_problems(_long_and_certain, _long_and_certain),
     ),
 }
 """The predictors by name."""
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation; 0 where one side is constant."""
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(side) for side in (x, y)]
-    if any(np.ptp(side) == 0 for side in ranks):
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])

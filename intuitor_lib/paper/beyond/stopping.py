@@ -10,7 +10,6 @@ from ...report import Estimate, Table, mean_over_problems
 from ...training.monitor import WINDOW
 from ..trials import Trial
 from ..verdicts import direction, estimate
-from ..views import kept_step
 
 _CUTS = 24  # thresholds tried for a signal
 
@@ -51,7 +50,7 @@ class Way:
         self.steps = [*steps, last]
         self.levels = {0: estimate([base], test).value, last: estimate([trial], test).value}
         self.levels |= {step: estimate([trial], test, step=step).value for step in steps}
-        self.kept = kept_step(trial, self.steps)[0]
+        self.kept = trial.kept(self.steps)
         self.signals = {name: [_signal(trial, name, s) for s in self.steps] for name in SIGNALS}
 
     def regret(self, step: int) -> float:
@@ -126,7 +125,7 @@ def stopping_table(ways: Sequence[Way]) -> Table:
             less = "stops as they do"
         else:
             gap = _over_arms(ways, chosen, stopped[ALARMS])
-            less = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {direction(gap)}"
+            less = f"{gap.text(3, '+')}, {direction(gap)}"
         counts = ", ".join(f"{s}: {chosen.count(s)}" for s in sorted({*chosen}))
         rows.append([name, _over_arms(ways, chosen).text(3), less, counts])
     header = ["rule", "accuracy below the best", "less that of the alarms", "step: trainings"]
