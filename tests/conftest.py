@@ -66,31 +66,37 @@ def sums_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def tiny_recipe(tiny_model: Path, sums_file: Path):
+def make_tiny_recipe(model: Path, problems: Path, **changes):
     """The quickest recipe that trains a 4-bit LoRA policy: 2 steps of 2 problems, G = 2."""
     from intuitor_lib import Recipe
 
-    return Recipe(
-        name="tiny",
-        model=str(tiny_model),
-        dataset=str(sums_file),
-        prompt_column="problem",
-        answer_column="answer",
-        system_prompt=None,
-        answer_extraction="last_number",
-        dtype="float32",
-        max_steps=2,
-        num_generations=2,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=1,
-        max_prompt_length=64,
-        max_completion_length=6,
-        learning_rate=1e-3,
-        gradient_checkpointing=False,
-        save_steps=1,
-        preflight_problems=0,
-    )
+    settings = {
+        "name": "tiny",
+        "model": str(model),
+        "dataset": str(problems),
+        "prompt_column": "problem",
+        "answer_column": "answer",
+        "system_prompt": None,
+        "answer_extraction": "last_number",
+        "dtype": "float32",
+        "max_steps": 2,
+        "num_generations": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_prompt_length": 64,
+        "max_completion_length": 6,
+        "learning_rate": 1e-3,
+        "gradient_checkpointing": False,
+        "save_steps": 1,
+        "preflight_problems": 0,
+    }
+    return Recipe(**settings | changes)
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model: Path, sums_file: Path):
+    """The recipe of `make_tiny_recipe` on 24 sums."""
+    return make_tiny_recipe(tiny_model, sums_file)
 
 
 @pytest.fixture

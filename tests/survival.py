@@ -217,36 +217,14 @@ def outcome(runs: Path) -> dict[str, object]:
 
 def tiny_recipe(folder: Path, **changes):
     """A recipe of two problems an update, three updates an epoch."""
-    from conftest import make_tiny_llama
-
-    from intuitor_lib import Recipe
+    from conftest import make_tiny_llama, make_tiny_recipe
 
     model, problems = make_tiny_llama(folder / "model"), folder / "sums.jsonl"
     rows = [{"problem": f"{a}+{b}=", "answer": str(a + b)} for a in range(3) for b in range(2)]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return Recipe(
-        **{
-            "name": "tiny",
-            "model": str(model),
-            "dataset": str(problems),
-            "system_prompt": None,
-            "prompt_column": "problem",
-            "answer_column": "answer",
-            "answer_extraction": "last_number",
-            "dtype": "float32",
-            "max_steps": 8,
-            "num_generations": 2,
-            "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": 2,
-            "max_prompt_length": 64,
-            "max_completion_length": 6,
-            "learning_rate": 1e-3,
-            "gradient_checkpointing": False,
-            "save_steps": 2,
-            "preflight_problems": 2,
-            **changes,
-        }
-    )
+    several = {"max_steps": 8, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    often = {"save_steps": 2, "preflight_problems": 2}
+    return make_tiny_recipe(model, problems, **several | often | changes)
 
 
 def differences(found: dict, expected: dict) -> list[str]:

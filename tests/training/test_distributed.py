@@ -13,6 +13,7 @@ import torch
 import two_processes
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
+from conftest import make_tiny_recipe
 from two_processes import compare_processes
 
 from intuitor_lib.recipe.constants import InputError
@@ -154,24 +155,8 @@ def test_two_processes_make_the_update_of_one(tiny_recipe, monkeypatch):
 def on_two(tiny_model, sums_file, tmp_path_factory):
     """What `process_worker` saw on each of two processes, and the folder it worked in."""
     folder = tmp_path_factory.mktemp("processes")
-    recipe = Recipe(
-        name="tiny",
-        model=str(tiny_model),
-        dataset=str(sums_file),
-        prompt_column="problem",
-        answer_column="answer",
-        system_prompt=None,
-        answer_extraction="last_number",
-        max_steps=4,
-        num_generations=2,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        max_prompt_length=64,
-        max_completion_length=6,
-        learning_rate=1e-3,
-        gradient_checkpointing=False,
-        save_steps=1,
-    )
+    halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    recipe = make_tiny_recipe(tiny_model, sums_file, max_steps=4, preflight_problems=2, **halves)
     (folder / "recipe.json").write_text(recipe.to_json())
     worker = Path(__file__).parents[1] / "process_worker.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

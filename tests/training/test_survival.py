@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import make_tiny_recipe
 from damage import DAMAGE
 
-from intuitor_lib import Recipe, Run, RunStore
+from intuitor_lib import Run, RunStore
 from intuitor_lib.policy.loading import load_run
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store.checkpoints import checkpoint_faults, newest_checkpoint
@@ -54,14 +55,7 @@ def test_processes_that_ask_for_one_run_train_it_once():
 @pytest.fixture(scope="module")
 def recipe(tiny_model, sums_file):
     """Of six steps, a checkpoint after each."""
-    return Recipe(
-        name="tiny", model=str(tiny_model), dataset=str(sums_file), prompt_column="problem",
-        answer_column="answer", answer_extraction="last_number", system_prompt=None,
-        dtype="float32",
-        max_steps=6, num_generations=2, per_device_train_batch_size=4,
-        gradient_accumulation_steps=1, max_prompt_length=64, max_completion_length=6,
-        learning_rate=1e-3, gradient_checkpointing=False, save_steps=1, preflight_problems=0,
-    )  # fmt: skip
+    return make_tiny_recipe(tiny_model, sums_file, max_steps=6)
 
 
 @pytest.fixture(scope="module")
