@@ -30,8 +30,8 @@ from intuitor_lib.store import project_root
 
 FIGURE = "docs/contrasts.png"
 FRONT = (
-    *("gain", "longer", "close", "answers", "coin", "vote-gain", "harder", "sums", "solvable"),
-    *("cooling", "reasoning", "offline", "kl-0", "em", "unquantized"),
+    *("gain", "online", "close", "answers", "coin", "vote-gain", "harder", "sums", "solvable"),
+    *("cooling", "reasoning", "offline", "em", "unquantized"),
 )
 """The questions that README answers."""
 

@@ -140,7 +140,7 @@ def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> d
     # Left out where answers are read as before there was a choice, so that records are still found.
     extraction = getattr(benchmark.grader, "extraction", None)
     is_ours = benchmark.name in BENCHMARKS
-    chosen = extraction not in (None, "last_number") and (extraction != "boxed" or is_ours)
+    chosen = extraction not in (None, "last_number" if is_ours else "boxed")
     return {
         "name": benchmark.name,
         **({"extraction": extraction} if chosen else {}),

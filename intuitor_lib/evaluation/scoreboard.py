@@ -20,9 +20,9 @@ def score(record: EvaluationRecord) -> dict[str, Estimate]:
     rows = record.rows
     found = summarize(rows)
     k = record.spec["decoding"]["num_samples"]
-    if k > 1 and record.finished and "accuracy" in found:
-        found[f"pass@{k}"] = pass_at_k(rows, k)
-        if votes := record.votes:
+    if k > 1 and record.finished and (ids := _judged(record)):
+        found[f"pass@{k}"] = pass_at_k([row for row in rows if row["id"] in ids], k)
+        if votes := [vote for vote in record.votes if vote["id"] in ids]:
             right = sum(bool(vote["correct"]) for vote in votes)
             found[f"majority@{k}"] = proportion(right, len(votes))
     judged = read_judgement(record.path)
@@ -51,7 +51,7 @@ def evaluation_table(records: Iterable[EvaluationRecord]) -> Table:
             asked["_title"],
             spec["policy"]["_name"],
             str(asked["n"]) + ("" if record.finished else " (unfinished)"),
-            _decoding_text(decoding),
+            _decoding_text(record),
             _headline(scores),
             *(_text(scores.get(f"{name}@{k}"), 2) for name in ("pass", "majority")),
             _text(scores.get("self_certainty"), 2),
@@ -78,14 +78,10 @@ def comparison_table(
     single completions.
 
     Raises:
-        InputError: the two have no evaluation of the same items in common.
+        InputError: the two have no evaluation of the same items in common, or one side has several.
     """
-    others = {question(record): record for record in after if record.finished}
-    pairs = [
-        (record, others[question(record)])
-        for record in before
-        if record.finished and question(record) in others
-    ]
+    first, second = _by_question(before), _by_question(after)
+    pairs = [(record, second[asked]) for asked, record in first.items() if asked in second]
     if not pairs:
         raise InputError(
             f"nothing to compare: {_names(before)} and {_names(after)} have no finished "
@@ -101,18 +97,37 @@ def comparison_table(
     return Table(header, rows, caption)
 
 
+def _by_question(records: Sequence[EvaluationRecord]) -> dict[tuple[Any, ...], EvaluationRecord]:
+    found: dict[tuple[Any, ...], EvaluationRecord] = {}
+    for record in records:
+        if record.finished and (other := found.setdefault(question(record), record)) is not record:
+            raise InputError(
+                f"{other.id} and {record.id} are both {_names([other, record])} on the same items: "
+                "compare them by their ids"
+            )
+    return found
+
+
 def _compared(before: EvaluationRecord, after: EvaluationRecord) -> list[Any]:
     asked, decoding = before.spec["benchmark"], before.spec["decoding"]
     scores = [_headline(score(record)) for record in (before, after)]
     difference, won, p = "-", "-", "-"
-    rows = before.rows, after.rows
-    if not any(row["correct"] is None for side in rows for row in side):
-        change = difference_over_problems(*rows, "correct")
+    shared = _judged(before) & _judged(after)
+    rows = [row for row in before.rows if row["id"] in shared]
+    others = [row for row in after.rows if row["id"] in shared]
+    if shared:
+        change = difference_over_problems(rows, others, "correct")
         difference = change.text(sign="+")
         if decoding["num_samples"] == 1:
-            test = mcnemar(*rows)
+            test = mcnemar(rows, others)
             won, p = f"{test['won']} / {test['lost']}", f"{test['p']:.2g}"
-    return [asked["_title"], asked["n"], _decoding_text(decoding), *scores, difference, won, p]
+    return [asked["_title"], asked["n"], _decoding_text(before), *scores, difference, won, p]
+
+
+def _judged(record: EvaluationRecord) -> set[Any]:
+    """The items of which every completion is right or wrong; those without an answer are not."""
+    unknown = {row["id"] for row in record.rows if row["correct"] is None}
+    return {row["id"] for row in record.rows} - unknown
 
 
 def find_evaluations(store: RunStore, name: str) -> list[EvaluationRecord]:
@@ -121,7 +136,12 @@ def find_evaluations(store: RunStore, name: str) -> list[EvaluationRecord]:
     found = [r for r in records if r.id == name or str(r.path) == name.rstrip("/")]
     if not found:
         policies = [(record, record.spec["policy"]) for record in records]
-        found = [r for r, policy in policies if name in (policy["_name"], policy.get("run"))]
+        # A run has snapshots besides its result; those are `run@step`.
+        found = [
+            record
+            for record, policy in policies
+            if name == policy["_name"] or (name == policy.get("run") and "step" not in policy)
+        ]
     if not found:
         raise InputError(
             f"no evaluation of {name!r} in {store.root}; it holds evaluations of: "
@@ -134,17 +154,19 @@ def question(record: EvaluationRecord) -> tuple[Any, ...]:
     """What an evaluation asked: benchmark, items and decoding, without the policy."""
     spec = record.spec
     decoding = {key: value for key, value in spec["decoding"].items() if key[0] != "_"}
-    return spec["benchmark"]["name"], spec["benchmark"]["items"], tuple(sorted(decoding.items()))
+    asked = (spec["benchmark"].get(key) for key in ("name", "items", "extraction", "compared"))
+    return *asked, tuple(sorted(decoding.items()))
 
 
 def _names(records: Sequence[EvaluationRecord]) -> str:
     return ", ".join(dict.fromkeys(record.spec["policy"]["_name"] for record in records))
 
 
-def _decoding_text(decoding: Mapping[str, Any]) -> str:
+def _decoding_text(record: EvaluationRecord) -> str:
+    decoding, extraction = record.spec["decoding"], record.spec["benchmark"].get("extraction")
     k, temperature = decoding["num_samples"], decoding["temperature"]
     way = f"{k} x at {temperature:g}" if temperature else "greedy"
-    return f"{way}, <= {decoding['max_new_tokens']}"
+    return f"{way}, <= {decoding['max_new_tokens']}" + (f", {extraction}" if extraction else "")
 
 
 def _headline(scores: Mapping[str, Estimate]) -> str:

@@ -48,18 +48,22 @@ def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     )
     says = (
         r"(?i:\b(?:answer|(?:correct|right|best) (?:option|choice|letter))\**(?: choice| option)?"
-        r"(?:\s{1,4}(?:is|would be|should be|must be)(?: (?:therefore|thus|clearly|indeed))?\b"
+        r"(?:\s{1,4}(?:is|would be|should be|must be)"
+        r"(?: (?:therefore|thus|clearly|indeed|likely|probably))?\b"
         r"|\s{0,4}[:=])(?:\s{1,4}(?:the )?(?:option|choice|letter)\b)?)"
     )
     enclosed = rf"\\?\(({either})\\?\)|\[({either})\]|[\"'“‘`<]({either})[\"'”’`>]"  # noqa: RUF001
     ends_line = rf"([{letters.lower()}])(?=[.)*]{{0,3}}[ \t]{{0,4}}(?:\n|$))"  # no article
     either_way = rf"(?:{enclosed}|{bare}|{ends_line})"
-    stated = rf"{says}[\s*_$:{{]{{0,8}}(?:\\text\w*\{{\s{{0,4}})?{either_way}{one}"
+    stated = rf"{says}[\s*_$:{{]{{0,8}}(?:\\\(\s?)?(?:\\text\w*\{{\s{{0,4}})?{either_way}{one}"
     boxed = (
         r"\\(?:boxed|fbox)\s{0,4}\{\s{0,4}(?:\\(?:text|math)\w*\s{0,4}\{\s{0,4})?"
         rf"(?:\(({either})\)|([{letters}])\s{{0,4}}[}}.:)]){one}"
     )
-    right = r"is the (?:correct|right|best) (?:answer|option|choice)"
+    right = (
+        r"(?:is the (?:(?:correct|right|best) )?(?:answer|option|choice)\b"
+        r"|is (?:correct|right)(?=[.!*]*\s*(?:\n|$)))"
+    )
     reverse = rf"(?:\(({either})\)|\b([{letters}]))\*{{0,2}} {right}"
     bold = rf"\*\*\s?(?:[Oo]ption |[Cc]hoice )?\(?([{letters}])\)?\.?\*\*(?!\s?[:)\w-])"
     ending = (

@@ -120,7 +120,10 @@ def same_value(answer: Any, reference: str) -> bool:
     Raises:
         ValueError: `reference` is no literal; no answer makes it raise.
     """
+    # A line break that JSON made of \\n in a literal is one again.
     readable, expected = _literal(reference)
+    if not readable:
+        readable, expected = _literal(reference.strip().replace("\n", "\\n"))
     if not readable:
         raise ValueError(
             f"reference answer is {reference!r}; expected a Python literal, as repr() writes it"

@@ -96,6 +96,7 @@ _LAYOUT = re.compile(
 _TAG = re.compile(r"<(b|i|u|em|strong|span|code)(?:\s[^<>]*)?>(.*?)</\1>", re.DOTALL)
 _QUOTED = re.compile(r"(\*{1,3}|_{2,3}|`{1,3}|\")(?=\S)(.+)\1", re.DOTALL)
 _AFTER_NUMBER = re.compile(r"[0-9)](?:\s|~|\\[ ,;:])*$")
+_IN_MATH = re.compile(r"\A\\\(((?:(?!\\[()]).)+)\\\)\Z|\A\\\[((?:(?!\\[\[\]]).)+)\\\]\Z", re.DOTALL)
 _EDGE = r"(?:\s|~|\\[ ,;:\\]|\\q?quad(?![A-Za-z]))+"
 _FINAL_STOP = re.compile(r"[.,;]$")
 _EDGES = re.compile(rf"^{_EDGE}|(?<!\\){_EDGE}$|\\$")
@@ -156,6 +157,7 @@ def _trimmed(answer: str) -> str:
         answer = answer if answer.endswith(("..", "\\,", "\\;")) else _FINAL_STOP.sub("", answer)
         if _BRACED.fullmatch(answer):
             answer = answer[1:-1]
+        answer = _IN_MATH.sub(lambda found: found[1] or found[2], answer)
     return answer
 
 
@@ -251,6 +253,8 @@ _PLAIN_LATEX = (
     (_BARE_ARGUMENT, r"\1{\3}"),
     (_BARE_ARGUMENT, r"\1{\3}"),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\^\s*(-\s*(?:[0-9.]+|\\?[A-Za-z]+))"), r"^{\1}"),
+    (re.compile(r"(?<![\w.)}/^])([0-9]+)/([0-9]+)\s*(?=[A-Za-z])"), r"\\frac{\1}{\2}"),
     (re.compile(r"<=|=<"), r"\\le "),
     (re.compile(r">="), r"\\ge "),
     (re.compile(r"!=|<>"), r"\\ne "),

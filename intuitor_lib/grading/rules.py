@@ -38,7 +38,7 @@ def is_plain(answer: str) -> bool:
 def _decide(answer: str, reference: str, mathematics: Judge | None) -> bool | None:
     if answer == reference:
         return True
-    of_one = (_same_words, _same_time, _same_number, _same_percentage)
+    of_one = (_same_words, _same_date, _same_time, _same_number, _same_percentage)
     for rule in (*of_one, _same_assignments, _same_items, _same_base):
         verdict = rule(answer, reference)
         if isinstance(verdict, list):
@@ -71,9 +71,19 @@ def _is_words(text: str) -> bool:
 
 # --- Numbers --------------------------------------------------------------------------------
 
+_DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 _DECIMAL_COMMA = re.compile(r"([+-]?[0-9 ]*[0-9])(?:,|\{,\})([0-9]+)")
 _PERCENT = re.compile(r"(?:\s|\\[ ,])*\\?%$")
 _BASED = re.compile(r"[0-9A-Fa-f]+_\{?([0-9]+)\}?")
+
+
+def _same_date(answer: str, reference: str) -> bool | None:
+    """Compare by its parts what is written like a date, which to mathematics is a difference."""
+    given, expected = without_text(answer).strip(), without_text(reference).strip()
+    if (found := _DATE.fullmatch(expected)) is None:
+        return None
+    parts = [side.split(found[1]) for side in (given, expected)]
+    return all(p.isdigit() for p in parts[0]) and [*map(int, parts[0])] == [*map(int, parts[1])]
 
 
 def _same_time(answer: str, reference: str) -> bool | None:

@@ -30,17 +30,19 @@ from .sandbox.confine import Completed, run_python
 SECONDS_PER_TEST = 6.0
 """Seconds for each test, as in LiveCodeBench."""
 
-IMPORTS = """\
-import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string
-from bisect import *
-from collections import *
-from functools import *
-from heapq import *
-from itertools import *
-from math import *
-from typing import *
-"""
-"""Imports that competitive programming sites make before a solution."""
+_MODULES = (
+    *("bisect", "collections", "copy", "datetime", "functools", "heapq", "io", "itertools", "json"),
+    *("math", "operator", "random", "re", "statistics", "string", "sys", "typing"),
+)
+IMPORTS = "".join(
+    [
+        *(f"from {name} import *\n" for name in _MODULES),
+        "from builtins import *\n",  # math's pow and io's open are not those of a program
+        f"import {', '.join(_MODULES)}\n",
+        "sys.setrecursionlimit(50_000)\n",
+    ]
+)
+"""What LiveCodeBench runs before a solution: the names of these modules, and room to recurse."""
 
 _MAX_COMPARED = 10_000_000  # bytes of output; no right result is longer
 _STARTUP_SECONDS = 5.0
@@ -113,7 +115,9 @@ def child(given, said, erred):
     for target, file in enumerate((given, said, erred)):
         os.dup2(file.fileno(), target)
     sys.stdin, sys.stdout, sys.stderr = (open(i, "r" if i == 0 else "w") for i in range(3))
-    exec(compile(spec["code"], "solution.py", "exec"), {"__name__": "__main__"})
+    space = {"__name__": "__main__"}
+    exec(spec["setup"], space)
+    exec(compile(spec["code"], "solution.py", "exec"), space)
 
 for text in spec["inputs"]:
     with TemporaryFile() as given, TemporaryFile() as said, TemporaryFile() as erred:
@@ -151,13 +155,42 @@ def run_tests(
     all tests together.
 
     Raises:
-        ValueError: tests of an unknown kind.
+        ValueError: as `check_tests`.
         SandboxError: programs cannot be confined here; no `code` makes it raise.
     """
-    kinds = {"check": _check, "function": _calls, "stdin": _runs}
-    if tests["kind"] not in kinds:
-        raise ValueError(f"tests are of kind {tests['kind']!r}: expected {', '.join(kinds)}")
-    return kinds[tests["kind"]](code, tests, seconds)
+    check_tests(tests)
+    run = {"check": _check, "function": _calls, "stdin": _runs}[tests["kind"]]
+    return run(code, tests, seconds)
+
+
+_TEXTS = {
+    "check": ("setup", "test", "entry_point"),
+    "function": ("entry_point", "form"),
+    "stdin": (),
+}
+
+
+def check_tests(tests: Mapping[str, Any]) -> None:
+    """Check that tests are of one of the kinds above.
+
+    Raises:
+        ValueError: an unknown kind, or something that its tests need is not there or no text.
+    """
+    kind = tests.get("kind")
+    if kind not in _TEXTS:
+        raise ValueError(f"tests are of kind {kind!r}: expected {', '.join(_TEXTS)}")
+    for key in _TEXTS[kind]:
+        if not isinstance(tests.get(key), str):
+            raise ValueError(f"tests of kind {kind!r} need a text {key!r}: {tests.get(key)!r}")
+    if kind == "function" and tests["form"] not in ("literal", "json"):
+        raise ValueError(f"form={tests['form']!r}: expected 'literal' or 'json'")
+    pairs = tests.get("tests") if kind != "check" else ()
+    if not isinstance(pairs, list | tuple):
+        raise ValueError(f"tests of kind {kind!r} need a list 'tests' of pairs: {pairs!r:.60}")
+    for pair in pairs:
+        is_pair = isinstance(pair, list | tuple) and len(pair) == 2
+        if not is_pair or not all(isinstance(text, str) for text in pair):
+            raise ValueError(f"a test is {pair!r:.60}: expected a pair of texts, [given, expected]")
 
 
 def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> list[_Result]:
@@ -194,6 +227,7 @@ def _calls(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, s
 def _runs(code: str, tests: Mapping[str, Any], seconds: float) -> tuple[bool, str]:
     pairs = tests["tests"]
     spec = {
+        "setup": IMPORTS,
         "inputs": [given for given, _ in pairs],
         "most": max([1 << 20, *(4 * len(expected) for _, expected in pairs)]),
     }

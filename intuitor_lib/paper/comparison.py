@@ -17,11 +17,11 @@ from .verdicts import (
     VERDICTS,
     answers_table,
     caption,
+    differences_of,
     estimate,
     judged,
     policy_name,
     restored,
-    signed,
     step_of,
 )
 
@@ -239,11 +239,13 @@ def verdicts_table(
 
 
 def in_short(entry: Mapping[str, Any]) -> str:
-    """The verdict of an answer, with the difference that shows it."""
-    gaps = [*entry["differences"].items()]
-    # A share is decided by the last one, anything else shows the first, to the base.
-    against, value = gaps[-1 if QUESTIONS[entry["question"]].kind == "share" else 0]
-    gap = signed(restored(value))
+    """The verdict of an answer, with the difference that decides it."""
+    kind = QUESTIONS[entry["question"]].kind
+    gaps = {label: restored(value).value for label, value in entry["differences"].items()}
+    # A share is decided by the last one, a gain by the smaller one, a loss by the larger one.
+    decides = max if entry["verdict"] == "loss" else min
+    against = [*gaps][-1] if kind == "share" else decides(gaps, key=lambda label: gaps[label])
+    gap = differences_of(entry)[against]
     return f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
 
 

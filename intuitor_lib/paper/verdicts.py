@@ -148,7 +148,8 @@ def ask(
 
     Returns:
         JSON-ready entries: `question`, `decoding`, `profile`, `model`, `n`, `seeds`, the
-        `levels` of the arms, the `differences` between them, and the `verdict`.
+        `levels` of the arms, the `differences` between them, of which those in `elsewhere` are to
+        arms trained on another kind of device, and the `verdict`.
 
     Raises:
         KeyError: an unknown id.
@@ -169,6 +170,7 @@ def ask(
                 arm, levels = trials[question.arm], case.levels()
                 gaps, verdict = _RULES[question.kind](case, levels)
                 entry = answer(id, decoding, test, profile, arm, levels, gaps, verdict, step=step)
+                entry["elsewhere"] = case.elsewhere(gaps)
                 answers.append(entry | ({"reason": ONLY_SMOKE} if profile == "smoke" else {}))
     return answers
 
@@ -236,9 +238,25 @@ class _Case:
         terms = [(w, self.trials[label], self.tests[label]) for label, w in weights.items()]
         return _combination(terms, self.question.column, self.step)
 
+    def elsewhere(self, labels: Iterable[str]) -> list[str]:
+        """The arms among these of which a training with the same seed ran on another device."""
+        own, found = _devices(self.trials[self.question.arm]), []
+        for label in labels:  # that of a share is no arm's
+            other = _devices(self.trials.get(label, self.trials[self.question.other]))
+            if any(own[seed] != other[seed] for seed in {*own} & {*other}):
+                found.append(label)
+        return found
+
     def gap(self, label: str) -> Estimate:
         """The arm of the question less another one."""
         return self.combined({self.question.arm: 1, label: -1})
+
+
+def _devices(several: Sequence[Trial]) -> dict[int, str]:
+    """Where an arm's trainings ran, by seed: on a CPU or a GPU."""
+    trained = {t.seed: t.training for t in several if t.training is not None}
+    where = {seed: t.get("environment", {}).get("device", "") for seed, t in trained.items()}
+    return {seed: device.partition(":")[0] for seed, device in where.items()}
 
 
 Levels = Mapping[str, Estimate]
@@ -316,6 +334,15 @@ def signed(value: Estimate) -> str:
     return value.text(sign="+") + alike
 
 
+def differences_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The differences of an answer as text, by the arm they are to."""
+    marked = entry.get("elsewhere", ())  # older records have no such list
+    return {
+        label: signed(restored(value)) + (" (other device)" if label in marked else "")
+        for label, value in entry["differences"].items()
+    }
+
+
 def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table:
     """Tabulate answers: levels, differences with 95 % intervals, and the verdict of each.
 
@@ -329,8 +356,7 @@ def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table
             f"{label} {value['value']:.{digits}f}" for label, value in entry["levels"].items()
         )
         differences = "; ".join(
-            f"less {label}: {signed(restored(value))}"
-            for label, value in entry["differences"].items()
+            f"less {label}: {text}" for label, text in differences_of(entry).items()
         )
         size = f"{entry['n']} / {len(entry['seeds'])}"
         rows.append([question.text, entry["decoding"], levels, differences, size, entry["verdict"]])
@@ -343,10 +369,14 @@ def caption(answers: Sequence[Mapping[str, Any]]) -> str:
     if not answers:
         return "No question could be answered."
     where = dict.fromkeys(f"profile {a['profile']}, {a['model']}" for a in answers)
+    elsewhere = (
+        " (other device): one side was trained on a GPU, the other on a CPU, which alone moved "
+        "accuracy by up to .03 for one seed, and is in no interval."
+    )
     return (
-        f"{'; '.join(where)}. Differences with 95 % intervals, over seeds and problems where there "
-        "are several seeds, else over problems alone. n: problems / seeds of training. Verdicts by "
-        "docs/protocol.md."
+        f"{'; '.join(where)}. Differences, of values not rounded, with 95 % intervals over "
+        "seeds and problems, with one seed over problems alone. n: problems / seeds of training. "
+        "Verdicts by docs/protocol.md." + elsewhere * any(a.get("elsewhere") for a in answers)
     )
 
 
@@ -357,7 +387,7 @@ def conclude(answers: Sequence[Mapping[str, Any]]) -> str:
         question = QUESTIONS[entry["question"]]
         arm = restored(entry["levels"][question.arm])
         against = " and ".join(
-            f"{signed(restored(value))} to {label}" for label, value in entry["differences"].items()
+            f"{text} to {label}" for label, text in differences_of(entry).items()
         )
         texts.setdefault(question.text, []).append(
             f"{entry['decoding']} **{entry['verdict']}** "

@@ -1,7 +1,8 @@
 """Problems to solve, and prompts as the policy reads them.
 
 In: a recipe that names a generator, a file or a data set of the hub. Out: `Problems` to train on
-and to hold out, and their token ids through the chat template. Uses: recipe.
+and to hold out, and their token ids through the chat template. Uses: recipe,
+grading.
 """
 
 import lazy_loader

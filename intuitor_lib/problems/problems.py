@@ -20,6 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ..grading.unit_tests import check_tests
 from ..recipe import Recipe
 from ..recipe.constants import (
     EMBEDDED_HUMANEVAL,
@@ -47,8 +48,11 @@ DEFAULT_GENERATED = 1024
 
 ID_COLUMNS = ("id", "unique_id", "task_id")
 
-# LaTeX whose backslash JSON read as an escape: a backspace begins \boxed, a form feed \frac.
-_EATEN = re.compile(r"\x08[a-z]{2,}|\x0c(?:rac|orall|box)")
+# LaTeX whose backslash JSON read as an escape: a backspace begins \boxed, a tab \text{.
+_EATEN = re.compile(
+    r"\x08[a-z]{2,}|\x0c(?:rac|orall|box)|\t(?:ext\{|imes\b|heta\b|frac\b)|\n(?:eq\b|abla\b)"
+    r"|\r(?:ight\b|angle\b|ho\b)"
+)
 
 # reasoning-gym seeds item i with seed + i. With blocks of unrelated seeds, the problems of
 # dataset_seed 0 and 1 are not the same ones shifted by one.
@@ -150,7 +154,9 @@ def load_problems(recipe: Recipe) -> Problems:
             rows, unusable = _problems_of(table, recipe, source, source, drop_faults=True)
         first: dict[str, Problem] = {}
         for problem in rows:
-            first.setdefault(problem.prompt.strip(), problem)
+            kept = first.setdefault(problem.prompt.strip(), problem)
+            if kept.answer is None and problem.answer is not None:
+                first[problem.prompt.strip()] = problem
         distinct, duplicates = list(first.values()), len(rows) - len(first)
         if len(distinct) <= recipe.eval_problems:
             raise DataError(
@@ -435,8 +441,13 @@ def _unit_tests(value: Any) -> str | None:
     if not isinstance(given, Mapping):
         raise TypeError(f"a {type(given).__name__}, expected a mapping")
     if "kind" in given:
+        check_tests(given)
         return json.dumps(dict(given))
     if "input" not in given or "output" not in given:
         raise KeyError(f"neither 'kind' nor 'input' and 'output' among {', '.join(given)}")
-    pairs = list(zip(given["input"], given["output"], strict=True))
-    return json.dumps({"kind": "stdin", "tests": pairs}) if pairs else None
+    columns = [given["input"], given["output"]]
+    if not all(isinstance(column, list | tuple) for column in columns):
+        raise TypeError(f"'input' and 'output' are lists of texts: {columns!r:.60}")
+    tests = {"kind": "stdin", "tests": list(zip(*columns, strict=True))}
+    check_tests(tests)
+    return json.dumps(tests) if tests["tests"] else None

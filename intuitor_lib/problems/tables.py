@@ -213,8 +213,9 @@ def _read_csv(content: bytes) -> RawTable:
                 records.append((number, Fault(f"invalid UTF-8{likely}")))
             elif not columns:
                 columns = cells
-            elif len(cells) > len(columns):
+            elif cells and len(cells) != len(columns):
                 fault = f"{len(cells)} cells under {len(columns)} columns: quote cells with commas"
+                fault += " or line breaks"
                 records.append((number, Fault(fault)))
             elif cells:
                 records.append((number, dict(zip(columns, cells, strict=False))))

@@ -21,13 +21,24 @@ def store(tmp_path):
     return RunStore(tmp_path)
 
 
-def stored(store, name, marks, *, benchmark="chain_sum", samples=1, stands_in_for="MATH500", **run):
+def stored(
+    store,
+    name,
+    marks,
+    *,
+    benchmark="chain_sum",
+    samples=1,
+    stands_in_for="MATH500",
+    how=None,
+    **run,
+):
     """An evaluation with these verdicts, `samples` for each item in turn."""
     n = len(marks) // samples
     spec = {
         "policy": {"model": name, "_name": name, **run},
         "benchmark": {
             "name": benchmark,
+            **({"extraction": how} if how else {}),
             "items": "0123",
             "n": n,
             "seed": 0,
@@ -125,6 +136,29 @@ def test_only_the_same_question_is_compared(store):
     assert [row[0] for row in table.rows] == ["chain_sum"]
 
 
+def test_answers_that_were_read_in_another_way_are_not_compared(store):
+    boxed, harness = (stored(store, "new", "10", how=how) for how in ("boxed", "harness"))
+    base = stored(store, "base", "11", how="boxed")
+    row = cells(comparison_table([base], [harness, boxed]))
+    assert row["decoding"] == "greedy, <= 64, boxed"
+    with pytest.raises(InputError, match="nothing to compare"):
+        comparison_table([base], [harness])
+
+
+def test_two_of_one_name_are_told_apart_by_their_ids(store):
+    base = stored(store, "base", "10")
+    twins = [stored(store, "Q+adapter", "11", adapter_weights=weights) for weights in "ab"]
+    with pytest.raises(InputError, match=f"{twins[0].id} and {twins[1].id} are both Q.adapter"):
+        comparison_table([base], twins)
+
+
+def test_items_without_an_answer_count_for_nothing(store):
+    record = stored(store, "new", "1100??", samples=2)
+    assert score(record)["pass@2"].value == score(record)["accuracy"].value == 0.5
+    sides = [stored(store, name, "1?0") for name in ("first", "second")]
+    assert cells(comparison_table(sides[:1], sides[1:]))["won / lost"] == "0 / 0"
+
+
 def test_samples_are_compared_without_mcnemar(store):
     sides = [stored(store, name, "1100", samples=2) for name in ("base", "new")]
     row = cells(comparison_table(sides[:1], sides[1:]))
@@ -164,6 +198,10 @@ def test_evaluations_are_found_by_policy_run_and_id(store):
     assert [r.id for r in find_evaluations(store, first.id)] == [first.id]
     assert [r.id for r in find_evaluations(store, f"{first.path}/")] == [first.id]
     assert [r.id for r in find_evaluations(store, "quickstart-s7-abc")] == [trained.id]
+    run = {"run": "quickstart-s7-abc", "step": 2}
+    snapshot = stored(store, "quickstart-s7-abc@2", "10", **run)
+    assert [r.id for r in find_evaluations(store, "quickstart-s7-abc")] == [trained.id]
+    assert [r.id for r in find_evaluations(store, "quickstart-s7-abc@2")] == [snapshot.id]
     with pytest.raises(InputError, match="holds evaluations of: base, quickstart-s7-abc"):
         find_evaluations(store, "nothing")
 

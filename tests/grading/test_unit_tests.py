@@ -56,14 +56,33 @@ SUM = "print(sum(map(int, input().split())))"
         ),
         (SUM, STDIN),
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())), end='  \\n\\n')", STDIN),
-        (
-            "print(float(sum(map(int, input().split()))))",
-            STDIN,
-        ),  # 3.0 is 3, as LiveCodeBench has it
+        # 3.0 is 3, as LiveCodeBench has it.
+        ("print(float(sum(map(int, input().split()))))", STDIN),
+        # What the site imports is there in both kinds, and hides no built-in function.
+        ("n = defaultdict(int)\nn[0] = pow(2, 1, 5)\n" + SUM, STDIN),
+        ("def pair(a, b):\n    assert pow(2, 4, 5) == 1 and json and sys\n    return a, b", CALLS),
+        ("def deep(n):\n    return n and deep(n - 1)\ndeep(5000)\n" + SUM, STDIN),
+        ("def deep(n):\n    return n and deep(n - 1)\n" + PAIR + "deep(5000)", CALLS),
     ],
 )
 def test_right_programs_pass(code, tests):
     assert run_tests(code, tests) == (True, "passed")
+
+
+@pytest.mark.parametrize(
+    ("tests", "says"),
+    [
+        ({"kind": "nonsense"}, "tests are of kind 'nonsense': expected check, function, stdin"),
+        ({"kind": "stdin"}, "need a list 'tests' of pairs: None"),
+        ({"kind": "stdin", "tests": [["1", 1]]}, r"a test is \['1', 1\]: expected a pair of texts"),
+        ({"kind": "stdin", "tests": ["12"]}, "expected a pair of texts"),
+        ({**CALLS, "form": "yaml"}, "form='yaml'"),
+        ({"kind": "function", "form": "json", "tests": []}, "need a text 'entry_point': None"),
+    ],
+)
+def test_tests_that_are_none_are_refused(tests, says):
+    with pytest.raises(ValueError, match=says):
+        run_tests(ADD, tests)
 
 
 @pytest.mark.parametrize(

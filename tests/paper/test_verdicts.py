@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from intuitor_lib.paper.comparison import in_short
 from intuitor_lib.paper.numbers import CLAIMS
 from intuitor_lib.paper.plan import ARMS, SUITES
 from intuitor_lib.paper.trials import Trial
@@ -162,6 +163,36 @@ def test_the_words_follow_from_the_numbers():
     assert [row[-1] for row in table.rows] == ["gain", "lower"]
     assert "Qwen2.5-Coder-0.5B-Instruct (NF4 + LoRA)" in table.caption
     assert table.rows[0][4] == "100 / 1"
+
+
+def test_a_difference_between_devices_is_marked():
+    """One side was trained on a GPU, the other on a CPU."""
+
+    def on(device, label, right):
+        one = trial(label, right)
+        done = one.training | {"environment": {"device": device}}
+        return [dataclasses.replace(one, training=done)]
+
+    made = {"base": [trial("base", 40)], "random": on("cpu", "random", 41)}
+    made["INTUITOR"] = on("cuda:0", "INTUITOR", 70)
+    (answer,) = ask(["gain"], made, "cpu")
+    assert answer["elsewhere"] == ["random"]
+    text = conclude([answer])
+    assert text.count("(other device) to random") == text.count("(other device)") == 1
+    assert "(other device): one side was trained on a GPU" in answers_table([answer]).caption
+    made["random"] = on("cuda:1", "random", 41)
+    (answer,) = ask(["gain"], made, "cpu")
+    assert answer["elsewhere"] == []
+    assert "other device" not in answers_table([answer]).caption
+
+
+@pytest.mark.parametrize(
+    ("base", "coin", "arm", "shown"),
+    [(40, 50, 70, "to random"), (50, 40, 70, "to base"), (50, 60, 30, "to base")],
+)
+def test_in_short_the_difference_that_decides_is_shown(base, coin, arm, shown):
+    (answer,) = ask(["gain"], trials(base=base, random=coin, intuitor=arm), "cpu")
+    assert in_short(answer).endswith(shown)
 
 
 def test_tests_of_parts_of_a_benchmark_are_compared_where_they_overlap():

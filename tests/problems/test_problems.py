@@ -356,6 +356,7 @@ def test_bad_lines_are_reported_beside_a_missing_column(tmp_path):
         (b'q,a\nx,1\n"open\nquote,2\n', "line 3: invalid CSV: unexpected end of data"),
         (b"q,a\nx,1\n\xff,2\n", "line 3: invalid UTF-8"),
         (b"q,a\nx,1,2\n", "line 2: 3 cells under 2 columns"),
+        (b"q,a\nhe has 3\nin all?,4\n", "line 2: 1 cells under 2 columns"),
         (b'q,a\n"two\nlines",1\n,2\n', "line 4: 'q' is empty"),
         (b"q;a\nx;1\n", "no column 'q', only q;a (save the file with commas between its cells)"),
         (b"q\ta\nx\t1\n", "only 'q\\ta' (save the file with commas"),
@@ -419,6 +420,17 @@ def test_an_object_that_holds_no_list_of_rows_is_told_once(tmp_path, value, inde
     assert "\n" not in message
 
 
+def test_of_repeated_rows_one_with_an_answer_stays(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("q,a\nx,\nx,2\ny,1\ny,\n", encoding="utf-8")
+    problems = load_problems(from_file(path))
+    assert [(problem.prompt, problem.answer) for problem in problems.train] == [
+        ("x", "2"),
+        ("y", "1"),
+    ]
+    assert problems.duplicates_dropped == 2
+
+
 @pytest.mark.parametrize("text", ["null", "5", '"x"'])
 def test_a_file_of_one_plain_value_is_refused(tmp_path, text):
     path = tmp_path / "rows.json"
@@ -432,7 +444,11 @@ def test_a_file_of_one_plain_value_is_refused(tmp_path, text):
         (r'{"q": "the angle \\beta", "a": "\\frac12"}', None),
         (r'{"q": "the angle \\beta", "a": "\frac12"}', r"line 1: holds '\x0crac'"),
         (r'{"q": "the angle \beta", "a": "2"}', r"line 1: holds '\x08eta'"),
+        (r'{"q": "Is 4 even?", "a": "\text{even}"}', r"line 1: holds '\text{'"),
+        (r'{"q": "3 \times 4 \neq 5?", "a": "2"}', r"line 1: holds '\times'"),
+        (r'{"q": "(1 \right)", "a": "2"}', r"line 1: holds '\right'"),
         (r'{"q": "one page\fand another", "a": "2"}', None),
+        (r'{"q": "a text\tin a column\nnext times\r\nright", "a": "2"}', None),
     ],
 )
 def test_latex_with_a_single_backslash_in_json_is_told(tmp_path, text, says):
