@@ -26,6 +26,9 @@ def decide(answer: str | None, reference: str, mathematics: Judge | None = None)
         return answer == reference
     if max(len(answer), len(reference)) > MAX_ANSWER_CHARS:
         return False
+    verdict = _same_amounts(answer, reference)
+    if verdict is not None:
+        return verdict
     return _decide(normalized(answer), normalized(reference), mathematics)
 
 
@@ -155,6 +158,8 @@ def _same_base(answer: str, reference: str) -> bool | None:
 _CONJUNCTION = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _BETWEEN = re.compile(r"\\text\s?\{\s*(?:and|or),?\s*\}|;|\\q?quad(?![A-Za-z])|\\(?:land|lor)\b")
 _GROUP_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_AMOUNT = re.compile(r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\s*([A-Za-z]+)")
+_AMOUNTS = re.compile(rf"{_AMOUNT.pattern}(?:\s*(?:[,;&]|,?\s*and\b)?\s*{_AMOUNT.pattern})+")
 _BRACKET = re.compile(r"\\?[()\[\]{}]|,")
 # Brackets around the whole of a text.
 _ROUND = re.compile(r"\A(?:\\left)?\((.*?)(?:\\right)?\)\Z", re.DOTALL)
@@ -204,6 +209,21 @@ def _same_items(answer: str, reference: str) -> bool | Parts | None:
     if any(None in row for row in same):
         return None
     return all(map(any, same)) and all(map(any, zip(*same, strict=True)))
+
+
+def _same_amounts(answer: str, reference: str) -> bool | None:
+    """Compare `12 red and 8 blue` by its words, if both sides have the same ones."""
+    given, wanted = (_amounts(without_text(side)) for side in (answer, reference))
+    return given == wanted if given and given.keys() == wanted.keys() else None
+
+
+def _amounts(text: str) -> dict[str, float]:
+    """The numbers of several amounts by their words; empty for anything else."""
+    if not _AMOUNTS.fullmatch(text.strip().removesuffix(".")):
+        return {}
+    pairs = [(word.casefold().removesuffix("s"), n) for n, word in _AMOUNT.findall(text)]
+    found = {word: float(n.replace(",", "")) for word, n in pairs}
+    return found if len(found) == len(pairs) else {}
 
 
 def _same_assignments(answer: str, reference: str) -> bool | Parts | None:

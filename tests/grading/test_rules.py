@@ -28,6 +28,17 @@ PAIRS = {
         ("2^{100}", "2^{100}+1", False),
         (r"\frac{1}{3}\times 10^{-9}", r"\frac{1}{4}\times 10^{-9}", False),
     ],
+    "amounts": [
+        ("12 red and 8 blue", "8 red and 12 blue", False),
+        ("12 red and 8 blue", "12 blue, 8 red", False),
+        ("12 red and 8 blue", r"8 \text{ blue and } 12 \text{ red}", True),
+        ("3 girls, 5 boys", "5 girls, 3 boys", False),
+        ("2 hours 30 minutes", "30 hours 2 minutes", False),
+        ("2 hours 30 minutes", "2 hours and 30 minutes.", True),
+        ("3 m 20 cm", "20 m 3 cm", False),
+        ("3 m 20 cm", "3m 20cm", True),
+        ("1 win, 2 losses", "2 losses, 1 win", True),
+    ],
     "dates": [
         ("2024-05-01", "2024-01-05", False),
         ("2024-05-01", "2018", False),
