@@ -120,10 +120,7 @@ def same_value(answer: Any, reference: str) -> bool:
     Raises:
         ValueError: `reference` is no literal; no answer makes it raise.
     """
-    # A line break that JSON made of \\n in a literal is one again.
     readable, expected = _literal(reference)
-    if not readable:
-        readable, expected = _literal(reference.strip().replace("\n", "\\n"))
     if not readable:
         raise ValueError(
             f"reference answer is {reference!r}; expected a Python literal, as repr() writes it"
@@ -131,6 +128,8 @@ def same_value(answer: Any, reference: str) -> bool:
     if not isinstance(answer, str):
         return bool(answer == expected)
     readable, value = _literal(answer)
+    if not readable:  # a literal in JSON whose \\n JSON read as a line break
+        readable, value = _literal(answer.strip().replace("\n", "\\n"))
     return bool((readable and value == expected) or answer == expected)
 
 

@@ -108,6 +108,7 @@ class TestSameValue:
             ({"a": [1]}, "{'a': [1]}"),
             (5, "5"),
             (None, "None"),
+            ("'a\nb'", r"'a\nb'"),  # "'a\nb'" in JSON
         ],
     )
     def test_right(self, answer, gold):
@@ -121,6 +122,7 @@ class TestSameValue:
             ("'5'", "5"),
             ("5", "'6'"),
             ("'ab", "'ab'"),
+            ("'a\nb'", "'a b'"),
             ("AB", "'ab'"),
             ("null", "None"),
             ("None", "'none'"),
