@@ -77,7 +77,7 @@ def _baseline_rows(base: Sequence[Trial], tests: Sequence[str]) -> list[list[str
 
 def _title(test: Any, trial: Trial) -> str:
     held = [rows for (name, _), rows in trial.tables.items() if name == test.name]
-    return f"{test.title} (n = {len({row['id'] for row in held[0]})})" if held else test.title
+    return f"{test.heading} (n = {len({row['id'] for row in held[0]})})" if held else test.heading
 
 
 def _cell(several: Sequence[Trial], test: str, step: int | None) -> str:

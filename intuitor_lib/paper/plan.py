@@ -29,6 +29,11 @@ class Test:
     recipe: str | None = "intuitor"  # whose problems are held out, for `HELD_OUT`; None: the arm's
     changes: Mapping[str, Any] = field(default_factory=dict)  # of its settings
 
+    @property
+    def heading(self) -> str:
+        """The title, which names what is sampled, with the decoding of what is not."""
+        return self.title if self.temperature else f"{self.title}, greedy"
+
 
 @dataclass(frozen=True)
 class Collection:

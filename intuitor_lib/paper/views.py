@@ -54,7 +54,7 @@ def levels(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, dict
     """Accuracies of the tests that are judged, by title and by policy, for `compare_methods`."""
     suite = SUITES[profile]
     return {
-        suite[test].title: {
+        suite[test].heading: {
             label: estimate(several, test)
             for label, several in trials.items()
             if judged(several, test)
@@ -72,7 +72,7 @@ def contrasts(trials: Trials, tests: Sequence[str], profile: str) -> dict[str, d
     panels = {}
     for test in tests:
         for other in ("base", "random"):
-            panels[f"{SUITES[profile][test].title}, less {other}"] = {
+            panels[f"{SUITES[profile][test].heading}, less {other}"] = {
                 label: change(trials[other], several, test)
                 for label, several in trials.items()
                 if other in trials and label not in ("base", other)
@@ -103,9 +103,9 @@ def gains_table(trials: Trials, profile: str, tests: Sequence[str], *, middle: i
         for test in tests if label != "base" else ():
             first = change(trials["base"], several, test, step=middle)
             rest = later(several, test, middle)
-            rows.append([label, suite[test].title, first.text(), rest.text()])
+            rows.append([label, suite[test].heading, first.text(), rest.text()])
     last = next(s[0].recipe.max_steps for s in trials.values() if s[0].training)
-    n = {suite[t].title: len({r["id"] for r in trials["base"][0].rows(t)}) for t in tests}
+    n = {suite[t].heading: len({r["id"] for r in trials["base"][0].rows(t)}) for t in tests}
     seeds = sorted({t.seed for s in trials.values() for t in s if t.training})
     header = ["policy", "problems", f"step 0 to {middle}", f"step {middle} to {last}"]
     return Table(
@@ -182,7 +182,7 @@ def forms_table(trials: Trials, profile: str, test: str) -> Table:
         right, tokens = (mean_over_seeds(tables, column) for column in ("correct", "tokens"))
         step = several[0].recipe.max_steps if several[0].training else 0
         rows.append([label, step, *cells, tokens.text(0), right.text()])
-    title = SUITES[profile][test].title
+    title = SUITES[profile][test].heading
     n = len({row["id"] for s in trials.values() for row in s[0].rows(test)})
     return Table(
         ["policy", "step", *_FORMS[test], "tokens", "right"],

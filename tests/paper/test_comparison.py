@@ -56,7 +56,7 @@ def test_accuracies_stand_beside_what_needs_no_training():
     assert rows["echo"] == ["-", "0.00 [0.00, 0.02]", "-"]
     assert rows["base at T = 0.3"][1:] == [rows["base at T = 0.3"][1]] * 2
     assert rows["base, vote of its samples"][2].startswith("0.30 [")
-    assert table.header[2] == "products, held out (n = 100)"
+    assert table.header[2] == "products, held out, greedy (n = 100)"
 
 
 def test_every_cell_of_a_table_is_accounted_for():
