@@ -53,6 +53,13 @@ FAMILIES = {
         "max_position_embeddings": 32,
     },
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": 0.2},
+    "GPTNeo": {
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 4,
+        "max_position_embeddings": 32,
+    },
     "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "logit_scale": 0.1},
 }
 

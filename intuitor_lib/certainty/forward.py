@@ -40,6 +40,8 @@ def keeps_all_positions(model: Any) -> bool:
     takes = inspect.signature(backbone.forward).parameters
     if not {"past_key_values", "position_ids"} <= takes.keys():
         return False
+    if "local" in (getattr(base.config, "attention_layers", None) or ()):
+        return False  # GPT-Neo's windows count columns, padding too
     layers = DynamicCache(config=base.config.get_text_config()).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 

@@ -18,7 +18,7 @@ from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.processes import join
-from .benchmarks import BENCHMARKS, Benchmark, get_benchmark, load_items
+from .benchmarks import Benchmark, get_benchmark, load_items
 from .benchmarks.alpaca import write_outputs
 from .benchmarks.benchmarks import fingerprint, with_extraction
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
@@ -139,8 +139,7 @@ def evaluate(
 def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> dict[str, Any]:
     # Left out where answers are read as before there was a choice, so that records are still found.
     extraction = getattr(benchmark.grader, "extraction", None)
-    is_ours = benchmark.name in BENCHMARKS
-    chosen = extraction not in (None, "last_number" if is_ours else "boxed")
+    chosen = extraction not in (None, "last_number")
     return {
         "name": benchmark.name,
         **({"extraction": extraction} if chosen else {}),

@@ -8,7 +8,7 @@ import transformers
 
 from ..certainty import completion_log_probs, token_self_certainty
 from ..certainty.completions import end_tokens, scoring, through_end
-from ..certainty.head import head_fault
+from ..certainty.head import causal_model, head_fault
 from ..policy import Policy
 from ..policy.linear import speed_up_linears
 from ..recipe import InputError
@@ -99,8 +99,14 @@ def _generate(
     prompts = {"input_ids": [list(ids) for ids in prompt_ids]}
     padded = tokenizer.pad(prompts, padding_side="left", return_tensors="pt").to(model.device)
     criteria = [stop] if stop else None
-    with scoring(model):
-        output = model.generate(**padded, generation_config=config, stopping_criteria=criteria)
+    causal = causal_model(model)
+    # What `config` leaves out, transformers takes from here: a repetition penalty, for one.
+    own, causal.generation_config = causal.generation_config, transformers.GenerationConfig()
+    try:
+        with scoring(model):
+            output = model.generate(**padded, generation_config=config, stopping_criteria=criteria)
+    finally:
+        causal.generation_config = own
     completions = []
     for ids in output[:, padded["input_ids"].shape[1] :].tolist():
         completion = through_end(ids, ends)

@@ -6,6 +6,7 @@ the owner, for the messages of those who wait.
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import json
 import os
@@ -76,7 +77,7 @@ def hold(
     """
     import filelock
 
-    lock = filelock.FileLock(folder / LOCK)
+    lock = filelock.FileLock(folder / LOCK, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -86,7 +87,9 @@ def hold(
                 while_waiting()
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=_POLL)
-    except NotImplementedError as error:
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) != errno.ENOSYS:
+            raise
         raise OSError(
             f"the file system of {folder} has no locks (flock), so two processes could write one "
             "run: name a folder on another disk with --runs DIR or INTUITOR_RUNS"

@@ -80,7 +80,8 @@ class RunStore:
         text = f"{recipe.digest_with(weights)}:{problems['fingerprint']}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         existing = next(self.root.glob(f"*-{digest}"), None)
-        return Run(existing or self.root / f"{recipe.name}-s{recipe.seed}-{digest}")
+        name = re.sub(r"[^\w.]+", "-", recipe.name).strip("-.") or "run"  # no folder of its own
+        return Run(existing or self.root / f"{name}-s{recipe.seed}-{digest}")
 
     def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:
         """The evaluation of these settings, made if it is new.

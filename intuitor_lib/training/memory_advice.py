@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache
 
 from ..policy.linear import free_gpu_bytes
 from ..policy.pretrained import Source, load_tokenizer
@@ -144,8 +145,9 @@ def require_memory(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get(SKIP) == "0":
         return None
+    measured, sharers = available is None, processes if device == "cpu" else 1
     if available is None:
-        available = available_memory(device) // (processes if device == "cpu" else 1)
+        available = available_memory(device) // sharers
     if processes > 1:
         shared = share_batch(recipe, processes)
         with contextlib.suppress(RecipeError):
@@ -157,6 +159,9 @@ def require_memory(
         return None
     used = estimate.parts["runtime"] if device == "cpu" else 0
     tokens = None
+    if estimate.total - used > available and measured:
+        clear_device_cache(garbage_collection=True)  # a policy trained before holds itself
+        available = available_memory(device) // sharers
     if estimate.total - used > available and problems is not None:
         tokens = longest_prompt(recipe, problems)
         estimate = estimate_memory(recipe, device=device, prompt_tokens=tokens)

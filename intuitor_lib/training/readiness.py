@@ -13,7 +13,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,12 @@ def preflight(
         if not any(finding.verdict == "fault" for finding in findings):
             about = {"model": recipe.model, "problems": problems.describe()}
             write_json(file, about | asdict(Preflight(tuple(findings), numbers)))
+    if "accuracy" not in recipe.rewards:  # answers that nothing matches do no harm then
+        useless = ("answers", "fault")
+        findings = [
+            replace(found, verdict="warning") if (found.name, found.verdict) == useless else found
+            for found in findings
+        ]
     return Preflight((*findings, _disk(policy, store.root)), numbers)
 
 
@@ -196,9 +202,8 @@ def _data(recipe: Recipe, problems: Problems, tokenizer: Any) -> Iterator[Findin
     answers = {problem.id: problem.answer for problem in both if problem.answer is not None}
     found = doubtful(answers, recipe.answer_extraction)
     if found:
-        useless = len(found) == len(answers) and "accuracy" in recipe.rewards
         text = describe_doubts(answers, found)
-        yield Finding("answers", "fault" if useless else "warning", text)
+        yield Finding("answers", "fault" if len(found) == len(answers) else "warning", text)
     words = [id for id, answer in answers.items() if not any(map(str.isdigit, answer))]
     if words and recipe.answer_extraction in ("alone", "last_number"):
         text = f"{len(words)} of {len(answers)} reference answers have no number; the first, of "

@@ -9,7 +9,7 @@ from ..policy import Policy
 from ..problems import Problem, conversation, prompt_token_ids
 from ..recipe import Recipe
 from ..rollouts import own_random_state
-from ..rollouts.sampling import Completion, reason_against, sample_completions
+from ..rollouts.sampling import Completion, halve_until_it_fits, reason_against, sample_completions
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +23,21 @@ def sample_problems(
     """
     conversations = [conversation(problem.prompt, recipe) for problem in problems]
     prompt_ids = prompt_token_ids(policy.tokenizer, conversations)
+    rows = [ids for ids in prompt_ids for _ in range(group)]
+    most = recipe.rollout_batch_size or recipe.completions_per_step
     with own_random_state(policy.model.device, seed):
-        completions = sample_completions(
-            policy.model,
-            [ids for ids in prompt_ids for _ in range(group)],
-            max_new_tokens=recipe.max_completion_length,
-            temperature=recipe.temperature,
-            top_k=recipe.top_k,
-            top_p=recipe.top_p,
-            eos_token_id=sorted(end_tokens(*policy)),
-            batch_size=recipe.rollout_batch_size or recipe.completions_per_step,
+        completions = halve_until_it_fits(
+            lambda size: sample_completions(
+                policy.model,
+                rows,
+                max_new_tokens=recipe.max_completion_length,
+                temperature=recipe.temperature,
+                top_k=recipe.top_k,
+                top_p=recipe.top_p,
+                eos_token_id=sorted(end_tokens(*policy)),
+                batch_size=size,
+            ),
+            min(most, len(rows)),
         )
     ids = [completion.ids for completion in completions]
     return completions, policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -47,7 +52,14 @@ def held_out_accuracy(
     """
     if not recipe.eval_steps:
         return None
-    labelled = [problem for problem in problems if problem.answer is not None]
+    conversations = [conversation(problem.prompt, recipe) for problem in problems]
+    lengths = map(len, prompt_token_ids(policy.tokenizer, conversations))
+    short = [p for p, n in zip(problems, lengths, strict=True) if n <= recipe.max_prompt_length]
+    if len(short) < len(problems):
+        text = "%d of %d held-out prompts are longer than max_prompt_length=%d and not measured"
+        dropped = len(problems) - len(short)
+        logger.warning(text, dropped, len(problems), recipe.max_prompt_length)
+    labelled = [problem for problem in short if problem.answer is not None]
     answers = [problem.answer for problem in labelled if problem.answer is not None]
     reason = reason_against(policy.model) or (None if labelled else "no held-out answers")
     if reason:

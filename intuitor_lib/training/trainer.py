@@ -77,6 +77,9 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     )
 
 
+_NOT_SCORED = ("entropy_coef", "use_adaptive_entropy", "cast_lm_head_to_fp32")
+
+
 class IntuitorTrainer(trl.GRPOTrainer):
     """`trl.GRPOTrainer` for the policies of `load_policy`. The changes:
 
@@ -117,6 +120,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
         on_completions: Callable[[list[dict[str, Any]]], None] | None = None,
         **kwargs: Any,
     ) -> None:
+        if args.sync_ref_model:
+            raise InputError("sync_ref_model=True: the reference is the policy at its start here")
         self._on_completions = on_completions
         quantized = getattr(model, "is_loaded_in_4bit", False)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -149,7 +154,8 @@ class IntuitorTrainer(trl.GRPOTrainer):
         )
         reason = reason_against_rollouts(model) or self._reason_against_sampling()
         self._grouped_rollouts = self._choose("rollout", rollout, reason)
-        self._grouped_update = self._choose("update", update, reason_against_update(model))
+        reason = reason_against_update(model) or self._reason_against_scoring()
+        self._grouped_update = self._choose("update", update, reason)
         if self._grouped_rollouts or self._grouped_update:
             speed_up_linears(self.model)
         if self._grouped_update:
@@ -171,6 +177,11 @@ class IntuitorTrainer(trl.GRPOTrainer):
         known = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
         asked = [name for name, off in known.items() if (getattr(self.args, name) or off) != off]
         asked += ["tools"] if self.tools else []
+        return f"its arguments set {', '.join(asked)}" if asked else None
+
+    def _reason_against_scoring(self) -> str | None:
+        """The arguments that `completion_scores` does not heed, as a reason."""
+        asked = [name for name in _NOT_SCORED if getattr(self.args, name)]
         return f"its arguments set {', '.join(asked)}" if asked else None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
@@ -332,7 +343,9 @@ class IntuitorTrainer(trl.GRPOTrainer):
             tokens = zip(completion_ids_list, known or (), strict=False)
             for row, (ids, values) in zip(rows[: self.num_generations], tokens, strict=False):
                 row["token_ids"] = list(ids)
-                row["token_self_certainty"] = [round(value, 3) for value in values.tolist()]
+                finite = bool(values.isfinite().all())  # JSON has no NaN
+                rounded = [round(value, 3) for value in values.tolist()]
+                row["token_self_certainty"] = rounded if finite else None
             self._rows = rows
         return rewards
 

@@ -132,6 +132,7 @@ def test_padding_goes_to_the_right():
         (lambda: make_model("FalconH1"), False),  # a recurrent state
         (lambda: make_model("RecurrentGemma"), False),
         (lambda: make_model("Mpt"), False),  # positions are columns, padding among them
+        (lambda: make_model("GPTNeo"), False),  # windows of columns in every other layer
         (gpt1, False),  # no keys and values at all
         (prompt_tuned, False),
         (lambda: lora("Llama"), True),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from models import lora, make_model
 
+from intuitor_lib.certainty.head import causal_model
 from intuitor_lib.policy.loading import load_model
 from intuitor_lib.problems.prompts import prompt_token_ids
 from intuitor_lib.rollouts import generation
@@ -97,3 +98,19 @@ def test_a_batch_that_does_not_fit_is_generated_in_halves(tiny_model, way, monke
     made = generate(policy, prompts, batch_size=4, **settings)
     assert sizes == ([4, 2] if way == "sample_completions" else [4, 2, 2])
     assert [c.ids for c in made] == [c.ids for c in asked]
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_penalties_of_the_models_own_do_not_count(tiny_model, adapted, monkeypatch):
+    policy = load_model(str(tiny_model), dtype="float32")
+    if adapted:
+        policy = policy._replace(model=lora(policy.model).eval())
+    prompts = prompt_token_ids(policy.tokenizer, [[{"role": "user", "content": "1+1="}]])
+    monkeypatch.setattr(generation, "reason_against", lambda model: "none")
+    settings = {"max_new_tokens": 12, "temperature": 0.0}
+    (plain,) = generate(policy, prompts, **settings)
+    config = causal_model(policy.model).generation_config
+    config.repetition_penalty = 50.0
+    (made,) = generate(policy, prompts, **settings)
+    assert made.ids == plain.ids
+    assert causal_model(policy.model).generation_config is config

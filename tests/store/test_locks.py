@@ -1,5 +1,6 @@
 """One process holds a folder; the others see who, and a dead one keeps nothing."""
 
+import errno
 import json
 import os
 import signal
@@ -94,9 +95,9 @@ def test_an_owner_on_another_machine_is_told(held):
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
-    def none(*_, **__):
-        raise NotImplementedError
+    def none(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr("filelock.FileLock.acquire", none)
+    monkeypatch.setattr("fcntl.flock", none)
     with pytest.raises(OSError, match="INTUITOR_RUNS"), hold(tmp_path, "working"):
         pass

@@ -29,6 +29,14 @@ def test_the_same_recipe_and_problems_open_the_same_run(store):
     assert [r.id for r in store] == [run.id]
 
 
+@pytest.mark.parametrize("name", ["exp/1", "../x", "a b"])
+def test_a_name_makes_no_folder_of_its_own(store, name):
+    run = store.open(get_recipe("quickstart", "cpu").replace(name=name), PROBLEMS)
+    assert [r.id for r in store] == [run.id]
+    assert run.path.parent == store.root
+    assert run.recipe.name == name
+
+
 @pytest.mark.parametrize(
     ("changes", "fingerprint"), [({"seed": 8}, "abc"), ({"beta": 0.1}, "abc"), ({}, "abd")]
 )

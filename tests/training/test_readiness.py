@@ -230,6 +230,8 @@ def test_a_reward_that_can_only_be_0_is_a_fault(tiny_recipe, policy, tmp_path, r
     dataset = rows(tmp_path / "data.jsonl", problems)
     recipe = tiny_recipe.replace(dataset=dataset, rewards=(reward,), preflight_problems=2)
     assert found(recipe, policy, tmp_path, "answers").verdict == verdict
+    other = recipe.replace(rewards=("accuracy",))  # what the first one kept does not hide it
+    assert found(other, policy, tmp_path, "answers").verdict == "fault"
 
 
 def test_clean_data_is_not_mentioned(tiny_recipe, policy, tmp_path):

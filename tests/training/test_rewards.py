@@ -63,6 +63,20 @@ def test_online_follows_the_policy(policy):
     assert second != pytest.approx(first, rel=1e-3)
 
 
+def test_the_tokenizer_of_a_trainer_is_left_as_it_is(policy):
+    """A template with a clock, which recipes stop, and contents in parts, as a trainer has them."""
+    template = "{{ strftime_now('%S') }}" + policy.tokenizer.chat_template
+    parts = template.replace("m['content']", "m['content'][0]['text']")
+    for policy.tokenizer.chat_template in (template, parts):
+        kept = policy.tokenizer.chat_template
+        content = "1+1=" if kept == template else [{"type": "text", "text": "1+1="}]
+        prompts = [[{"role": "user", "content": content}]]
+        reward = SelfCertaintyReward(policy.model, policy.tokenizer)
+        (value,) = reward(prompts, COMPLETIONS[:1], COMPLETION_IDS[:1])
+        assert value > 0
+        assert policy.tokenizer.chat_template == kept
+
+
 @pytest.mark.parametrize("trained_before", [False, True])
 def test_offline_stays_with_the_start(policy, trained_before):
     if trained_before:

@@ -346,6 +346,18 @@ def test_going_back_without_a_checkpoint_is_refused(tiny_recipe, tmp_path, monke
         train(recipe, runs=tmp_path)
 
 
+def test_held_out_prompts_that_are_too_long_are_not_measured(tiny_recipe, tmp_path, caplog):
+    data = tmp_path / "sums.jsonl"
+    rows = [{"problem": f"{a}+1=", "answer": str(a + 1)} for a in range(8)]
+    rows += [{"problem": "1+" * 400 + f"{a}=", "answer": "7"} for a in range(8)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = tiny_recipe.replace(dataset=str(data), eval_problems=8, eval_steps=2)
+    run = train(recipe, runs=tmp_path)
+    short = run.metrics[-1]["held_out/n"]
+    assert 0 < short < 8
+    assert f"{8 - short} of 8 held-out prompts are longer than max_prompt_length=64" in caplog.text
+
+
 def test_held_out_accuracy_is_measured_on_the_way_and_changes_nothing(tiny_recipe, tmp_path):
     recipe = tiny_recipe.replace(max_steps=4, eval_problems=6)
     with_it = train(recipe.replace(eval_steps=2), runs=tmp_path / "with")

@@ -297,6 +297,23 @@ def test_the_reward_is_eq_4_wherever_it_comes_from(source, quantization, tiny_re
     assert (read == pytest.approx(scores, abs=1e-9)) == (source == "sampling")
 
 
+@pytest.mark.parametrize("asked", [{"entropy_coef": 0.1}, {"cast_lm_head_to_fp32": True}])
+def test_losses_that_ours_does_not_know_are_left_to_trl(asked, tiny_recipe, tmp_path):
+    policy = load_policy(tiny_recipe)
+    trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked)
+    assert not trainer._grouped_update
+    assert trainer._grouped_rollouts
+    with pytest.raises(InputError, match=f"update='grouped'.*{next(iter(asked))}"):
+        make_trainer(tiny_recipe, policy, tmp_path, asked=asked, update="grouped")
+
+
+def test_a_reference_that_moves_is_refused(tiny_recipe, tmp_path):
+    with pytest.raises(InputError, match="sync_ref_model=True"):
+        make_trainer(
+            tiny_recipe, load_policy(tiny_recipe), tmp_path, asked={"sync_ref_model": True}
+        )
+
+
 @pytest.mark.parametrize(
     "asked", [{"min_p": 0.1}, {"repetition_penalty": 1.2}, {"generation_kwargs": {"num_beams": 1}}]
 )

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ...certainty import token_entropy, token_self_certainty
 from ...certainty.completions import Ids
 from ...policy.adapters import START_ADAPTER, adapter_is_fresh, reference_policy
-from ...problems import prompt_token_ids
 from .answers import Texts, gathered_groups
 
 SAMPLED_SELF_CERTAINTY = "sampled_self_certainty"
@@ -62,8 +61,13 @@ class _ForwardReward:
         if isinstance(prompts[0], str):
             return self.tokenizer(list(prompts))["input_ids"]
         conversations: Any = prompts
-        kwargs = self.chat_template_kwargs or {}
-        return prompt_token_ids(self.tokenizer, conversations, **kwargs)
+        encoded = self.tokenizer.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            return_dict=True,
+            **self.chat_template_kwargs or {},
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
 
 
 @dataclass(eq=False, repr=False)
