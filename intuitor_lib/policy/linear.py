@@ -29,15 +29,13 @@ UNPACKED_SHARE = 0.25
 def speed_up_linears(model: nn.Module) -> None:
     """Replace the forward of the LoRA layers of a model, and of its 4-bit layers on a CPU, once.
 
-    On a CPU, 4-bit weights are kept unpacked beside the packed ones if they fit in
-    `UNPACKED_SHARE` of the free memory. Saved, quantized and trained weights stay as they are.
+    On a CPU, 4-bit weights are kept unpacked beside the packed ones if `decide_unpacking` said so.
+    Saved, quantized and trained weights stay as they are.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    if on_cpu:
-        packed = _packed(model)
-        if _weight_bytes(packed) <= UNPACKED_SHARE * psutil.virtual_memory().available:
-            for layer in packed:
-                _keep_unpacked(layer)
+    if on_cpu and decide_unpacking(model):
+        for layer in _packed(model):
+            _keep_unpacked(layer)
     for layer in _layers(model, LoraLayer):
         # A subclass may compute something else.
         plain = type(layer.get_base_layer()).forward in (nn.Linear.forward, _Linear4bit.forward)
@@ -45,6 +43,20 @@ def speed_up_linears(model: nn.Module) -> None:
             layer._plain_forward = layer.forward
             layer._fuses_fp32 = on_cpu  # a GPU has the libraries' own kernels
             layer.forward = types.MethodType(_lora_forward, layer)
+
+
+def decide_unpacking(model: nn.Module, choice: bool | None = None) -> bool:
+    """Whether a model's 4-bit weights are kept unpacked on a CPU, decided once for each model.
+
+    None: if they fit in `UNPACKED_SHARE` of the memory that is free now. Unpacked ones are rounded
+    otherwise, so that a training that goes on must do as before.
+    """
+    if not hasattr(model, "_unpacks"):
+        if choice is None:
+            room = UNPACKED_SHARE * psutil.virtual_memory().available
+            choice = _weight_bytes(_packed(model)) <= room
+        model._unpacks = choice  # type: ignore[assignment]
+    return bool(model._unpacks)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import errno
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
+from ..policy.linear import decide_unpacking
 from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
 from ..recipe import InputError, Recipe
 from ..report import LiveTraining, quiet_transformers
@@ -111,6 +112,7 @@ class _Training:
     def __init__(self, recipe: Recipe, problems: Problems, run: Run) -> None:
         self.recipe, self.problems, self.run = recipe, problems, run
         self.main, self.processes = join().is_main_process, join().num_processes
+        self.unpacks: bool | None = None  # as before it was interrupted
         self.display = LiveTraining(f"train {run.id}", recipe.max_steps, shown=self.main)
 
     def train(self) -> None:
@@ -140,7 +142,12 @@ class _Training:
             self.run.set_status("running", error=None)
             found = newest_checkpoint(self.run.path, self.display.note)
         checkpoint = from_main(found)
-        self.recipe = _with_dtype(self.recipe, self.run, resumed=checkpoint is not None)
+        before: dict[str, Any] = {}
+        if checkpoint is not None and self.main:
+            with contextlib.suppress(OSError, ValueError):  # damaged: measured again
+                before = self.run.environment
+        self.unpacks = from_main(before.get("unpacked"))
+        self.recipe = _with_dtype(self.recipe, before)
         return checkpoint
 
     def _load(self) -> Policy:
@@ -153,6 +160,7 @@ class _Training:
                 recipe, device=device.type, problems=problems.train, processes=self.processes
             )
             policy = load_policy(recipe)
+            decide_unpacking(policy.model, self.unpacks)
             if self.main and recipe.preflight_problems:
                 require(preflight(recipe, problems, policy, runs=self.run.path.parent), recipe.name)
         return policy
@@ -163,6 +171,7 @@ class _Training:
         # Weights that are all trained are fp32, and computed in this dtype by autocast.
         facts |= {"compute_dtype": self.recipe.dtype, "processes": self.processes}
         facts["prompt_date"] = prompt_date(policy.tokenizer)
+        facts["unpacked"] = decide_unpacking(policy.model)  # 4-bit weights, on a CPU
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
         self.display.note(
@@ -331,18 +340,15 @@ def _disk_fault(error: BaseException, run: Run) -> OSError | None:
     )
 
 
-def _with_dtype(recipe: Recipe, run: Run, *, resumed: bool) -> Recipe:
+def _with_dtype(recipe: Recipe, before: Mapping[str, Any]) -> Recipe:
     """The recipe with the dtype that "auto" stands for, the same for all processes and resumptions.
 
     "auto" measures speed, so it might choose otherwise a moment later, on another day or in
-    another process.
+    another process. `before` is the environment of a training that is resumed.
     """
     if recipe.dtype != "auto":
         return recipe
-    device, before = join().device, {}
-    if resumed and join().is_main_process:
-        with contextlib.suppress(OSError, ValueError):  # damaged: measured again
-            before = run.environment
+    device = join().device
     same_device = before.get("device", "").partition(":")[0] == device.type
     dtype = before.get("compute_dtype") if same_device else None
     dtype = dtype or str(compute_dtype(recipe.dtype, device)).removeprefix("torch.")
