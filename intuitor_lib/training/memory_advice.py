@@ -165,6 +165,7 @@ def require_memory(
     if estimate.total - used > available and problems is not None:
         tokens = longest_prompt(recipe, problems)
         estimate = estimate_memory(recipe, device=device, prompt_tokens=tokens)
+        used = estimate.parts["runtime"] if device == "cpu" else 0  # less, after the collection
     if estimate.total - used <= available:
         return estimate
     found = advice(recipe, available + used, device=device, prompt_tokens=tokens)

@@ -6,6 +6,7 @@ import types
 import pytest
 
 from intuitor_lib.policy import load_policy
+from intuitor_lib.problems import load_problems
 from intuitor_lib.recipe import InputError, get_recipe
 from intuitor_lib.training import memory, memory_advice
 from intuitor_lib.training.memory import estimate_memory
@@ -84,6 +85,18 @@ def test_the_preflight_refuses(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setenv(memory.SKIP, "0")
     with pytest.raises(AssertionError, match="the policy was loaded"):
         train(tiny_recipe, runs=tmp_path)
+
+
+def test_memory_that_is_given_back_meanwhile_makes_no_room(tiny_recipe, monkeypatch):
+    """A policy that was trained before leaves the memory when a training seems not to fit."""
+    taken = [4 * 2**30, 2 * 2**30]
+    real = memory.psutil.Process().memory_info()
+    info = lambda _: real._replace(rss=taken.pop(0) if len(taken) > 1 else taken[0])  # noqa: E731
+    monkeypatch.setattr(memory.psutil.Process, "memory_info", info)
+    monkeypatch.setattr(memory_advice, "available_memory", lambda device: 0)
+    monkeypatch.setattr(memory_advice, "advice", lambda *_, **__: {})
+    with pytest.raises(InputError, match="0.00 GiB are free"):
+        require_memory(tiny_recipe, device="cpu", problems=load_problems(tiny_recipe).train)
 
 
 def test_memory_in_use_is_not_counted_again(tiny_recipe):
