@@ -95,7 +95,7 @@ def test_memory_that_is_given_back_meanwhile_makes_no_room(tiny_recipe, monkeypa
     monkeypatch.setattr(memory.psutil.Process, "memory_info", info)
     monkeypatch.setattr(memory_advice, "available_memory", lambda device: 0)
     monkeypatch.setattr(memory_advice, "advice", lambda *_, **__: {})
-    with pytest.raises(InputError, match="0.00 GiB are free"):
+    with pytest.raises(InputError, match=r"0\.00 GiB are free"):
         require_memory(tiny_recipe, device="cpu", problems=load_problems(tiny_recipe).train)
 
 
