@@ -16,14 +16,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bitsandbytes
-import psutil
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-UNPACKED_SHARE = 0.25
-"""Unpacked weights may take this share of the memory that is free."""
+from .free_memory import free_gpu_bytes, free_ram_bytes
+
+_UNPACKED_SHARE = 0.25  # of the memory that is free
 
 
 def speed_up_linears(model: nn.Module) -> None:
@@ -48,15 +48,19 @@ def speed_up_linears(model: nn.Module) -> None:
 def decide_unpacking(model: nn.Module, choice: bool | None = None) -> bool:
     """Whether a model's 4-bit weights are kept unpacked on a CPU, decided once for each model.
 
-    None: if they fit in `UNPACKED_SHARE` of the memory that is free now. Unpacked ones are rounded
+    None: if they take a small part of the memory that is free now. Unpacked ones are rounded
     otherwise, so that a training that goes on must do as before.
     """
     if not hasattr(model, "_unpacks"):
         if choice is None:
-            room = UNPACKED_SHARE * psutil.virtual_memory().available
-            choice = _weight_bytes(_packed(model)) <= room
+            choice = has_room_unpacked(_weight_bytes(_packed(model)))
         model._unpacks = choice  # type: ignore[assignment]
     return bool(model._unpacks)
+
+
+def has_room_unpacked(size: float) -> bool:
+    """Whether unpacked weights of that many bytes take a small part of the free memory."""
+    return size <= _UNPACKED_SHARE * free_ram_bytes()
 
 
 @contextlib.contextmanager
@@ -115,14 +119,6 @@ def plain_adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
     if layer.training and not isinstance(layer.lora_dropout[name], nn.Identity):
         return None
     return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-
-
-def free_gpu_bytes(device: torch.device) -> int | None:
-    """Bytes of a GPU that this process can still use; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 _Linear4bit = bitsandbytes.nn.Linear4bit

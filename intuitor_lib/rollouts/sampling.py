@@ -7,7 +7,7 @@ grow in place, a GPU replays a recorded step, and each token comes with its self
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -23,6 +23,8 @@ from .drawing import draw, make_warpers
 from .recorded import RecordedStep, can_record
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LOGITS_BYTES = 24  # of memory for each logit of a step: in fp32, copied, and sorted for top-p
 _COMPACT = 7 / 8  # ended rows are dropped when at most this share of the batch is unfinished
@@ -234,7 +236,7 @@ class _Batch:
             layer.batch_select_indices(rows)
 
 
-def halve_until_it_fits(sample: Callable[[int], list[Any]], batch_size: int) -> list[Any]:
+def halve_until_it_fits(sample: Callable[[int], T], batch_size: int) -> T:
     """`sample(batch_size)`, tried again with half the size each time that memory runs out.
 
     Every attempt starts from the same random state. A smaller batch draws other random numbers for

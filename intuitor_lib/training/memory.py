@@ -15,7 +15,7 @@ import torch
 from ..certainty.head import CHUNK_LOGITS
 from ..policy import compute_dtype
 from ..policy.adapters import load_adapter_config
-from ..policy.linear import UNPACKED_SHARE
+from ..policy.linear import has_room_unpacked
 from ..policy.pretrained import Source
 from ..policy.shapes import Shape, model_shape
 from ..recipe import InputError, Recipe
@@ -163,9 +163,9 @@ class _Training:
     def rollout(self) -> dict[str, float]:
         """Peak of a layer that computes the prompts, or of drawing the last token."""
         recipe, room = self.recipe, self.length
-        rows = groups = recipe.completions_per_step
+        number = recipe.completions_per_step
+        rows = groups = min(number, recipe.rollout_batch_size or number)
         if self.grouped_rollout:  # the prompt once per group, in a cache that grows
-            rows = min(rows, recipe.rollout_batch_size or rows)
             groups, room = ceil(rows / recipe.num_generations), self.prompt
             while room < self.length - 1:
                 room = room_for(room, room + 1)
@@ -212,7 +212,7 @@ class _Training:
         if self.cuda or not (self.grouped_update or self.grouped_rollout):
             return 0, 0
         unpacked = self.width * self.shape.parameters[0] * self.nf4
-        if unpacked > UNPACKED_SHARE * psutil.virtual_memory().available:
+        if not has_room_unpacked(unpacked):
             return 0, 0
         beside = self.rank if self.width == 2 else 0
         merged = self.width * sum((a + beside) * b for a, b in self.targets)

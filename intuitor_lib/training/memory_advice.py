@@ -4,14 +4,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from ..policy.linear import free_gpu_bytes
+from ..policy.free_memory import free_gpu_bytes, free_ram_bytes
 from ..policy.pretrained import Source, load_tokenizer
 from ..policy.shapes import ARCHITECTURES, model_shape
 from ..problems import Problem, conversation, prompt_token_ids
@@ -106,25 +105,9 @@ def total_memory(device: str) -> int:
 
 
 def available_memory(device: str) -> int:
-    """Bytes that this process can still use, of the GPU or of RAM and its cgroups."""
-    if device == "cuda":
-        return free_gpu_bytes(torch.device(device)) or 0
-    return min([psutil.virtual_memory().available, *_cgroup_room()])
-
-
-def _cgroup_room(
-    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Iterator[int]:
-    """Bytes below the limit of this process's cgroup (version 2) and of each of its parents."""
-    lines = groups.read_text(encoding="utf-8").splitlines() if groups.exists() else []
-    for folder in (root / line[3:].strip("/") for line in lines if line.startswith("0::")):
-        for group in (folder, *folder.parents):
-            # A limit may be "max". In a container the path may be the host's: only parents exist.
-            with contextlib.suppress(OSError, ValueError):
-                limit, used = ((group / f"memory.{key}").read_text() for key in ("max", "current"))
-                pages = dict(map(str.split, (group / "memory.stat").read_text().splitlines()))
-                # The kernel frees file pages before memory runs out.
-                yield max(0, int(limit) - int(used) + int(pages.get("inactive_file", 0)))
+    """Bytes that this process can still use, of the GPU or of RAM."""
+    free = free_gpu_bytes(torch.device(device))
+    return free_ram_bytes() if free is None else free
 
 
 def require_memory(

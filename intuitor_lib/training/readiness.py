@@ -46,6 +46,10 @@ logger = logging.getLogger(__name__)
 _GROUPS_AT_LEAST = 5  # a bootstrap interval needs as many groups
 _PROMPTS = 64  # prompts checked
 _ECHOES = 0.1  # share of answers that may stand in their questions
+_FORETELLING = (
+    "over nine families of short problems its rank correlation with the gain over a random reward "
+    "was 0.62 [-0.08, 0.95], and of three other families its forecast was right on 2 (notebook 12)"
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def _look(
     numbers, rows, against = _measure(recipe, chosen, policy)
     found, auc, groups = signal(rows, against)
     numbers |= {"against": against, "auc": auc.to_dict() if auc else None, "mixed_groups": groups}
-    return [*findings, *_sample(numbers, recipe), found], numbers
+    return [*findings, *_sample(numbers, recipe), found, *_gain(numbers)], numbers
 
 
 def _measure(
@@ -316,6 +320,18 @@ def signal(rows: Rows, against: str) -> tuple[Finding, Estimate | None, int]:
     else:
         text += "Undecided: in this sample certainty may rank no better than at random"
     return Finding("signal", "ok" if auc.low > 0.5 else "warning", text), auc, n
+
+
+def _gain(numbers: dict[str, Any]) -> Iterator[Finding]:
+    """That no gain can be told beforehand, by docs/protocol.md, and what was tried."""
+    if numbers["alignment"] is not None:
+        text = (
+            "no number taken before a training is known to tell what it gains. The one that was "
+            "chosen to, self-certainty's advantage x vote, is "
+            f"{Estimate(**numbers['alignment']).text()} here; {_FORETELLING}. Train the random "
+            "reward beside it, on problems of which some are labelled"
+        )
+        yield Finding("gain", "ok", text)
 
 
 def _disk(policy: Policy, root: Path) -> Finding:

@@ -1,11 +1,13 @@
 """Where a training is saved and may stop, and an order of problems that a resumed one repeats."""
 
 import contextlib
+import math
 import random
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,12 +88,14 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 
     TRL draws the orders of all epochs from one generator, which no checkpoint holds: a training
     resumed in its second epoch would repeat the first one's order. The first epoch is TRL's.
-    `per_rollout` is the number of optimizer steps for each rollout, `step()` the current step.
+    `per_rollout` is the number of optimizer steps for each rollout, `step()` the current step. An
+    epoch ends with an optimizer step, which may have fewer completions than the others.
     """
 
-    def __init__(self, theirs: Any, per_rollout: int, step: Callable[[], int]) -> None:
+    def __init__(self, theirs: Any, per_rollout: Fraction, step: Callable[[], int]) -> None:
         self.theirs, self._step = theirs, step
-        self.updates = len(theirs.data_source) // theirs.batch_size * per_rollout  # in an epoch
+        rollouts = len(theirs.data_source) // theirs.batch_size
+        self.updates = math.ceil(rollouts * per_rollout)  # in an epoch
 
     def __len__(self) -> int:
         return len(self.theirs)

@@ -4,9 +4,11 @@
 """
 
 import copy
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,9 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
     )
 
 
-_NOT_SCORED = ("entropy_coef", "use_adaptive_entropy", "cast_lm_head_to_fp32")
+# TRL's arguments that our sampler and our update do not heed, and their values for nothing.
+_NOT_SAMPLED = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
+_NOT_SCORED = {"entropy_coef": 0.0, "use_adaptive_entropy": False, "cast_lm_head_to_fp32": False}
 
 
 class IntuitorTrainer(trl.GRPOTrainer):
@@ -152,9 +156,10 @@ class IntuitorTrainer(trl.GRPOTrainer):
             isinstance(reward, SelfCertaintyReward) and reward.takes_sampled
             for reward in self.reward_funcs
         )
-        reason = reason_against_rollouts(model) or self._reason_against_sampling()
+        reason = reason_against_rollouts(model) or self._asked(_NOT_SAMPLED)
+        reason = reason or ("it has tools" if self.tools else None)
         self._grouped_rollouts = self._choose("rollout", rollout, reason)
-        reason = reason_against_update(model) or self._reason_against_scoring()
+        reason = reason_against_update(model) or self._asked(_NOT_SCORED)
         self._grouped_update = self._choose("update", update, reason)
         if self._grouped_rollouts or self._grouped_update:
             speed_up_linears(self.model)
@@ -162,9 +167,13 @@ class IntuitorTrainer(trl.GRPOTrainer):
             for scored in filter(None, (self.model, self.ref_model)):
                 add_completion_forward(scored, temperature=self.temperature)
 
+    @property
+    def _is_sharded(self) -> bool:
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
     def _choose(self, name: str, choice: str, reason: str | None) -> bool:
         """Whether to compute prompts once, for a setting and a reason against it."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self._is_sharded:
             reason = reason or "its weights are sharded over processes (FSDP or DeepSpeed)"
         if self.use_vllm or self.use_transformers_continuous_batching:
             choice = "generate" if name == "rollout" else choice
@@ -172,21 +181,14 @@ class IntuitorTrainer(trl.GRPOTrainer):
             raise InputError(f"{name}='grouped' does not fit this model: {reason}; take 'auto'")
         return choice in ("auto", "grouped") and not reason
 
-    def _reason_against_sampling(self) -> str | None:
-        """The sampling arguments that `sample_completions` does not support, as a reason."""
-        known = {"min_p": 0.0, "repetition_penalty": 1.0, "generation_kwargs": {}}
-        asked = [name for name, off in known.items() if (getattr(self.args, name) or off) != off]
-        asked += ["tools"] if self.tools else []
-        return f"its arguments set {', '.join(asked)}" if asked else None
-
-    def _reason_against_scoring(self) -> str | None:
-        """The arguments that `completion_scores` does not heed, as a reason."""
-        asked = [name for name in _NOT_SCORED if getattr(self.args, name)]
+    def _asked(self, unknown: Mapping[str, Any]) -> str | None:
+        """The arguments that are set, of those that ours does not know, as a reason."""
+        asked = [name for name, off in unknown.items() if (getattr(self.args, name) or off) != off]
         return f"its arguments set {', '.join(asked)}" if asked else None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         parts = self.num_iterations * self.args.steps_per_generation
-        per_rollout = max(1, parts // self.args.gradient_accumulation_steps)
+        per_rollout = Fraction(parts, self.args.gradient_accumulation_steps)
         theirs = super()._get_train_sampler(dataset)
         return EpochSampler(theirs, per_rollout, lambda: self.state.global_step)
 
@@ -201,17 +203,34 @@ class IntuitorTrainer(trl.GRPOTrainer):
         # TRL's public `rollout_func` is experimental, and gets conversations instead of token ids.
         self._sampled_certainty = None
         started = time.perf_counter()
-        if not self._grouped_rollouts or images is not None or multimodal_fields:
-            made = super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
+        others = (images, multimodal_fields, num_generations, has_tool_images)
+        theirs = functools.partial(self._generate_in_parts, prompt_ids, others)
+        engine = self.use_vllm or self.use_transformers_continuous_batching  # has its own batches
+        most = min(self._rollout_batch_size or len(prompt_ids), len(prompt_ids))
+        if engine or images is not None or multimodal_fields:
+            made = theirs(len(prompt_ids))
+        elif self._is_sharded:  # a process that tried again alone would wait for the others
+            made = theirs(most)
         else:
-            made = self._sample(prompt_ids)
+            sample = functools.partial(self._sample, prompt_ids)
+            made = halve_until_it_fits(sample if self._grouped_rollouts else theirs, most)
         mode = "train" if self.model.training else "eval"
         self._metrics[mode]["rollout_time"].append(time.perf_counter() - started)
         return made
 
-    def _sample(self, prompt_ids: Any) -> tuple[list[list[int]], list[list[float]] | None]:
+    def _generate_in_parts(
+        self, prompt_ids: Any, others: tuple[Any, ...], size: int
+    ) -> tuple[list[list[int]], Any]:
+        """TRL's completions, `size` prompts at a time; all at a time where `others` are theirs."""
+        parts = [prompt_ids[i : i + size] for i in range(0, len(prompt_ids), size)]
+        made = [super(IntuitorTrainer, self)._generate_single_turn(p, *others) for p in parts]
+        if len(made) == 1:
+            return made[0]
+        return [ids for part, _ in made for ids in part], None  # transformers returns no others
+
+    def _sample(
+        self, prompt_ids: Any, batch_size: int
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         """A completion for each prompt by `sample_completions`: token ids, log-probabilities."""
         with (
             profiling_context(self, "rollouts.sample_completions"),
@@ -223,19 +242,16 @@ class IntuitorTrainer(trl.GRPOTrainer):
             # As in the update, so that the policy sampled is the policy trained.
             self.accelerator.autocast(),
         ):
-            completions = halve_until_it_fits(
-                lambda size: sample_completions(
-                    policy,
-                    prompt_ids,
-                    max_new_tokens=self.max_completion_length,
-                    temperature=self.temperature,
-                    top_k=self.top_k,
-                    top_p=self.top_p,
-                    eos_token_id=sorted(end_tokens(policy, self._tokenizer)),
-                    batch_size=size,
-                    self_certainty=self._wants_self_certainty,
-                ),
-                min(self._rollout_batch_size or len(prompt_ids), len(prompt_ids)),
+            completions = sample_completions(
+                policy,
+                prompt_ids,
+                max_new_tokens=self.max_completion_length,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                eos_token_id=sorted(end_tokens(policy, self._tokenizer)),
+                batch_size=batch_size,
+                self_certainty=self._wants_self_certainty,
             )
         if self._wants_self_certainty:
             self._sampled_certainty = [completion.self_certainty for completion in completions]

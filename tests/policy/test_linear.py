@@ -230,7 +230,7 @@ def test_a_small_adapter_is_not_rounded_away_in_bf16(packed, way, monkeypatch):
         assert effect(model, layer, x) < 0.3  # PEFT's own
         if way == "packed":
             short = types.SimpleNamespace(available=0)
-            monkeypatch.setattr(linear.psutil, "virtual_memory", lambda: short)
+            monkeypatch.setattr("psutil.virtual_memory", lambda: short)
         speed_up_linears(model)
         if way == "gpu":
             monkeypatch.setattr(linear, "free_gpu_bytes", lambda device: 2**20)
@@ -271,7 +271,7 @@ def test_a_merged_adapter_counts():
 
 def test_without_the_memory_4bit_weights_stay_packed(monkeypatch, fused):
     available = types.SimpleNamespace(available=4 * 64 * 32 * 4 - 1)
-    monkeypatch.setattr(linear.psutil, "virtual_memory", lambda: available)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: available)
     plain, fast = pair()
     assert not any(hasattr(module, "_unpacked") for module in fast.modules())
     same(plain, fast)
@@ -436,7 +436,7 @@ def test_4bit_layers_without_an_adapter_are_sped_up_too(tiny_recipe):
 def roomy(monkeypatch):
     """The CPU in a GPU's place, with memory to spare; weights stay packed."""
     free = types.SimpleNamespace(bytes=2**20)
-    monkeypatch.setattr(linear.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=0))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=0))
     monkeypatch.setattr(linear, "free_gpu_bytes", lambda device: free.bytes)
     return free
 

@@ -248,9 +248,17 @@ def test_4_bit_weights_are_unpacked_only_where_memory_is_free(tiny_recipe, monke
     plain = tiny_recipe.replace(rollout="generate", update="plain")
     assert "unpacked weights" not in estimate_memory(plain, device="cpu").parts
     short = types.SimpleNamespace(available=1000)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: short)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: short)
     estimate = estimate_memory(tiny_recipe, device="cpu")
     assert not {"unpacked weights", "merged weights"} & estimate.phases["rollout"].keys()
+
+
+@pytest.mark.parametrize("rollout", ["grouped", "generate"])
+def test_rollouts_in_parts_take_less(tiny_recipe, rollout):
+    recipe = tiny_recipe.replace(rollout=rollout)
+    parts = estimate_memory(recipe.replace(rollout_batch_size=1), device="cpu")
+    whole = estimate_memory(recipe, device="cpu")
+    assert parts.phases["rollout"]["cache"] < whole.phases["rollout"]["cache"]
 
 
 def test_every_recipe_is_estimated_without_model_and_network(monkeypatch):

@@ -10,7 +10,7 @@ from intuitor_lib.problems import load_problems
 from intuitor_lib.recipe import InputError, get_recipe
 from intuitor_lib.training import memory, memory_advice
 from intuitor_lib.training.memory import estimate_memory
-from intuitor_lib.training.memory_advice import advice, available_memory, require_memory
+from intuitor_lib.training.memory_advice import advice, require_memory
 from intuitor_lib.training.training import train
 
 
@@ -134,25 +134,3 @@ def test_what_cannot_be_estimated_passes(tiny_recipe, caplog):
         estimate_memory(unknown, device="cpu")
     assert require_memory(unknown, device="cpu") is None
     assert "memory was not estimated" in caplog.text
-
-
-def test_memory_that_is_available(tmp_path):
-    assert 0 < available_memory("cpu") < 2**50
-    groups = tmp_path / "cgroup"
-    groups.write_text("1:cpu:/x\n0::/a/b\n")
-    inner = tmp_path / "a" / "b"
-    inner.mkdir(parents=True)
-    for folder, size in ((inner, "max"), (inner.parent, str(3 * 2**20))):
-        (folder / "memory.max").write_text(size)
-        (folder / "memory.current").write_text(str(2**20))
-        (folder / "memory.stat").write_text("anon 5\ninactive_file 1024\n")
-    assert min(memory_advice._cgroup_room(groups, tmp_path)) == 2 * 2**20 + 1024
-    assert [*memory_advice._cgroup_room(tmp_path / "none", tmp_path)] == []
-
-
-def test_in_a_container_the_limit_is_at_the_top(tmp_path):
-    groups = tmp_path / "cgroup"
-    groups.write_text("0::/of/the/host\n")
-    for name, text in {"max": "5000", "current": "1000", "stat": "inactive_file 10\n"}.items():
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert [*memory_advice._cgroup_room(groups, tmp_path)] == [4010]

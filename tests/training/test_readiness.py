@@ -9,9 +9,11 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from intuitor_lib.cli.script import main
+from intuitor_lib.paper.comparison import load_records
 from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.recipe.constants import InputError
+from intuitor_lib.report import Estimate
 from intuitor_lib.training.readiness import preflight, signal
 from intuitor_lib.training.samples import sample_problems
 from intuitor_lib.training.training import train
@@ -133,6 +135,16 @@ def test_it_changes_nothing_of_the_training(tiny_recipe, tmp_path):
 def found(recipe, policy, tmp_path, name):
     everything = preflight(recipe, load_problems(recipe), policy, runs=tmp_path).findings
     return next(finding for finding in everything if finding.name == name)
+
+
+def test_what_is_said_of_gains_is_what_notebook_12_found(tiny_recipe, policy, tmp_path):
+    rule = load_records("cpu")["12_when_does_it_work"]["values"]["rule"]
+    right = [one["right"] for one in rule["held_back"].values()]
+    told = found(tiny_recipe, policy, tmp_path, "gain").text
+    assert told.startswith("no number taken before a training") is not rule["recommended"]
+    assert f"was {Estimate(**rule['correlation']).text()}" in told
+    assert f"right on {sum(right)} (notebook 12)" in told
+    assert len(right) == 3
 
 
 def test_a_model_without_an_end_token_is_a_fault(tiny_recipe, policy, tmp_path):

@@ -1,5 +1,6 @@
 """The order of problems, and when a training is saved."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -52,7 +53,7 @@ def test_every_epoch_has_whole_groups():
 
 def test_updates_of_an_epoch():
     theirs = RepeatSampler(range(10), **SHAPE, seed=7)
-    for per_rollout, updates in ((1, 3), (2, 6)):
+    for per_rollout, updates in ((1, 3), (2, 6), (Fraction(1, 3), 1), (Fraction(1, 2), 2)):
         sampler = EpochSampler(theirs, per_rollout, lambda: 0)
         assert sampler.updates == updates
         assert len(sampler) == len(theirs)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from policies import dequantized, linears, move_adapter
 from trainers import CPU, make_trainer
+from transformers import LlamaForCausalLM
 
 from intuitor_lib.certainty.completions import end_tokens
 from intuitor_lib.certainty.tokens import self_certainty
@@ -298,16 +299,6 @@ def test_the_reward_is_eq_4_wherever_it_comes_from(source, quantization, tiny_re
     assert (read == pytest.approx(scores, abs=1e-9)) == (source == "sampling")
 
 
-@pytest.mark.parametrize("asked", [{"entropy_coef": 0.1}, {"cast_lm_head_to_fp32": True}])
-def test_losses_that_ours_does_not_know_are_left_to_trl(asked, tiny_recipe, tmp_path):
-    policy = load_policy(tiny_recipe)
-    trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked)
-    assert not trainer._grouped_update
-    assert trainer._grouped_rollouts
-    with pytest.raises(InputError, match=f"update='grouped'.*{next(iter(asked))}"):
-        make_trainer(tiny_recipe, policy, tmp_path, asked=asked, update="grouped")
-
-
 def test_a_reference_that_moves_is_refused(tiny_recipe, tmp_path):
     with pytest.raises(InputError, match="sync_ref_model=True"):
         make_trainer(
@@ -316,17 +307,26 @@ def test_a_reference_that_moves_is_refused(tiny_recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"min_p": 0.1}, {"repetition_penalty": 1.2}, {"generation_kwargs": {"num_beams": 1}}]
+    ("way", "asked"),
+    [
+        ("rollout", {"min_p": 0.1}),
+        ("rollout", {"repetition_penalty": 1.2}),
+        ("rollout", {"generation_kwargs": {"num_beams": 1}}),
+        ("update", {"entropy_coef": 0.1}),
+        ("update", {"cast_lm_head_to_fp32": True}),
+    ],
 )
-def test_sampling_that_ours_does_not_know_is_left_to_trl(asked, tiny_recipe, tmp_path):
+def test_what_ours_does_not_know_is_left_to_trl(way, asked, tiny_recipe, tmp_path):
     policy = load_policy(tiny_recipe)
     trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=asked)
-    assert not trainer._grouped_rollouts
+    assert trainer._grouped_rollouts is (way == "update")
+    assert trainer._grouped_update is (way == "rollout")
+    with pytest.raises(InputError, match=f"{way}='grouped'.*{next(iter(asked))}"):
+        make_trainer(tiny_recipe, policy, tmp_path, asked=asked, **{way: "grouped"})
+    off = {"min_p": None, "repetition_penalty": 1.0, "generation_kwargs": {}, "entropy_coef": 0.0}
+    trainer = make_trainer(tiny_recipe, policy, tmp_path, asked=off)
+    assert trainer._grouped_rollouts
     assert trainer._grouped_update
-    with pytest.raises(InputError, match=f"rollout='grouped'.*{next(iter(asked))}"):
-        make_trainer(tiny_recipe, policy, tmp_path, asked=asked, rollout="grouped")
-    off = {"min_p": None, "repetition_penalty": 1.0, "generation_kwargs": {}}
-    assert make_trainer(tiny_recipe, policy, tmp_path, asked=off)._grouped_rollouts
 
 
 def test_rollouts_for_several_updates_are_shuffled_as_by_trl(tiny_recipe, tmp_path):
@@ -352,18 +352,29 @@ def test_each_way_of_computing_trains(rollout, update, tiny_recipe, tmp_path):
     assert all(math.isfinite(row["rewards/self_certainty/mean"]) for row in run.metrics)
 
 
-def test_rollouts_that_do_not_fit_are_made_in_halves(tiny_recipe, tmp_path, monkeypatch, caplog):
-    asked = train(tiny_recipe.replace(rollout_batch_size=2), runs=tmp_path / "asked")
-    original = trainer.sample_completions
+@pytest.mark.parametrize("rollout", ["grouped", "generate"])
+def test_rollouts_that_do_not_fit_are_made_in_halves(
+    rollout, tiny_recipe, tmp_path, monkeypatch, caplog
+):
+    recipe = tiny_recipe.replace(rollout=rollout)
+    asked = train(recipe.replace(rollout_batch_size=2), runs=tmp_path / "asked")
+    sample, generate = trainer.sample_completions, LlamaForCausalLM.generate
 
-    def fits_two(*arguments, batch_size, **settings):
-        made = original(*arguments, batch_size=batch_size, **settings)
+    def sample_two(*arguments, batch_size, **settings):
+        made = sample(*arguments, batch_size=batch_size, **settings)
         if batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
         return made
 
-    monkeypatch.setattr(trainer, "sample_completions", fits_two)
-    run = train(tiny_recipe, runs=tmp_path / "halved")
+    def generate_two(model, input_ids, **settings):
+        made = generate(model, input_ids=input_ids, **settings)
+        if len(input_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return made
+
+    monkeypatch.setattr(trainer, "sample_completions", sample_two)
+    monkeypatch.setattr(LlamaForCausalLM, "generate", generate_two)
+    run = train(recipe, runs=tmp_path / "halved")
     assert "sampling again with batch_size=2" in caplog.text
     name = "rewards/self_certainty/mean"
     assert [row[name] for row in run.metrics] == [row[name] for row in asked.metrics]
@@ -473,7 +484,7 @@ def test_an_interrupted_run_goes_on(tiny_recipe, tmp_path, monkeypatch, changes)
     assert run.status["state"] == "interrupted"
     monkeypatch.setattr("intuitor_lib.store.runs.Run.append", original)
     nothing = types.SimpleNamespace(available=0)  # weights that were unpacked stay so
-    monkeypatch.setattr("intuitor_lib.policy.linear.psutil.virtual_memory", lambda: nothing)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: nothing)
     monkeypatch.setenv("INTUITOR_MEMORY_CHECK", "0")
     run = train(recipe, runs=tmp_path / "broken")
     assert run.finished
