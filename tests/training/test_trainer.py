@@ -329,6 +329,17 @@ def test_what_ours_does_not_know_is_left_to_trl(way, asked, tiny_recipe, tmp_pat
     assert trainer._grouped_update
 
 
+@pytest.mark.parametrize("steps_per_generation", [1, 2, 3, 6])
+def test_an_epoch_has_as_many_updates_as_its_loop(steps_per_generation, tiny_recipe, tmp_path):
+    """The order of problems changes where transformers begins a new epoch."""
+    recipe = tiny_recipe.replace(gradient_accumulation_steps=3)
+    asked = {"steps_per_generation": steps_per_generation}
+    trainer = make_trainer(recipe, load_policy(recipe), tmp_path, asked=asked)
+    loader = trainer.get_train_dataloader()
+    updates = trainer.set_initial_training_values(trainer.args, loader)[1]
+    assert trainer._get_train_sampler().updates == updates
+
+
 def test_rollouts_for_several_updates_are_shuffled_as_by_trl(tiny_recipe, tmp_path):
     asked = {"steps_per_generation": 4}
     firsts = []
