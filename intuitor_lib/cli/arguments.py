@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.benchmarks.sources import FOLDER_VARIABLE
 from ..recipe import PROFILES, InputError, Recipe, RecipeError, get_recipe
 from ..recipe.files import read_text
-from ..store.files import write_text
 
 if TYPE_CHECKING:
     from ..report import Table
@@ -24,7 +23,16 @@ def assignment(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), json.loads(value)
     except json.JSONDecodeError:
+        if value in ("None", "True", "False"):
+            raise argparse.ArgumentTypeError(f"{text!r}: write null, true or false") from None
         return key.strip(), value
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
+    return int(text)
 
 
 ASSIGNMENTS: dict[str, Any] = {"type": assignment, "action": "append", "default": []}
@@ -65,7 +73,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FILE", help="problems from a jsonl, csv or parquet file")
     parser.add_argument("--prompt-column", metavar="NAME", help="column of the problems in FILE")
     parser.add_argument("--answer-column", metavar="NAME", help="column of the answers, or 'none'")
-    parser.add_argument("--profile", **SHARED["--profile"])
+    text = "of a named recipe; default cpu"
+    parser.add_argument("--profile", **SHARED["--profile"] | {"default": None, "help": text})
 
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
@@ -84,7 +93,12 @@ def read_recipe(options: argparse.Namespace) -> Recipe:
         changes["answer_column"] = None if none else options.answer_column
     path = Path(options.recipe)
     if path.suffix not in (".json", ".yaml", ".yml"):
-        return get_recipe(options.recipe, options.profile, **changes)
+        return get_recipe(options.recipe, options.profile or "cpu", **changes)
+    if options.profile is not None:
+        raise InputError(
+            f"--profile {options.profile} with {path.name}: a profile changes named recipes, and a "
+            "file has every setting of its own; change some with --set KEY=VALUE"
+        )
     try:
         text = read_text(path)
     except OSError as error:
@@ -97,4 +111,5 @@ def print_table(table: Table, csv: str | None) -> None:
     """Print a table; also write it to the file `csv` if there is one."""
     print(table)
     if csv is not None:
-        write_text(Path(csv), table.to_csv())
+        Path(csv).parent.mkdir(parents=True, exist_ok=True)
+        Path(csv).write_text(table.to_csv(), encoding="utf-8")  # a link or a pipe stays one

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..grading import EXTRACTIONS
 from ..recipe import SMOLLM2, SYSTEM_PROMPTS
 from ..store import RunStore
-from .arguments import print_table
+from .arguments import positive, print_table
 
 # Options of `intuitor evaluate` that `evaluation.evaluate` takes as they are.
 _SETTINGS = (
@@ -49,7 +49,7 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
         help=f"instead of the benchmark's: 'none', {', '.join(SYSTEM_PROMPTS)}, or a text",
     )
     verb.add_argument("--extraction", choices=EXTRACTIONS, help="where the answer is read")
-    verb.add_argument("--batch-size", type=int, help="completions at a time; default 32")
+    verb.add_argument("--batch-size", type=positive, help="completions at a time; default 32")
     verb.add_argument(
         "--no-certainty", dest="certainty", action="store_false", help="leave self-certainty out"
     )

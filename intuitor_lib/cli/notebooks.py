@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -55,8 +56,13 @@ def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
         named = [path for path in known if name in (path.stem, path.stem[:2])] or [Path(name)]
         if named[0].suffix != ".ipynb" or not named[0].is_file():
             stems = ", ".join(path.stem for path in known)
-            raise InputError(f"no notebook {name!r}: choose from {stems}, or give a path")
+            choices = f"choose from {stems}" if known else "run this in the project"
+            raise InputError(f"no notebook {name!r}: {choices}, or give a path")
         found += named
+    found = [*dict.fromkeys(found)]
+    for name, number in Counter(path.name for path in found).items():
+        if number > 1:
+            raise InputError(f"{number} notebooks are named {name}: execute one after the other")
     return found or known
 
 
@@ -130,13 +136,17 @@ def reproduce(
             pool.submit(execute, notebook, **arguments(notebook), show=False): notebook
             for notebook in notebooks
         }
-        for done in as_completed(started):
-            try:
-                yield done.result()
-            except BrokenProcessPool as error:
-                notebook = started[done]
-                text = f"{notebook.stem} failed: a process that executes notebooks was killed"
-                yield Execution(_target(notebook, profile, runs), 0.0, f"{text} ({error})")
+        try:
+            for done in as_completed(started):
+                try:
+                    yield done.result()
+                except BrokenProcessPool as error:
+                    notebook = started[done]
+                    text = f"{notebook.stem} failed: a process that executes notebooks was killed"
+                    yield Execution(_target(notebook, profile, runs), 0.0, f"{text} ({error})")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that wait are not begun
+            raise
 
 
 def execute(
@@ -161,6 +171,8 @@ def execute(
     source = read_notebook(notebook)
     source.metadata["question"] = _question(source, values)
     target = _target(notebook, profile, runs)
+    if target == notebook.resolve():
+        raise InputError(f"{notebook} is an executed copy in the run store: name its original")
     done = Execution(target, 0.0, kept=True)
     folder = target.parent / f".{notebook.stem}"
     folder.mkdir(parents=True, exist_ok=True)

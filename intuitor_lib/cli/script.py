@@ -17,7 +17,7 @@ from ..paper.plan import PLANS
 from ..recipe import EMBEDDED_MODELS, PROFILES, RECIPES, SMOLLM2, InputError, Recipe, get_recipe
 from ..store import RunStore
 from . import evaluate as evaluate_verbs, runs as run_verbs
-from .arguments import ASSIGNMENTS, SHARED, Command, add_recipe, print_table, read_recipe
+from .arguments import ASSIGNMENTS, SHARED, Command, add_recipe, positive, print_table, read_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     shared = ("--profile", "--runs")
     verb = new("reproduce", _reproduce, "execute notebooks under a profile", *shared)
     verb.add_argument("--force", action="store_true", help="execute finished ones again")
-    verb.add_argument("--jobs", type=int, default=1, help="notebooks at a time; default 1")
+    verb.add_argument("--jobs", type=positive, default=1, help="notebooks at a time; default 1")
     text = "what `reproduce` would train and test: what is there, work, hours, memory, disk"
     other = new("plan", _plan, text, *shared)
     speed = other.add_mutually_exclusive_group()
@@ -210,10 +210,11 @@ def _quickstart(options: argparse.Namespace) -> int:
     from ..report.tables import Table
     from .notebooks import execute, find_notebooks
 
+    (notebook,) = find_notebooks(["00_quickstart"])
     model = get_recipe("quickstart", options.profile).model
     if model in EMBEDDED_MODELS:
         print(f"model    {embedded_model_folder(model)}", flush=True)
-    done = execute(find_notebooks(["00_quickstart"])[0], options.profile, runs=options.runs)
+    done = execute(notebook, options.profile, runs=options.runs)
     if done.error:
         print(f"notebook {done.notebook}\n{done.error}", file=sys.stderr)
         return 1
@@ -268,7 +269,10 @@ def _report(options: argparse.Namespace) -> int:
         from ..report.curves import training_curves
 
         curves = training_curves({run.id: run.metrics for run in runs})
-        curves.savefig(options.figure, dpi=150)
+        try:
+            curves.savefig(options.figure, dpi=150)
+        except ValueError as error:  # a format that matplotlib does not write
+            raise InputError(f"--figure {options.figure}: {error}") from error
     return 0
 
 

@@ -101,8 +101,9 @@ def evaluate(
             f"num_samples={num_samples} at temperature={temperature}: use at least 1, and "
             "several at a temperature above 0, because greedy completions are all the same"
         )
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise InputError(f"max_new_tokens={max_new_tokens}: use at least 1")
+    for name, value in {"max_new_tokens": max_new_tokens, "batch_size": batch_size}.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}: use at least 1")
     prompt = benchmark.system_prompt if system_prompt == BENCHMARKS_OWN else system_prompt
     decoding = {
         "temperature": float(temperature),
@@ -110,6 +111,7 @@ def evaluate(
         "max_new_tokens": max_new_tokens or benchmark.max_new_tokens,
         "system_prompt": prompt if benchmark.chat else None,
         "_batch_size": batch_size or DEFAULT_BATCH_SIZE,
+        **({} if certainty else {"certainty": False}),
     }
     store = RunStore(runs)
     subject = find_subject(
@@ -126,12 +128,12 @@ def evaluate(
     asked = _benchmark_spec(benchmark, items, seed)
     spec = {"policy": subject.spec, "benchmark": asked, "decoding": decoding}
     record = store.open_evaluation(spec)
-    if not record.finished:
+    if not (record.finished and record.has_checksums):
         with record.lock():
             # Another process may have finished it while this one waited.
             if not record.finished:
                 _generate_missing(record, benchmark, subject, items, batch_size, certainty)
-                record.finish()
+            record.finish()
     _derive(record, benchmark, subject, items)
     return record
 

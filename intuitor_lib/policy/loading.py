@@ -2,6 +2,7 @@
 
 import functools
 import time
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -106,7 +107,7 @@ def load_run(
     """
     run.require_finished()
     run.require_whole()
-    recipe = run.recipe
+    recipe = at_commit(run.recipe, run.environment.get("commit"))
     if recipe.use_lora:
         run.require_same_base()
     weights, settings = str(run.weights(step)), base_settings(recipe)
@@ -120,6 +121,15 @@ def load_run(
     policy = load_policy(recipe)
     read_adapter_weights(policy.model, weights, recipe.model)
     return policy
+
+
+def at_commit(recipe: Recipe, commit: str | None) -> Recipe:
+    """A recipe with its model at a commit on the hub, unless it names a revision itself."""
+    if commit is None or recipe.model_revision is not None:
+        return recipe
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the recipe has warned before
+        return recipe.replace(model_revision=commit)
 
 
 def base_settings(recipe: Recipe) -> dict[str, Any]:

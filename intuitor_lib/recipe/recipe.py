@@ -7,6 +7,7 @@ wherever they have one. `settings.yaml` has the source of each default and the r
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import hashlib
@@ -126,8 +127,10 @@ class Recipe:
                 value = SYSTEM_PROMPTS.get(value, value)
             elif isinstance(value, list):
                 value = tuple(value)
+                if f.name == "reward_weights":
+                    value = tuple(float(x) if fits(x, float) else x for x in value)
             elif isinstance(value, Mapping):
-                value = types.MappingProxyType(dict(value))
+                value = types.MappingProxyType(copy.deepcopy(dict(value)))
             elif f.type == "float" and fits(value, float):
                 # 1 and 1.0 are the same training, so they must have the same digest.
                 value = float(value) + 0.0
@@ -184,6 +187,8 @@ class Recipe:
         }
         if self.on_collapse == "restore":
             left_out.discard("save_steps")  # the checkpoints to choose the result from
+        if self.on_collapse != "warn" and self.eval_steps:
+            left_out.discard("eval_steps")  # the monitor looks at held-out accuracy too
         kept = {key: value for key, value in self.to_dict().items() if key not in left_out}
         # Stored runs have the digests of a boolean setting.
         kept["last_number"] = self.answer_extraction == "last_number"

@@ -48,7 +48,11 @@ def newest_checkpoint(
 
     `report` is called with a message for each checkpoint that is skipped.
     """
-    folders = (run / "checkpoints").glob("checkpoint-[0-9]*")
+    folders = [
+        folder
+        for folder in (run / "checkpoints").glob("checkpoint-*")
+        if folder.name.rsplit("-", 1)[1].isdecimal()  # not a copy that somebody made
+    ]
     for folder in sorted(folders, key=checkpoint_step, reverse=True):
         if before is not None and checkpoint_step(folder) > before:
             continue

@@ -15,6 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(^|_)(API)?(KEY|PAT|PASS|PASSWD)(_|$)")
+"""Names of environment variables whose values are secrets."""
+
 SUMS = "SHA256SUMS"
 """Name of the file of checksums."""
 
@@ -155,10 +158,9 @@ def record_checksums(folder: Path, names: Iterable[str] | None = None) -> None:
 
 def redact(text: str) -> str:
     """Text without the secrets of this process's environment (tokens, keys, passwords)."""
-    words = ("TOKEN", "API_KEY", "SECRET", "PASSWORD")
     for name, value in os.environ.items():
         # A short value is no secret and may occur in any word.
-        if len(value) >= 8 and any(word in name.upper() for word in words):
+        if len(value) >= 8 and _SECRET.search(name.upper()):
             text = text.replace(value, f"<{name}>")
     return text
 

@@ -88,7 +88,7 @@ def hold(
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=_POLL)
     except (NotImplementedError, OSError) as error:
-        if getattr(error, "errno", errno.ENOSYS) != errno.ENOSYS:
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
             raise
         raise OSError(
             f"the file system of {folder} has no locks (flock), so two processes could write one "

@@ -81,6 +81,7 @@ class RunStore:
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         existing = next(self.root.glob(f"*-{digest}"), None)
         name = re.sub(r"[^\w.]+", "-", recipe.name).strip("-.") or "run"  # no folder of its own
+        name = name.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
         return Run(existing or self.root / f"{name}-s{recipe.seed}-{digest}")
 
     def open_evaluation(self, spec: Mapping[str, Any]) -> EvaluationRecord:

@@ -35,13 +35,14 @@ class Run(Stored):
     """
 
     _work = "training"
+    _last = "metrics.jsonl"
 
     @property
     def recipe(self) -> Recipe:
         """The recipe that is trained."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the recipe warned when it was made
-            return Recipe.from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
+            return self._read("recipe.json", lambda file: Recipe.from_json(file.read_text("utf-8")))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -63,14 +64,6 @@ class Run(Stored):
             return status if status.pop("checksum") == _checksum(status) else None
         except (OSError, ValueError, KeyError, AttributeError):
             return None
-
-    @property
-    def has_checksums(self) -> bool:
-        """Whether the checksums of a finished run are recorded."""
-        try:
-            return "metrics.jsonl" in files.read_sums(self.path)
-        except ValueError:
-            return False
 
     @property
     def finished(self) -> bool:
@@ -140,7 +133,8 @@ class Run(Stored):
     def snapshots(self) -> dict[int, Path]:
         """Folders of the policies kept during training (`snapshot_steps`), by step."""
         folders = sorted((self.path / "snapshots").glob("step-*"))
-        return {int(folder.name.partition("-")[2]): folder for folder in folders}
+        numbers = {folder: folder.name.partition("-")[2] for folder in folders}
+        return {int(number): folder for folder, number in numbers.items() if number.isdecimal()}
 
     def weights(self, step: int | None = None) -> Path:
         """Folder of the result's weights, or of a step's; `InputError` if that was not kept."""

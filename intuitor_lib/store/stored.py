@@ -10,11 +10,13 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..recipe import InputError
 from . import files
 from .locks import hold
+
+T = TypeVar("T")
 
 FORMAT = 1
 """Version of what is written: runs, evaluations, results, records of notebooks.
@@ -62,6 +64,7 @@ class Stored:
 
     path: Path
     _work = "using"  # what a process that holds it does
+    _last = ""  # a file of whatever is finished
 
     @property
     def id(self) -> str:
@@ -106,6 +109,21 @@ class Stored:
             written = {}
         require_readable(written, self.id)
 
+    def _read(self, name: str, read: Callable[[Path], T]) -> T:
+        """Read a file that only damage can make unreadable."""
+        try:
+            return read(self.path / name)
+        except (OSError, ValueError) as error:
+            raise DamagedError(self._damage({name: str(error)})) from error
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the checksums of what is finished are recorded."""
+        try:
+            return self._last in files.read_sums(self.path)
+        except ValueError:
+            return False
+
     def require_whole(self, names: Iterable[str] | None = None) -> None:
         """Raise a `DamagedError` if files (all, or `names`) differ from recorded checksums."""
         found = files.faults(self.path, names)
@@ -136,11 +154,12 @@ class EvaluationRecord(Stored):
     """
 
     _work = "evaluating"
+    _last = "items.jsonl"
 
     @property
     def spec(self) -> dict[str, Any]:
         """`policy`, `benchmark` and `decoding`, each with its settings."""
-        return files.read_json(self.path / "evaluation.json")
+        return self._read("evaluation.json", files.read_json)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -139,6 +139,8 @@ def _look(
         _ending(recipe, kept[0], policy),
     ]
     reason = reason_against(policy.model)
+    if not recipe.preflight_problems:
+        reason = "preflight_problems=0"
     if reason is not None:
         return [*findings, Finding("sample", "warning", f"not sampled: {reason}")], {}
     if {recipe.rollout, recipe.update} & {"auto", "grouped"}:

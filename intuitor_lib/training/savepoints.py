@@ -63,7 +63,7 @@ def interruptible() -> Iterator[None]:
     """Let SIGTERM interrupt as SIGINT does; it would end the process, which may be a kernel."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+        raise KeyboardInterrupt("stopped by SIGTERM; the same command resumes")
 
     with _handling([signal.SIGTERM], interrupt):
         yield

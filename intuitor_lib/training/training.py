@@ -16,6 +16,8 @@ from transformers.trainer_callback import PrinterCallback
 from ..policy import Policy, compute_dtype, describe_policy, load_policy
 from ..policy.adapters import ignore_renames
 from ..policy.linear import decide_unpacking
+from ..policy.loading import at_commit
+from ..policy.pretrained import Source, cached_commit
 from ..problems import Problem, Problems, fit_prompts, load_problems, prompt_date, to_dataset
 from ..recipe import InputError, Recipe
 from ..report import LiveTraining, quiet_transformers
@@ -140,6 +142,7 @@ class _Training:
         if self.main:
             self.run.clean()
             self.run.set_status("running", error=None)
+            (self.run.path / SUMS).unlink(missing_ok=True)  # of an end that did not last
             found = newest_checkpoint(self.run.path, self.display.note)
         checkpoint = from_main(found)
         before: dict[str, Any] = {}
@@ -147,7 +150,7 @@ class _Training:
             with contextlib.suppress(OSError, ValueError):  # damaged: measured again
                 before = self.run.environment
         self.unpacks = from_main(before.get("unpacked"))
-        self.recipe = _with_dtype(self.recipe, before)
+        self.recipe = at_commit(_with_dtype(self.recipe, before), from_main(before.get("commit")))
         return checkpoint
 
     def _load(self) -> Policy:
@@ -171,6 +174,7 @@ class _Training:
         # Weights that are all trained are fp32, and computed in this dtype by autocast.
         facts |= {"compute_dtype": self.recipe.dtype, "processes": self.processes}
         facts["prompt_date"] = prompt_date(policy.tokenizer)
+        facts["commit"] = cached_commit(Source.of(self.recipe))
         facts["unpacked"] = decide_unpacking(policy.model)  # 4-bit weights, on a CPU
         # For a local folder, only its name: notebooks are published.
         model = self.recipe.model
@@ -189,7 +193,7 @@ class _Training:
         run = self.run
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         full = _disk_fault(error, run) if self.main else None
-        if self.main:
+        if self.main and not run.finished:  # a signal may come while its checkpoints are removed
             with contextlib.suppress(OSError):  # a full disk is reported below
                 run.set_status(state, error=redact(f"{type(error).__name__}: {error}")[:2000])
         steps = len(read_rows(run.path / "metrics.jsonl"))

@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from intuitor_lib import get_recipe
+from intuitor_lib.cli.arguments import print_table
 from intuitor_lib.cli.script import _parser, main
 from intuitor_lib.recipe import SMOLLM2
+from intuitor_lib.report import Table
 
 MATH = Path(__file__).parents[3] / "shared" / "data" / "math_train.jsonl"
 
@@ -45,6 +47,8 @@ def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
     assert main(["report", *asked]) == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "self-certainty" in capsys.readouterr().out
+    assert main(["report", folder.name, "--runs", runs, "--figure", "curves.xyz"]) == 2
+    assert "--figure curves.xyz: Format 'xyz'" in capsys.readouterr().err
     header, row = csv.read_text(encoding="utf-8").splitlines()
     assert header.startswith("recipe,reward,seed,steps,")
     assert row.startswith("tiny,self_certainty,3,2/2,")
@@ -72,10 +76,12 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
         (["train", "quickstart", "--set", "num_generation=4"], "did you mean 'num_generations'?"),
         (["train", "quickstart", "--set", "num_generations=1"], "at least 2 completions"),
         (["train", "quickstart", "--set", "beta"], "'beta' is not of the form KEY=VALUE"),
+        (["train", "quickstart", "--set", "model_revision=None"], "write null, true or false"),
         (["train", "intuitor", "--data", "missing.jsonl"], "missing.jsonl"),
         (["train", "quickstart", "--set", "dataset=reasoning-gym:chain_sums"], "chain_sum"),
         (["reproduce", "99_nothing"], "no notebook '99_nothing'"),
         (["reproduce", "00_quickstart", "-p", "sed=1"], "no parameter 'sed'"),
+        (["reproduce", "--jobs", "0"], "'0': give a whole number of at least 1"),
         (["runs", "show", "nothing"], "no run 'nothing'"),
         (["runs", "verify", "nothing"], "no run 'nothing'"),
         (["report", "nothing"], "no run 'nothing'"),
@@ -83,6 +89,7 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["evaluate", "tiny", "-b", "gsm9k"], "unknown benchmark 'gsm9k': choose from gsm8k"),
         (["evaluate", "tiny", "-b", "gsm8k", "--base"], "no run 'tiny'"),
+        (["evaluate", "tiny", "-b", "gsm8k", "--batch-size", "-3"], "'-3': give a whole number"),
         (["compare", "a", "b"], "no evaluation of 'a'"),
         (["evaluations", "nothing"], "no evaluation of 'nothing'"),
     ],
@@ -96,6 +103,19 @@ def test_bad_input_exits_2_with_its_message(arguments, message, capsys, tmp_path
     assert status == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "memory", "preflight"])
+def test_a_profile_is_of_a_named_recipe(command, recipe_file, capsys):
+    assert main([command, recipe_file, "--profile", "smoke"]) == 2
+    assert "--profile smoke with tiny.yaml" in capsys.readouterr().err
+
+
+def test_a_table_is_written_through_a_link(tmp_path, capsys):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")
+    print_table(Table(["a"], [["1"]], ""), str(tmp_path / "link.csv"))
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines() == ["a", "1"]
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,30 @@ def test_several_at_a_time_share_the_cores(tmp_path, monkeypatch):
     assert [d.kept for d in again] == [True] * 2
 
 
+def test_a_batch_that_is_stopped_begins_no_other(tmp_path):
+    log = tmp_path / "log.txt"
+    paths = [counting(tmp_path / f"{i}.ipynb", log) for i in range(9)]
+    batch = reproduce(paths, "smoke", runs=tmp_path / "runs", jobs=2)
+    next(batch)
+    batch.close()
+    # Two are executed at a time, and the pool hands out one more beforehand.
+    assert len(log.read_text().splitlines()) < len(paths) - 2
+
+
+def test_one_name_is_one_notebook(tmp_path):
+    paths = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        paths.append(str(write(tmp_path / name / "x.ipynb", "profile = 'cpu'")))
+    with pytest.raises(InputError, match=r"2 notebooks are named x\.ipynb"):
+        find_notebooks(paths)
+    assert len(find_notebooks([paths[0], paths[0]])) == 1
+    copy = tmp_path / "runs" / "notebooks" / "smoke"
+    copy.mkdir(parents=True)
+    with pytest.raises(InputError, match="name its original"):
+        execute(write(copy / "x.ipynb", "profile = 'cpu'"), "smoke", runs=tmp_path / "runs")
+
+
 def test_each_stage_of_a_notebook_is_a_line(tmp_path, capfd):
     code = (
         "from intuitor_lib.report.progress import LiveTraining, track\n"

@@ -24,6 +24,7 @@ from intuitor_lib.problems.prompts import conversation, prompt_token_ids
 from intuitor_lib.recipe.constants import SMOLLM2, InputError
 from intuitor_lib.rollouts.generation import generate
 from intuitor_lib.store.run_store import RunStore
+from intuitor_lib.store.stored import DamagedError
 from intuitor_lib.training.samples import sample_problems
 from intuitor_lib.training.training import train
 
@@ -230,11 +231,21 @@ def test_asked_again_nothing_is_loaded_and_other_settings_are_another(
         {"seed": 1, "n": 4, "temperature": 0.5},
         {"seed": 1, "n": 4, "system_prompt": "Hush."},
         {"seed": 1, "n": 4, "quantization": "nf4"},
+        {"seed": 1, "n": 4, "certainty": False},
     ]
     for other in others:
         with pytest.raises(TypeError):  # it would have to load the policy
             ask(toy(), **other)
     assert len(list(RunStore(tmp_path).evaluations())) == 1 + len(others)
+
+
+def test_checksums_that_a_kill_prevented_are_recorded(tiny_model, tmp_path):
+    record = evaluate(str(tiny_model), toy(), n=3, runs=tmp_path)
+    (record.path / "SHA256SUMS").unlink()
+    assert evaluate(str(tiny_model), toy(), n=3, runs=tmp_path).has_checksums
+    (record.path / "evaluation.json").write_text("{")
+    with pytest.raises(DamagedError, match=r"evaluation\.json"):
+        _ = record.spec
 
 
 def test_n_items_are_drawn_by_the_seed(tiny_model, tmp_path):
@@ -364,6 +375,7 @@ def test_without_a_chat_the_prompt_is_the_text(tiny_model, tmp_path):
         ({"num_samples": 2}, "several at a temperature above 0"),
         ({"temperature": -1.0}, "at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"batch_size": -3}, "batch_size=-3"),
         ({"max_new_tokens": 300}, "exceed the 256 tokens of the model: lower max_new_tokens to 24"),
         ({"n": 0}, "n=0 items"),
         ({"benchmark": "gsm9k"}, "unknown benchmark 'gsm9k': choose from gsm8k"),

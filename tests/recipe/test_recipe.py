@@ -270,6 +270,10 @@ def test_recipes_are_frozen():
         recipe.dataset_kwargs["min_terms"] = 3
     given["min_terms"] = 3
     assert recipe.dataset_kwargs == {"min_terms": 2}
+    digits = [2, 1]
+    recipe = Recipe(dataset_kwargs={"digits": digits})
+    digits.append(9)
+    assert recipe.dataset_kwargs == {"digits": [2, 1]}
     assert Recipe(rewards=["random"]).rewards == ("random",)
 
 
@@ -394,6 +398,13 @@ def test_where_checkpoints_are_restored_their_distance_counts():
     recipes = [Recipe(on_collapse=way) for way in ("warn", "stop", "restore")]
     counts = [r.replace(save_steps=3).digest != r.digest for r in recipes]
     assert counts == [False, False, True]
+
+
+def test_where_an_alarm_ends_a_training_the_accuracies_it_sees_count():
+    measured = {"eval_problems": 9, "eval_steps": 3}
+    for way, counts in {"warn": False, "stop": True, "restore": True}.items():
+        recipe = Recipe(on_collapse=way, eval_problems=9)
+        assert (recipe.replace(**measured).digest != recipe.digest) is counts
 
 
 @pytest.fixture
@@ -531,6 +542,15 @@ def test_problems_of_ones_own_come_with_none_of_the_recipes_about_its_own():
     assert own.max_steps == embedded.max_steps
     with_some = get_recipe("intuitor", "cpu", dataset="x.jsonl", eval_problems=9)
     assert with_some.eval_steps == embedded.eval_steps
+
+
+def test_the_quickstart_on_other_problems_asks_as_a_recipe_does():
+    own = get_recipe("quickstart", "cpu", dataset="x.jsonl")
+    asked = own.prompt_template, own.answer_extraction, own.system_prompt, own.eval_problems
+    plain = Recipe()
+    assert asked == (plain.prompt_template, plain.answer_extraction, plain.system_prompt, 0)
+    same = get_recipe("quickstart", "cpu", dataset="embedded:products")
+    assert same == get_recipe("quickstart", "cpu")
 
 
 @every_profile
@@ -689,6 +709,8 @@ def test_a_list_is_no_recipe():
 
 def test_one_and_one_point_zero_are_the_same_training():
     assert Recipe(beta=1).digest == Recipe(beta=1.0).digest
+    weights = [Recipe(reward_weights=[one], rewards=["random"]).digest for one in (1, 1.0)]
+    assert weights[0] == weights[1]
     assert Recipe(weight_decay=-0.0).digest == Recipe(weight_decay=0).digest
 
 

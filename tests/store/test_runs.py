@@ -11,6 +11,8 @@ import pytest
 from intuitor_lib import RunStore, get_recipe
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.store import FORMAT
+from intuitor_lib.store.checkpoints import newest_checkpoint
+from intuitor_lib.store.stored import DamagedError
 
 PROBLEMS = {"fingerprint": "abc", "train": 3}
 
@@ -29,7 +31,7 @@ def test_the_same_recipe_and_problems_open_the_same_run(store):
     assert [r.id for r in store] == [run.id]
 
 
-@pytest.mark.parametrize("name", ["exp/1", "../x", "a b"])
+@pytest.mark.parametrize("name", ["exp/1", "../x", "a b", "long" * 70, "\u957f" * 90])
 def test_a_name_makes_no_folder_of_its_own(store, name):
     run = store.open(get_recipe("quickstart", "cpu").replace(name=name), PROBLEMS)
     assert [r.id for r in store] == [run.id]
@@ -67,6 +69,26 @@ def test_other_weights_in_the_same_folder_are_another_run(store, local):
     assert run.verify() == {}
     with pytest.raises(InputError, match="have been changed since"):
         run.require_same_base()
+
+
+def test_a_damaged_recipe_is_named(store):
+    run = store.open(get_recipe("quickstart", "cpu"), PROBLEMS)
+    (run.path / "recipe.json").write_text("{")
+    with pytest.raises(DamagedError, match=rf"{run.id} is damaged \(recipe.json: not readable"):
+        _ = run.recipe
+    assert store.open(get_recipe("quickstart", "cpu"), PROBLEMS).recipe.name == "quickstart"
+
+
+def test_copies_of_checkpoints_and_snapshots_are_passed_over(store):
+    run = store.open(get_recipe("quickstart", "cpu"), PROBLEMS)
+    for name in ("snapshots/step-00010", "snapshots/step-00010 copy", "checkpoints/checkpoint-4"):
+        (run.path / name).mkdir(parents=True)
+    (run.path / "checkpoints" / "checkpoint-10.bak").mkdir()
+    assert [*run.snapshots] == [10]
+    passed = []
+    assert newest_checkpoint(run.path, passed.append) is None
+    assert len(passed) == 1
+    assert "checkpoint-4 is passed over" in passed[0]
 
 
 def test_status_keeps_what_it_had(store):

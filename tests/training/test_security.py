@@ -118,6 +118,12 @@ def test_text_is_escaped_in_html():
 def test_secrets_are_left_out(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
+    for name in ("KAGGLE_KEY", "DB_PASSWD", "AWS_ACCESS_KEY_ID", "GITHUB_PAT", "MYAPIKEY"):
+        monkeypatch.setenv(name, f"the value of {name}")
+        assert redact(f"asked with the value of {name}.") == f"asked with <{name}>."
+    monkeypatch.setenv("MONKEYS", "the monkeys")
+    monkeypatch.setenv("MY_PATHS", "some/paths")
+    assert redact("the monkeys in some/paths") == "the monkeys in some/paths"
     monkeypatch.setenv("MAX_TOKENS", "32")  # no secret, and part of many a text
     text = "asked with hf_abcdefghijklmnop and sk-0123456789 for 32 tokens"
     assert redact(text) == "asked with <HF_TOKEN> and <OPENAI_API_KEY> for 32 tokens"

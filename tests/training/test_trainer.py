@@ -1,7 +1,9 @@
 """Training: it learns what it is rewarded for, changes LoRA weights alone, and resumes."""
 
 import math
+import shutil
 import types
+from pathlib import Path
 
 import bitsandbytes as bnb
 import peft
@@ -13,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 from intuitor_lib.certainty.completions import end_tokens
 from intuitor_lib.certainty.tokens import self_certainty
-from intuitor_lib.policy.loading import load_policy, load_run
+from intuitor_lib.policy.loading import at_commit, load_policy, load_run
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.problems.prompts import prompt_token_ids, to_dataset
 from intuitor_lib.recipe.constants import InputError
@@ -455,6 +457,50 @@ def test_a_finished_run_is_returned_and_nothing_is_loaded(tiny_recipe, tmp_path,
 
     monkeypatch.setattr("intuitor_lib.training.training.load_policy", fail)
     assert train(tiny_recipe, runs=tmp_path).path == run.path
+
+
+def test_a_signal_while_checkpoints_are_removed_leaves_a_finished_run(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    remove = shutil.rmtree
+
+    def signalled(path, *arguments, **settings):
+        if Path(path).name == "checkpoints":
+            raise KeyboardInterrupt
+        remove(path, *arguments, **settings)
+
+    monkeypatch.setattr(shutil, "rmtree", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe, runs=tmp_path)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    (run,) = RunStore(tmp_path)
+    assert run.finished
+    assert run.verify() == {}
+    assert train(tiny_recipe, runs=tmp_path).steps == 2
+
+
+def test_a_base_of_the_hub_stays_at_the_commit_it_began_with(tiny_recipe, tmp_path, monkeypatch):
+    run = train(tiny_recipe, runs=tmp_path)
+    assert run.environment["commit"] is None  # a local folder has none
+    loaded = []
+
+    def load(recipe):
+        loaded.append(recipe.model_revision)
+        raise InputError("not here")
+
+    (run.path / "SHA256SUMS").unlink()
+    run.set_environment({**run.environment, "commit": "c0ffee"})
+    monkeypatch.setattr("intuitor_lib.policy.loading.load_policy", load)
+    with pytest.raises(InputError, match="not here"):
+        load_run(run)
+    assert at_commit(run.recipe.replace(model_revision="v1"), "c0ffee").model_revision == "v1"
+    run.set_status("interrupted")
+    checkpoint = run.path / "checkpoints" / "checkpoint-1"
+    monkeypatch.setattr("intuitor_lib.training.training.newest_checkpoint", lambda *_: checkpoint)
+    monkeypatch.setattr("intuitor_lib.training.training.load_policy", load)
+    with pytest.raises(InputError, match="not here"):
+        train(tiny_recipe, runs=tmp_path)
+    assert loaded == ["c0ffee", "c0ffee"]
 
 
 def test_moments_in_8_bits_make_nearly_the_same_update(tiny_recipe, tmp_path):
