@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(^|_)(API)?(KEY|PAT|PASS|PASSWD)(_|$)")
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY|(^|_)(KEY|PAT|PASS|PASSWD)(_|$)")
 """Names of environment variables whose values are secrets."""
 
 SUMS = "SHA256SUMS"
