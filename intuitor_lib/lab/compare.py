@@ -57,14 +57,17 @@ def _picker(
     shown = ipywidgets.HTML(display.join(parts))
 
     def draw(_: Any) -> None:
+        # The first of those that were given stays the one that others are compared with.
+        names = sorted(picked.value, key=lambda name: name != chosen[0].id)
         try:
-            shown.value = display.join(comparison(store, [listed[name] for name in picked.value]))
+            shown.value = display.join(comparison(store, [listed[name] for name in names]))
         except (OSError, ValueError, KeyError) as error:  # a run that is damaged
             shown.value = display.text_html(f"{type(error).__name__}: {error}")
 
     picked.observe(draw, "value")
     hint = ipywidgets.HTML(
-        "<small>Ctrl or Shift selects several; the first is compared with</small>"
+        f"<small>Ctrl or Shift selects several; the others are compared with {chosen[0].id}, or "
+        "with the first where that is not selected</small>"
     )
     return ipywidgets.VBox([picked, hint, shown])
 
@@ -79,15 +82,25 @@ def comparison(store: RunStore, runs: Sequence[Run]) -> list[str | Figure]:
 
 
 def settings_table(runs: Sequence[Run]) -> Table:
-    """Tabulate the settings that are not the same in all runs."""
-    recipes = [run.recipe for run in runs]
+    """Tabulate settings, problems, base and machine as far as they are not the same in all runs."""
+    columns = [_about(run) for run in runs]
     rows = []
-    for key in SETTINGS:
-        values = [getattr(recipe, key) for recipe in recipes]
-        if key != "name" and any(value != values[0] for value in values):
+    for key in dict.fromkeys(key for column in columns for key in column):
+        values = [column.get(key) for column in columns]
+        if any(value != values[0] for value in values):
             rows.append([key, *values])
-    caption = "Settings that differ." if rows else "All settings are the same."
+    caption = "What differs." if rows else "Settings, problems, base and machine are the same."
     return Table(["setting", *(run.id for run in runs)], rows, caption)
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """A run's settings, and what else its result depends on."""
+    recipe, problems, where = run.recipe, run.problems, run.environment
+    found = {key: getattr(recipe, key) for key in SETTINGS if key != "name"}
+    found |= {f"problems: {key}": problems.get(key) for key in ("train", "held_out", "fingerprint")}
+    found |= {f"files of {key}": value for key, value in run.local_weights.items()}
+    found |= {key: where.get(key) for key in ("device", "device_name", "compute_dtype", "commit")}
+    return found | {f"version of {key}": x for key, x in where.get("packages", {}).items()}
 
 
 def differences(store: RunStore, runs: Sequence[Run]) -> list[Table]:
@@ -97,8 +110,7 @@ def differences(store: RunStore, runs: Sequence[Run]) -> list[Table]:
         try:
             both = [find_evaluations(store, one.id) for one in (runs[0], run)]
             tables.append(comparison_table(*both))
-        except InputError:
+        except InputError as error:
             title = f"{runs[0].id} and {run.id}"
-            text = "No evaluation of the same items yet, so no differences (intuitor.evaluate)."
-            tables.append(Table([title], [], text))
+            tables.append(Table([title], [], f"No differences (intuitor.evaluate): {error}"))
     return tables

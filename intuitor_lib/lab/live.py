@@ -80,12 +80,15 @@ class LiveRun:
     def __init__(self, run: Run, recipe: Recipe | None = None) -> None:
         self.run, self._recipe = run, recipe
         self._process: subprocess.Popen[bytes] | None = None
+        self._before: Any = None  # when the run's status had changed as that process began
         self._asked_to_stop = False
+        self._panels: list[Any] = []
 
     @property
     def state(self) -> str:
         """What the run and its process do now."""
-        stored = self.run.status["state"]
+        status = self.run.status
+        stored = status["state"]
         if stored == "finished":
             return stored
         if holder(self.run.path) is not None:
@@ -96,8 +99,9 @@ class LiveRun:
         code = None if self._process is None else self._process.poll()
         if holder(self._folder) is not None:
             return "starting"
-        if stored == "new" and code not in (None, 0, 130, -signal.SIGTERM):
-            return "failed"  # before it began the run
+        failed = code not in (None, 0, 130, -signal.SIGTERM)
+        if failed and status.get("changed") == self._before:
+            return "failed"  # before it took the run
         return stored
 
     @property
@@ -119,7 +123,10 @@ class LiveRun:
             return "its process was killed, as it is by a machine out of memory"
         if state != "failed":
             return None
-        said = self.run.status.get("error")
+        status = self.run.status
+        said = None
+        if self._process is None or status.get("changed") != self._before:
+            said = status.get("error")
         printed = self.log.read_text(errors="replace") if self.log.is_file() else ""
         lines = [line for line in re.split(r"[\r\n]+", printed) if line.strip()]
         return said or "\n".join(lines[-3:]) or "its process ended without a message"
@@ -148,6 +155,7 @@ class LiveRun:
             except BlockingIOError:
                 return
             log.truncate(0)
+            self._before = self.run.status.get("changed")
             store = str(self.run.path.parent.resolve())
             command = ["train", str(file.resolve()), "--runs", store]
             self._process = subprocess.Popen(
@@ -160,6 +168,8 @@ class LiveRun:
                 start_new_session=True,  # the end of the kernel is not its end
             )
             write_owner(self._folder, self._process.pid)
+        for panel in self._panels:
+            panel.follow()
 
     def stop(self) -> None:
         """Ask the training to end after this step and save; `resume` goes on from there.
@@ -226,7 +236,8 @@ class LiveRun:
         from .panel import Panel, static
 
         if person_there():
-            Panel(self).show()
+            self._panels.append(Panel(self))
+            self._panels[-1].show()
         else:
             static(self)
 

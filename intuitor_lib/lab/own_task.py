@@ -199,4 +199,6 @@ def _measured(rows: Rows, extraction: str) -> Rows:
 def _level(rows: Rows, column: str) -> Estimate:
     if column == "correct":
         return summarize(rows)["accuracy"]
-    return mean_over_problems([row["id"] for row in rows], [float(row[column]) for row in rows])
+    values = [float(row[column]) for row in rows]
+    is_share = column in ("agreement", "repetition", "clipped")
+    return mean_over_problems([row["id"] for row in rows], values, difference=not is_share)

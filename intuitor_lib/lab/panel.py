@@ -30,6 +30,7 @@ class Panel:
         self.live = live
         self._headline = ipywidgets.HTML()
         self._message = ipywidgets.HTML()  # what went wrong in the panel itself
+        self._passing = False  # whether that is over once a redraw succeeds
         self._curves = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self._newest = ipywidgets.HTML()
         stop, resume = lambda _: self._ask(self.live.stop), lambda _: self._ask(self.live.resume)
@@ -47,7 +48,7 @@ class Panel:
         """Display the panel, and follow the run until it ends."""
         self.refresh()
         self._handles = [display.show([headline(self.live)], self.box), display.show([""])]
-        self._follow()
+        self.follow()
 
     def refresh(self) -> str:
         """Redraw what has changed; the state that is shown."""
@@ -64,7 +65,8 @@ class Panel:
             self._resume.disabled = state not in ("new", "interrupted", "failed")
         return state
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Redraw until the run ends, in a thread."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
@@ -73,10 +75,14 @@ class Panel:
         pause = threading.Event()
         while True:
             try:
-                if self.refresh() in _ENDED and self.live.state in _ENDED:
+                state = self.refresh()
+                if self._passing:
+                    self._passing, self._message.value = False, ""
+                if state in _ENDED and self.live.state in _ENDED:
                     break
             except Exception as error:  # of a file that is being written, or gone: tried again
                 self._say(error)
+                self._passing = True
                 if not self.live.run.path.is_dir():
                     return
             pause.wait(_POLL)
@@ -86,14 +92,14 @@ class Panel:
         self._handles[1].update(display.bundle(_figure(self.live) if finished else ""), raw=True)
 
     def _ask(self, action: Any) -> None:
-        self._message.value = ""
+        self._passing, self._message.value = False, ""
         try:
             action()
         except (OSError, ValueError) as error:
             self._say(error)
             return
         self.refresh()
-        self._follow()
+        self.follow()
 
     def _say(self, error: Exception) -> None:
         self._message.value = f"<b>{html.escape(str(error))}</b>"

@@ -13,7 +13,8 @@ import jinja2
 
 from ..store import RunStore
 from ..store.files import write_text
-from .comparison import claims_table, load_records, questions_table
+from .comparison import answers_of, claims_table, load_records
+from .verdicts import answers_table
 
 
 def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
@@ -23,34 +24,34 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
         Path of the page.
     """
     root = RunStore(runs).root.resolve()
-    records = load_records(profile, root)
+    records = load_records(profile, root, committed=False)
     notebooks = []
     for path in sorted((root / "notebooks" / profile).glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        failed = any(output["output_type"] == "error" for output in outputs)
         images = [output.get("data", {}).get("image/png") for output in outputs]
         notebooks.append(
             {
                 "name": path.stem,
-                "title": _title(cells, outputs),
+                "title": _title(cells) + " (failed)" * failed,
                 "images": ["".join(image) for image in images if image],
-                "table": records.get(path.stem, {}).get("table"),
+                "table": None if failed else records.get(path.stem, {}).get("table"),
             }
         )
     text = Path(__file__).with_name("gallery.html.j2").read_text(encoding="utf-8")
     page = jinja2.Template(text, autoescape=True, undefined=jinja2.StrictUndefined).render(
         profile=profile,
         notebooks=notebooks,
-        answers=questions_table(records.values()),
+        answers=answers_table(answers_of(records.values())),
         claims=claims_table(records.values()),
     )
     write_text(root / "report" / "index.html", page + "\n")
     return root / "report" / "index.html"
 
 
-def _title(cells: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> str:
-    """The first heading, with a note if a cell failed."""
+def _title(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The first heading."""
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     heading = re.search(r"^# (.*)", "\n".join(texts), re.MULTILINE)
-    failed = any(output["output_type"] == "error" for output in outputs)
-    return (heading[1] if heading else "untitled") + " (failed)" * failed
+    return heading[1] if heading else "untitled"

@@ -46,8 +46,8 @@ Asked = tuple[Test, int | None]  # a test of the result, or of the snapshot afte
 class Trial:
     """A policy of an experiment with its measurements.
 
-    `baselines` are the scores without skill on each test (`Grader.baselines`). `on_record`: all
-    measurements were read, none was made now.
+    `baselines` are the scores without skill on each test (`Grader.baselines`), `environments` where
+    each was made. `on_record`: all measurements were read, none was made now.
     """
 
     arm: str
@@ -58,6 +58,7 @@ class Trial:
     tables: Mapping[tuple[str, int | None], Rows] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_record: bool = False
+    environments: Mapping[tuple[str, int | None], Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -131,8 +132,9 @@ def collect(
         store.subject.cache_clear()  # the policy leaves the memory before the next one
         tables = {key: one["rows"] for key, one in found.items()}
         known = {name: one["baselines"] for (name, _), one in found.items()}
+        where = {key: one.get("environment", {}) for key, one in found.items()}
         about = (store.arm, ARMS[store.arm], profile, store.recipe)
-        trial = Trial(*about, training, tables, known, store.only_read)
+        trial = Trial(*about, training, tables, known, store.only_read, where)
         trials.setdefault(trial.label, []).append(trial)
     return trials
 
@@ -204,7 +206,7 @@ def _require_what_is_missing(asked: Mapping["TrialStore", Sequence["Asked"]]) ->
 
 def _try(test: Test, recipe: Recipe) -> None:
     """Load the items of a test, and run a program if it runs any."""
-    benchmark = _benchmark(test, recipe)
+    benchmark = benchmark_of(test, recipe)
     load_items(benchmark, test.n)
     if benchmark.grader.runs_code:
         run_python("pass")
@@ -229,7 +231,7 @@ def confidence(
         found = measure_confidence(
             {label: store.subject(None) for label, store in stores.items()},
             pairs,
-            _benchmark(test, stores["base"].recipe),
+            benchmark_of(test, stores["base"].recipe),
             n=test.n,
             num_samples=test.num_samples,
             temperature=test.temperature,
@@ -326,7 +328,7 @@ class TrialStore:
     def _evaluate(self, test: Test, step: int | None) -> dict[str, Any]:
         from ..evaluation.evaluation import evaluate
 
-        benchmark = _benchmark(test, self.recipe)
+        benchmark = benchmark_of(test, self.recipe)
         record = evaluate(
             self.subject(step),
             benchmark,
@@ -349,7 +351,7 @@ class TrialStore:
         }
 
 
-def _benchmark(test: Test, own: Recipe) -> Benchmark:
+def benchmark_of(test: Test, own: Recipe) -> Benchmark:
     """The benchmark of a test of a policy, asked as its recipe asked in training."""
     recipe = get_recipe(test.recipe, own.profile) if test.recipe else own
     if test.benchmark == HELD_OUT:

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..grading.answers import most_frequent
 from ..report import Estimate, Table, by_problem, combination_over_seeds, mean_over_seeds
-from .plan import PLAN_FILE
-from .trials import Rows, Trial
+from .plan import PLAN_FILE, SUITES
+from .trials import Rows, Trial, benchmark_of
 
 VERDICTS = (
     *("gain", "no gain", "loss"),  # of an arm over the base and the random reward
@@ -62,9 +61,10 @@ def rows_of(trial: Trial, test: str, step: int | None = None) -> Rows:
         return rows
     if how not in ("any", "vote"):
         raise ValueError(f"{test!r}: behind the colon stands 'any' or 'vote'")
+    benchmark = benchmark_of(SUITES[trial.profile][name], trial.recipe)
     found = []
     for id, own in by_problem(rows).items():
-        elected = most_frequent([row["answer"] for row in own])
+        elected = benchmark.grader.elected([row["answer"] for row in own]) or ()
         counted = own if how == "any" else itertools.compress(own, elected)
         found.append({"id": id, "correct": any(row["correct"] for row in counted)})
     return found
@@ -149,7 +149,8 @@ def ask(
     Returns:
         JSON-ready entries: `question`, `decoding`, `profile`, `model`, `n`, `seeds`, the
         `levels` of the arms, the `differences` between them, of which those in `elsewhere` are to
-        arms trained on another kind of device, and the `verdict`.
+        arms trained or tested on another kind of device, and the `verdict`. All are over the
+        seeds and the problems that all arms of the question have.
 
     Raises:
         KeyError: an unknown id.
@@ -165,14 +166,31 @@ def ask(
             used = {question.arm: test, question.other: other_test, "base": other_test}
             if question.kind == "gain":
                 used[question.coin] = test
-            case = _Case(question, used, trials, step)
+            case = _Case(question, used, _with_shared_seeds(trials, used), step)
             if case.collected():
-                arm, levels = trials[question.arm], case.levels()
+                arm, levels = case.trials[question.arm], case.levels()
                 gaps, verdict = _RULES[question.kind](case, levels)
                 entry = answer(id, decoding, test, profile, arm, levels, gaps, verdict, step=step)
                 entry["elsewhere"] = case.elsewhere(gaps)
                 answers.append(entry | ({"reason": ONLY_SMOKE} if profile == "smoke" else {}))
     return answers
+
+
+def _with_shared_seeds(
+    trials: Mapping[str, Sequence[Trial]], labels: Iterable[str]
+) -> dict[str, Sequence[Trial]]:
+    """Those arms, with the seeds that all of them were trained with, in one order; bases whole."""
+    arms = {label: trials[label] for label in labels if trials.get(label)}
+    trained = [{t.seed for t in arm} for arm in arms.values() if arm[0].training is not None]
+    if not trained:
+        return arms
+    seeds = sorted(set.intersection(*trained))
+    if not seeds:
+        raise ValueError(f"arms with the seeds {[sorted(s) for s in trained]} share none")
+    return {
+        label: arm if arm[0].training is None else [t for s in seeds for t in arm if t.seed == s]
+        for label, arm in arms.items()
+    }
 
 
 def answer(
@@ -217,20 +235,28 @@ class _Case:
         tests = {label: test.partition(":")[0] for label, test in self.tests.items()}
         return all(
             judged(self.trials.get(label, ()), test, self.step) for label, test in tests.items()
-        ) and bool(
-            _shared(
-                trial.rows(test, step_of(self.trials[label], self.step))
-                for label, test in tests.items()
+        ) and bool(_shared(itertools.chain(*self._tables().values())))
+
+    def _tables(self) -> dict[str, list[Rows]]:
+        """The rows of each arm's trials."""
+        return {
+            label: [
+                rows_of(trial, test, step_of(self.trials[label], self.step))
                 for trial in self.trials[label]
-            )
-        )
+            ]
+            for label, test in self.tests.items()
+        }
 
     def levels(self) -> dict[str, Estimate]:
-        """The estimate of each arm."""
-        column = self.question.column
+        """The estimate of each arm, over the problems that all have."""
+        tables = self._tables()
+        shared = _shared(itertools.chain(*tables.values()))
         return {
-            label: estimate(self.trials[label], test, column, self.step)
-            for label, test in self.tests.items()
+            label: mean_over_seeds(
+                [[row for row in rows if row["id"] in shared] for rows in several],
+                self.question.column,
+            )
+            for label, several in tables.items()
         }
 
     def combined(self, weights: Mapping[str, float]) -> Estimate:
@@ -239,24 +265,30 @@ class _Case:
         return _combination(terms, self.question.column, self.step)
 
     def elsewhere(self, labels: Iterable[str]) -> list[str]:
-        """The arms among these of which a training with the same seed ran on another device."""
-        own, found = _devices(self.trials[self.question.arm]), []
+        """The arms among these that were trained or tested on another kind of device."""
+        own, found = self._devices(self.question.arm), []
         for label in labels:  # that of a share is no arm's
-            other = _devices(self.trials.get(label, self.trials[self.question.other]))
-            if any(own[seed] != other[seed] for seed in {*own} & {*other}):
+            other = self._devices(label if label in self.tests else self.question.other)
+            # A base has one trial, which is paired with each.
+            pairs = zip(own, other if len(other) == len(own) else other * len(own), strict=True)
+            if any(ours != theirs for ours, theirs in pairs):
                 found.append(label)
+        return found
+
+    def _devices(self, label: str) -> list[set[str]]:
+        """Where each trial of an arm was trained and tested: on a CPU, a GPU, or both."""
+        test, several = self.tests[label].partition(":")[0], self.trials[label]
+        found = []
+        for trial in several:
+            where = [] if trial.training is None else [trial.training.get("environment", {})]
+            where.append(trial.environments.get((test, step_of(several, self.step)), {}))
+            names = (about.get("device", "").partition(":")[0] for about in where)
+            found.append({name for name in names if name})
         return found
 
     def gap(self, label: str) -> Estimate:
         """The arm of the question less another one."""
         return self.combined({self.question.arm: 1, label: -1})
-
-
-def _devices(several: Sequence[Trial]) -> dict[int, str]:
-    """Where an arm's trainings ran, by seed: on a CPU or a GPU."""
-    trained = {t.seed: t.training for t in several if t.training is not None}
-    where = {seed: t.get("environment", {}).get("device", "") for seed, t in trained.items()}
-    return {seed: device.partition(":")[0] for seed, device in where.items()}
 
 
 Levels = Mapping[str, Estimate]
@@ -370,8 +402,8 @@ def caption(answers: Sequence[Mapping[str, Any]]) -> str:
         return "No question could be answered."
     where = dict.fromkeys(f"profile {a['profile']}, {a['model']}" for a in answers)
     elsewhere = (
-        " (other device): one side was trained on a GPU, the other on a CPU, which alone moved "
-        "accuracy by up to .03 for one seed, and is in no interval."
+        " (other device): one side was trained or tested on a GPU, the other on a CPU, which alone "
+        "moved accuracy by up to .03 for one seed, and is in no interval."
     )
     return (
         f"{'; '.join(where)}. Differences, of values not rounded, with 95 % intervals over "

@@ -235,9 +235,6 @@ def one_update(
 
         run = train(recipe, runs=runs)
         rows = [{**row} for row in run.completions if "token_ids" in row]
-        rewards = [row["self_certainty"] for row in rows]
-        for row, reward in zip(rows, rewards, strict=True):
-            row["advantage"] = (reward - statistics.mean(rewards)) / statistics.stdev(rewards)
         asked = [messages(row["prompt"], recipe.system_prompt) for row in rows]
         made = [row["token_ids"] for row in rows]
         loads = {"log_prob": partial(load_policy, recipe), "log_prob_after": partial(load_run, run)}

@@ -52,12 +52,15 @@ def seed_curves(runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str]) 
     """
     steps = [row["step"] for several in runs.values() for rows in several for row in rows]
     last, looks = max(steps, default=1), style.styles(runs)
-    width = max(1, last // 10)
+    widths = {
+        label: max(1, max((row["step"] for rows in several for row in rows), default=1) // 10)
+        for label, several in runs.items()
+    }
     alarms = _alarms(runs, last, 60 * min(len(columns), 2))
     below = 0.75 + 0.17 * (alarms[-1][0] + 1) if alarms else 0.0
     figure, axes = style.panel_grid(len(columns), 4.5, 2.7, below=below)
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
-        n = [_curve(ax, runs, label, column, width, looks[label]) for label in runs]
+        n = [_curve(ax, runs, label, column, widths[label], looks[label]) for label in runs]
         if not ax.lines:
             ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color="0.5")
         style.clean_axes(ax, title, n=n)
@@ -67,10 +70,11 @@ def seed_curves(runs: Mapping[str, Sequence[Rows]], columns: Mapping[str, str]) 
         ax.set_xlabel("training step")
         ax.set_xlim(0, last * 1.03)
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    wide = sorted({*widths.values()} or {1})
     notes = {
         "line: mean of seeds, band: lowest to highest seed": any(len(s) > 1 for s in runs.values()),
         "bar: 95 % interval over problems": "held_out/accuracy" in columns,
-        f"moving average over {width} steps": width > 1,
+        f"moving average over {' or '.join(map(str, wide))} steps": wide[-1] > 1,
     }
     style.figure_legend(figure, axes, "; ".join(note for note, true in notes.items() if true))
     return figure
@@ -160,11 +164,13 @@ def estimates_over(
     figure, axes = style.panel_grid(len(panels), 4.5, 3.0)
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         ticks = sorted({x for points in lines.values() for x in points})
-        gap = 0.0 if log or len(ticks) < 2 else 0.012 * (ticks[-1] - ticks[0])
+        gap = 0.0 if len(ticks) < 2 else 0.012 * (ticks[-1] - ticks[0])
         for i, (label, look) in enumerate(style.styles(lines).items()):
             points = lines[label]
             values = [*points.values()]
-            xs = np.array([*points]) + gap * (i - (len(lines) - 1) / 2)  # none covers another
+            place = i - (len(lines) - 1) / 2  # beside the others, so that none covers another
+            xs = np.array([*points], float)
+            xs = xs * 1.04**place if log else xs + gap * place
             look["label"] = style.named(label, [e for x, e in points.items() if x])  # 0: untrained
             lengths = style.error_lengths(values)
             ax.errorbar(xs, [e.value for e in values], lengths, **style.BARS | look)

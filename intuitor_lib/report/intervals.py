@@ -82,13 +82,17 @@ def agreement(
 
 
 def mean_over_problems(
-    problems: Sequence[Hashable], values: Sequence[float], *, seed: int = 0
+    problems: Sequence[Hashable],
+    values: Sequence[float],
+    *,
+    difference: bool = False,
+    seed: int = 0,
 ) -> Estimate:
-    """Mean of values with a percentile bootstrap interval.
+    """Mean of values, by default shares, with a percentile bootstrap interval.
 
     The bootstrap resamples problems, because the values of one problem resemble each other. If all
     problems have the same mean, as where every value is 1, the interval is that of `agreement`.
-    `problems` has the problem of each value.
+    `problems` has the problem of each value; `difference`: values are differences, or lengths.
 
     Raises:
         ValueError: no values, or not one problem per value.
@@ -100,7 +104,7 @@ def mean_over_problems(
     numbers = np.asarray(values, dtype=float)
     _, index = np.unique(np.asarray([str(p) for p in problems]), return_inverse=True)
     sums, counts = np.bincount(index, numbers), np.bincount(index)
-    about = {"counts": counts, "seed": seed, "spread": np.ptp(numbers)}
+    about = {"counts": counts, "seed": seed, "spread": np.ptp(numbers), "difference": difference}
     return replace(_over_both((sums / counts)[None], len(numbers), **about), trainings=0)
 
 
@@ -258,5 +262,6 @@ def summarize(rows: Rows) -> dict[str, Estimate]:
         if name == "accuracy" and len(set(ids)) == len(ids):
             estimates[name] = proportion(int(sum(values)), len(values))
         else:
-            estimates[name] = mean_over_problems(ids, values)
+            is_share = name in ("accuracy", "clipped")
+            estimates[name] = mean_over_problems(ids, values, difference=not is_share)
     return estimates

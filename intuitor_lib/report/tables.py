@@ -91,12 +91,15 @@ def training_summary(runs: Sequence[Run]) -> Table:
             if not values:
                 cells.append("-")
                 continue
-            first, last = np.mean(values[:3]), np.mean(values[-3:])
+            most = min(3, len(values) // 2) or 1
+            first, last = np.mean(values[:most]), np.mean(values[-most:])
             cells.append(f"{first:.{digits}f} -> {last:.{digits}f}")
             if column == "rewards/self_certainty/mean":
                 rises.append(last - first)
         rows.append(cells)
-    caption = "Training metrics: mean of the first three -> last three steps."
+    caption = (
+        "Training metrics: mean of the first three -> last three steps, of few steps of halves."
+    )
     if len(rises) > 1:
         caption += (
             f" Rise of self-certainty: mean {np.mean(rises):.2f} nats, standard deviation over "

@@ -35,7 +35,7 @@ def test_all_of_it_is_shown_in_batch(two, tmp_path, shown):
     assert widget is None
     assert "<img" in static
     assert "learning_rate" in static
-    assert "no differences" in static
+    assert "No differences" in static
 
 
 def test_runs_are_picked_from_a_list(two, tmp_path, shown, monkeypatch):
@@ -43,11 +43,31 @@ def test_runs_are_picked_from_a_list(two, tmp_path, shown, monkeypatch):
     compare_runs(two[0], runs=tmp_path)
     picked, _, text = shown[0][1].children
     assert picked.value == (two[0].id,)
-    assert "All settings are the same" in text.value
+    assert "machine are the same" in text.value
     picked.value = tuple(run.id for run in two)
-    assert "Settings that differ" in text.value
+    assert "What differs" in text.value
     picked.value = ()
     assert text.value == "no run is selected"
+
+
+def test_the_first_that_was_given_stays_the_one_compared_with(two, tmp_path, shown, monkeypatch):
+    monkeypatch.setattr(display, "person_there", lambda: True)
+    later, earlier = sorted(two, key=lambda run: run.id, reverse=True)
+    compare_runs(later, earlier, runs=tmp_path)
+    picked, _, text = shown[0][1].children
+    for chosen in ((earlier.id,), (earlier.id, later.id)):
+        picked.value = chosen
+    assert text.value.index(f">{later.id}<") < text.value.index(f">{earlier.id}<")
+
+
+def test_other_problems_and_another_machine_are_differences(two, tiny_recipe, tmp_path):
+    problems = load_problems(tiny_recipe).describe() | {"fingerprint": "another"}
+    other = RunStore(tmp_path).open(two[0].recipe, problems)
+    other.set_environment({"device": "cuda:0"})
+    rows = {row[0]: row[1:] for row in settings_table([two[0], other]).rows}
+    assert rows["problems: fingerprint"][1] == "another"
+    assert rows["device"] == ["None", "cuda:0"]
+    assert "learning_rate" not in rows
 
 
 def test_an_empty_store_is_refused(tmp_path):

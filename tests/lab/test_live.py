@@ -150,7 +150,7 @@ def test_a_refused_stop_is_shown(new, monkeypatch):
 def test_a_training_is_stopped_resumed_and_ends(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "person_there", lambda: True)
     monkeypatch.setattr(panel.display, "show", lambda *_: None)
-    monkeypatch.setattr(Panel, "_follow", lambda self: None)
+    monkeypatch.setattr(Panel, "follow", lambda self: None)
     began = time.monotonic()
     training = start(tiny_recipe.replace(max_steps=400), runs=tmp_path)
     assert time.monotonic() - began < 5
@@ -185,6 +185,23 @@ def test_a_process_that_fails_says_why(tiny_recipe, tmp_path, monkeypatch):
         training.wait(60)
     assert training.state == "failed"
     assert "nothing" in headline(training)
+
+
+def test_a_process_that_fails_before_it_takes_the_run_says_why(tiny_recipe, tmp_path, monkeypatch):
+    run = RunStore(tmp_path).open(tiny_recipe, load_problems(tiny_recipe).describe())
+    run.set_status("failed", error="an old reason")
+    training = LiveRun(run)
+    assert training.error == "an old reason"
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ImportError: libcudart'\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("intuitor_lib.lab.live.sys.executable", str(python))
+    for state in ("failed", "interrupted"):
+        run.set_status(state)
+        training.resume()
+        with pytest.raises(RuntimeError, match="libcudart"):
+            training.wait(60)
+    assert training.state == "failed"
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """Rules that stop a training without labels, from made-up trainings."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from intuitor_lib.paper.beyond.stopping import ALARMS, SIGNALS, stopping_table, ways_of
+from intuitor_lib.paper.beyond.stopping import ALARMS, SIGNALS, _over_arms, stopping_table, ways_of
 from intuitor_lib.paper.plan import arm_recipe
 from intuitor_lib.paper.trials import Trial
 
@@ -74,6 +76,14 @@ def test_never_to_stop_is_a_rule_and_a_training_beyond_all_others_is_not_stopped
     odd = trial("online", [55, 60, 62, 64, 66, 68], entropy=lambda s: 1.0 + s)
     rows = table(online=[odd], offline=steady)
     assert rows["entropy, of its start"] == (0, "stops as they do", "48: 4")
+
+
+def test_arms_that_lose_alike_decide_nothing():
+    """Four arms are no ground for an interval without width."""
+    ways = [SimpleNamespace(arm=f"arm {i}", regret=lambda step: step / 100) for i in range(4)]
+    gap = _over_arms(ways, [1] * 4, [0] * 4)
+    assert gap.value == pytest.approx(0.01)
+    assert gap.low < 0 < gap.high
 
 
 def test_too_few_trainings_are_refused():

@@ -8,7 +8,15 @@ from intuitor_lib.paper.comparison import in_short
 from intuitor_lib.paper.numbers import CLAIMS
 from intuitor_lib.paper.plan import ARMS, SUITES
 from intuitor_lib.paper.trials import Trial
-from intuitor_lib.paper.verdicts import QUESTIONS, answers_table, ask, change, conclude, estimate
+from intuitor_lib.paper.verdicts import (
+    QUESTIONS,
+    answers_table,
+    ask,
+    change,
+    conclude,
+    estimate,
+    rows_of,
+)
 from intuitor_lib.recipe.recipes import get_recipe
 
 TESTS = ("in_domain", "in_domain_sampled")
@@ -166,24 +174,40 @@ def test_the_words_follow_from_the_numbers():
 
 
 def test_a_difference_between_devices_is_marked():
-    """One side was trained on a GPU, the other on a CPU."""
+    """One side was trained or tested on a GPU, the other on a CPU; a base is tested only."""
 
     def on(device, label, right):
-        one = trial(label, right)
-        done = one.training | {"environment": {"device": device}}
-        return [dataclasses.replace(one, training=done)]
+        one, where = trial(label, right), {"device": device}
+        done = one.training and one.training | {"environment": where}
+        return [dataclasses.replace(one, training=done, environments={("in_domain", None): where})]
 
-    made = {"base": [trial("base", 40)], "random": on("cpu", "random", 41)}
+    made = {"base": on("cpu", "base", 40), "random": on("cpu", "random", 41)}
     made["INTUITOR"] = on("cuda:0", "INTUITOR", 70)
     (answer,) = ask(["gain"], made, "cpu")
-    assert answer["elsewhere"] == ["random"]
+    assert answer["elsewhere"] == ["base", "random"]
     text = conclude([answer])
-    assert text.count("(other device) to random") == text.count("(other device)") == 1
-    assert "(other device): one side was trained on a GPU" in answers_table([answer]).caption
-    made["random"] = on("cuda:1", "random", 41)
+    assert "(other device) to random" in text
+    assert "(other device): one side was trained or tested" in answers_table([answer]).caption
+    made |= {"random": on("cuda:1", "random", 41), "base": on("cuda:0", "base", 40)}
     (answer,) = ask(["gain"], made, "cpu")
     assert answer["elsewhere"] == []
     assert "other device" not in answers_table([answer]).caption
+
+
+def test_levels_and_differences_are_of_the_same_seeds_and_problems():
+    arm = [trial("mixed", 65, seed=s) for s in (7, 8)]
+    other = [trial("online", right, seed=s) for s, right in ((9, 90), (8, 60), (7, 60))]
+    (answer,) = ask(["mixed"], {"base": [trial("base", 40)], "mixed": arm, "online": other}, "cpu")
+    assert answer["seeds"] == [7, 8]
+    assert answer["levels"]["online"]["value"] == pytest.approx(0.6)
+    assert answer["differences"]["online"]["value"] == pytest.approx(0.05)
+
+
+def test_a_vote_counts_equal_answers_not_equal_texts():
+    answers = {"0.5": True, "1/2": True, "\\frac{1}{2}": True, "3": False, " 3": False}
+    rows = [{"id": "a", "answer": a, "correct": c} for a, c in answers.items()]
+    base = dataclasses.replace(trial("base", 40), tables={("in_domain_sampled", None): rows})
+    assert rows_of(base, "in_domain_sampled:vote") == [{"id": "a", "correct": True}]
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ ROWS = [
 
 def test_moving_average_by_hand():
     rows = [{"step": step, "kl": float(step)} for step in range(1, 30)]
-    figure = seed_curves({"a": [rows], "b": [rows[5:7]]}, {"kl": "KL (nats)"})
+    figure = seed_curves({"a": [rows], "b": [rows[18:20]]}, {"kl": "KL (nats)"})
     line, short = (line.get_ydata() for line in figure.axes[0].lines)
     assert line[:4] == pytest.approx([1, 1.5, 2.5, 3.5])  # a tenth of the run is two steps
-    assert short == pytest.approx([6, 6.5])
+    assert short == pytest.approx([19, 19.5])
 
 
 def legend(figure):
@@ -151,6 +151,9 @@ def test_what_is_averaged_is_said():
     figure = seed_curves({"GRPO": [rows]}, {"kl": "KL (nats)"})
     assert figure.axes[0].lines[0].get_ydata()[-1] == pytest.approx(38.5)
     assert figure.legends[0].get_title().get_text() == "moving average over 4 steps"
+    figure = seed_curves({"GRPO": [rows], "INTUITOR": [rows[:16]]}, {"kl": "KL (nats)"})
+    assert figure.axes[0].lines[1].get_ydata()[-1] == 16  # a tenth of its own length: one step
+    assert figure.legends[0].get_title().get_text() == "moving average over 1 or 4 steps"
 
 
 def test_held_out_accuracies_have_intervals_over_problems():
@@ -185,4 +188,8 @@ def test_estimates_over_steps():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "8"]
     xs = [container.lines[0].get_xdata()[0] for container in ax.containers]
     assert xs[0] < 0 < xs[1]  # beside each other
-    assert estimates_over({"a": lines}, log=True).axes[0].get_xscale() == "log"
+    lines = {label: {8: ESTIMATE} for label in lines}
+    ax = estimates_over({"a": lines}, log=True).axes[0]
+    assert ax.get_xscale() == "log"
+    xs = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    assert xs[0] < 8 < xs[1]

@@ -2,7 +2,9 @@
 
 import pytest
 
-from intuitor_lib.report.tables import Table
+from intuitor_lib.recipe import get_recipe
+from intuitor_lib.report.tables import Table, training_summary
+from intuitor_lib.store import RunStore
 
 
 def test_a_table_reads_as_text_and_escapes_as_html():
@@ -14,6 +16,14 @@ def test_a_table_reads_as_text_and_escapes_as_html():
     assert "<script>" not in table._repr_html_()
     assert "&lt;script&gt;" in table._repr_html_()
     assert str(Table(**table.to_dict())) == str(table)
+
+
+def test_a_short_run_is_compared_by_halves(tmp_path):
+    run = RunStore(tmp_path).open(get_recipe("quickstart", "smoke"), {"fingerprint": "x"})
+    values = [9.0, 9.5, 12.0]
+    rows = [{"step": i, "rewards/self_certainty/mean": v} for i, v in enumerate(values, 1)]
+    run.append("metrics.jsonl", rows)
+    assert training_summary([run]).rows[0][5] == "9.00 -> 12.00"
 
 
 def test_a_row_of_another_width_is_refused():

@@ -151,4 +151,4 @@ def _over_arms(ways: Sequence[Way], steps: Sequence[int], less: Sequence[int] = 
     values = [way.regret(step) for way, step in zip(ways, steps, strict=True)]
     if less:
         values = [v - w.regret(step) for v, w, step in zip(values, ways, less, strict=True)]
-    return mean_over_problems([way.arm for way in ways], values)
+    return mean_over_problems([way.arm for way in ways], values, difference=True)
