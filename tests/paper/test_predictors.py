@@ -157,8 +157,11 @@ def test_the_rule_of_the_protocol():
         "next-days": True,
     }
     assert len(foretold_table(rule).rows) == 3
+    shown = {row[0]: row[1:] for row in predictors_table(found).rows}
+    primary = shown["self-certainty's advantage × voted (primary)"]
+    assert primary[-3:] == ["0.000", "0.000", "1.00"]  # errors left out and held back, all twelve
     assert "By the protocol it is a recommendation." in in_words(rule)
-    assert "right on 3 of 3" in in_words(rule)
+    assert "right on 3 of 3; to say *no gain* of each is right on 1." in in_words(rule)
 
 
 def test_a_held_back_task_can_prove_the_rule_wrong():

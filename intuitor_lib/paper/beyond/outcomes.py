@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from ...problems import load_problems
 from ...report import Estimate, Table, combination_over_seeds
 from ..plan import TASKS, Rows
 from ..trials import Trial
@@ -30,6 +31,13 @@ class Outcome:
     def title(self) -> str:
         """For tables and figures."""
         return TASKS[self.task].title + " (held back)" * TASKS[self.task].held_back
+
+    @property
+    def example(self) -> str:
+        """The first training problem, as it is asked; a slash ends a line."""
+        recipe = self.base[0].recipe
+        problem = load_problems(recipe).train[0].prompt
+        return " / ".join(recipe.prompt_template.replace("{prompt}", problem).splitlines())
 
     def gain(
         self,
@@ -118,12 +126,12 @@ def outcomes(
 _BOTH = ("own_sampled", "own")
 
 
-def _sizes(found: Outcomes) -> str:
+def _sizes(found: Outcomes, over: str = "INTUITOR's seeds and ") -> str:
     """The number of problems and samples, for captions."""
     rows = next(iter(found.values())).base[0].rows("own_sampled")
     n = len({row["id"] for row in rows})
     k = len(rows) // n
-    return f"95 % intervals over INTUITOR's seeds and {n} problems, sampled: {k} answers each."
+    return f"95 % intervals over {over}{n} problems, sampled: {k} answers each."
 
 
 def tasks_table(found: Outcomes) -> Table:
@@ -135,6 +143,7 @@ def tasks_table(found: Outcomes) -> Table:
         rows.append(
             [
                 outcome.title,
+                outcome.example,
                 *(estimate(outcome.base, test).text() for test in ("own", "own_sampled")),
                 *(f"{floors[floor]['value']:.2f}" for floor in ("echo", "most frequent answer")),
                 f"{fmean(row['answer'] is None for row in sampled):.0%}",
@@ -146,11 +155,12 @@ def tasks_table(found: Outcomes) -> Table:
                 f"{fmean(made):.0f}",
             ]
         )
-    header = ["family", "base, greedy", "base, sampled", "echo", "most frequent answer"]
+    header = ["family", "its first problem", "base, greedy", "base, sampled", "echo"]
+    header += ["most frequent answer"]
     header += ["no answer", "tokens", "seeds of INTUITOR", "of random", "seconds of a training"]
     caption = (
-        f"Right answers to held-out problems, {_sizes(found)} No answer and tokens: of the base's "
-        "samples. Seconds: mean over trainings on whatever machine made them, without tests."
+        f"Right answers to held-out problems, {_sizes(found, '')} No answer and tokens: of the "
+        "base's samples. Seconds: mean over trainings on whatever machine made them, without tests."
     )
     return Table(header, rows, caption)
 
@@ -180,8 +190,8 @@ def outcomes_table(found: Outcomes) -> Table:
         f"Accuracy at the last snapshot before the first alarm without labels (kept: INTUITOR / "
         f"random; step 0 is the base). {_sizes(found)} The random reward has one training on each "
         "family; its chance is in no interval, and how far it moves by itself is in the columns "
-        '"random less base". Verdicts by docs/protocol.md, at the end of training: over the base '
-        "and the random reward."
+        '"random less base", which are over problems alone. Verdicts by docs/protocol.md, at the '
+        "end of training: over the base and the random reward."
     )
     return Table(header, rows, caption)
 

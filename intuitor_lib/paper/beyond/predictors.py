@@ -172,31 +172,41 @@ PREDICTORS: Mapping[str, Predictor] = {
         lambda samples, labels: alignment(_signal(samples, labels, "self_certainty", 1), "value"),
     ),
     "auc": Predictor(
-        "AUC of self-certainty, right", "AUC of self-certainty, voted", _auc("self_certainty")
+        "AUC of self-certainty, right answers",
+        "AUC of self-certainty, voted answers",
+        _auc("self_certainty"),
     ),
     "auc-entropy": Predictor(
-        "AUC of minus entropy, right", "AUC of minus entropy, voted", _auc("entropy", -1)
+        "AUC of minus entropy, right answers",
+        "AUC of minus entropy, voted answers",
+        _auc("entropy", -1),
     ),
     "auc-log-prob": Predictor(
-        "AUC of log-probability, right", "AUC of log-probability, voted", _auc("log_prob")
+        "AUC of log-probability, right answers",
+        "AUC of log-probability, voted answers",
+        _auc("log_prob"),
     ),
     "vote": Predictor(
-        "right by vote, less by one",
-        "share of the most frequent answer, less agreement",
+        "accuracy of a vote of 8, less that of one sample",
+        "share of the most frequent answer, less the chance that two samples agree",
         _of_problems(
             lambda own: _right_by_vote(own) - _right(own),
             lambda own: _largest(own) - _agreement(own),
         ),
     ),
     "cooling": Predictor(
-        "right at T = 0.3, less at the training's",
-        "agreement at T = 0.3, less at the training's",
+        "accuracy at T = 0.3, less that at the training's T",
+        "chance that two samples agree at T = 0.3, less that at the training's T",
         _of_problems(_right, _agreement, cooled=True),
     ),
     "plurality": Predictor(
-        "right by vote", "share of the most frequent answer", _of_problems(_right_by_vote, _largest)
+        "accuracy of a vote of 8",
+        "share of the most frequent answer",
+        _of_problems(_right_by_vote, _largest),
     ),
-    "level": Predictor("right", "agreement of two", _of_problems(_right, _agreement)),
+    "level": Predictor(
+        "accuracy", "chance that two samples agree", _of_problems(_right, _agreement)
+    ),
     "length": Predictor("tokens of a completion", None, _of_problems(_tokens, _tokens)),
     "length-certainty": Predictor(
         "rank correlation of length with self-certainty",
