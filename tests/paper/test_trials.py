@@ -151,11 +151,11 @@ def test_held_out_problems_are_asked_as_in_training_and_none_is_trained_on():
 def test_a_model_is_tested_with_the_system_prompt_that_it_was_trained_with(profile, prompt):
     own, small = (get_recipe("intuitor", name) for name in (profile, "cpu"))
     for name in ("gsm8k", "in_domain", "in_domain_sampled"):
-        benchmark = trials._benchmark(SUITES[profile][name], own)
+        benchmark = trials.benchmark_of(SUITES[profile][name], own)
         assert benchmark.system_prompt == SYSTEM_PROMPTS[prompt]
-    code = trials._benchmark(SUITES[profile]["code"], own)
+    code = trials.benchmark_of(SUITES[profile]["code"], own)
     assert code.system_prompt == SYSTEM_PROMPTS["code"]
-    gsm8k = trials._benchmark(SUITES["cpu"]["gsm8k"], small)
+    gsm8k = trials.benchmark_of(SUITES["cpu"]["gsm8k"], small)
     assert gsm8k.system_prompt == SYSTEM_PROMPTS["math-3b"]
 
 
@@ -164,7 +164,7 @@ def test_no_answer_of_a_test_can_be_read_off_its_question(name):
     """All but word problems, where a number of the story may be the answer."""
 
     test = SUITES["cpu"][name]
-    benchmark = trials._benchmark(test, get_recipe("intuitor", "cpu"))
+    benchmark = trials.benchmark_of(test, get_recipe("intuitor", "cpu"))
     items = load_items(benchmark, test.n)
     assert len({item.prompt for item in items}) == test.n
     echo = benchmark.grader.baselines(items)["echo"]["value"]
