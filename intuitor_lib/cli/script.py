@@ -257,6 +257,7 @@ def _report(options: argparse.Namespace) -> int:
             every = [record for records in of for record in records.values()]
             answers = shown.verdicts_table if options.short else shown.questions_table
             tables = [answers(every), shown.claims_table(every, short=options.short)]
+            tables += filter(None, [shown.others_table(every)])
         for table in tables:
             print(table.to_markdown() if options.markdown else table, end="\n\n")
         return 0

@@ -218,9 +218,13 @@ def answers_of(
     records: Iterable[Mapping[str, Any]],
     counts: Callable[[Mapping[str, Any]], bool] = lambda answer: True,
 ) -> list[Mapping[str, Any]]:
-    """The answers that count, each once with the most seeds, in the order of the questions."""
+    """The answers that count, each once, in the order of the questions.
+
+    That of the largest profile is taken, of one profile that with the most seeds.
+    """
     every = [a for record in records for a in record["values"].get("answers", ()) if counts(a)]
-    every.sort(key=lambda answer: len(answer["seeds"]))  # the last one counts
+    sizes = [*PROFILES]
+    every.sort(key=lambda a: (sizes.index(a["profile"]), len(a["seeds"])))  # the last one counts
     found = {(answer["question"], answer["decoding"]): answer for answer in every}
     order = {id: i for i, id in enumerate(QUESTIONS)}
     return sorted(found.values(), key=lambda a: order[a["question"]])
@@ -270,14 +274,29 @@ def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -
     header = ["the paper's claim", "the paper", "ours", "verdict"]
     if short:
         rows, header = [[*row[:2], row[-1]] for row in rows], [*header[:2], header[-1]]
-    caption = f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims."
-    return Table(header, rows, caption)
+    text = f"Tested on the paper's models and benchmarks: {known} of {len(rows)} claims."
+    if tested:
+        text += f" {caption([entry for entries in tested.values() for entry in entries])}"
+    return Table(header, rows, text)
 
 
 def questions_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """The same questions at a size that a CPU can answer, with our verdicts."""
     small = answers_of(records, is_on_cpu)
     return answers_table(small, _caption(small))
+
+
+def others_table(records: Iterable[Mapping[str, Any]]) -> Table | None:
+    """The answers of GPU profiles that are no claim of the paper's, sampled ones for example."""
+    found = answers_of(
+        records,
+        lambda a: a["profile"] in PAPER_MODELS and not (_as_in_the_paper(a) and _claimed(a)),
+    )
+    return answers_table(found) if found else None
+
+
+def _claimed(answer: Mapping[str, Any]) -> bool:
+    return QUESTIONS[answer["question"]].claim is not None
 
 
 def _as_in_the_paper(answer: Mapping[str, Any]) -> bool:

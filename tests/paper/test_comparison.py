@@ -10,6 +10,7 @@ from intuitor_lib.paper.comparison import (
     accuracy_table,
     claims_table,
     load_records,
+    others_table,
     paper_cells,
     paper_table,
     questions_table,
@@ -105,6 +106,15 @@ def test_a_claim_is_judged_on_the_papers_models_alone(tmp_path):
     verdicts = {row[0]: row[-1] for row in claims_table([record, large]).rows}
     assert verdicts[CLAIMS[0].text] == "gain"
     assert [*verdicts.values()].count("not tested here") == len(CLAIMS) - 1
+    assert "profile gpu-24gb, Qwen/Qwen2.5-3B" in claims_table([record, large]).caption
+    assert others_table([record, large]) is None
+
+
+def test_an_answer_of_a_gpu_that_is_no_claim_of_the_papers_is_shown(tmp_path):
+    made = trials("gpu-evening", base=54, random=50, intuitor=80)
+    record = recorded(tmp_path, "gpu-evening", answers=ask(["gain"], made, "gpu-evening"))
+    assert {row[-1] for row in claims_table([record]).rows} == {"not tested here"}
+    assert [row[-1] for row in others_table([record]).rows] == ["gain"]
 
 
 def test_profiles_that_measured_are_preferred(tmp_path, monkeypatch):
