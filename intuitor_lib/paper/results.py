@@ -57,9 +57,17 @@ def find_file(
     for root in ([] if retrain or data is None else [data]) + [RunStore(runs).root]:
         if (file := root / _file(name, profile)).is_file():
             metadata = pyarrow.parquet.read_schema(file).metadata
-            if json.loads(metadata[_METADATA])["key"] == wanted:
+            if _without_names(json.loads(metadata[_METADATA])["key"]) == wanted:
                 return file
     return None
+
+
+def _without_names(key: Any) -> Any:
+    """A stored key without how tables call its test, which earlier versions wrote into it."""
+    if isinstance(key, dict) and isinstance(key.get("test"), dict):
+        test = {name: x for name, x in key["test"].items() if name not in ("title", "column")}
+        return {**key, "test": test}
+    return key
 
 
 def _file(name: str, profile: str) -> Path:

@@ -245,7 +245,7 @@ def confidence(
         "confidence",
         make,
         profile=profile,
-        key={"test": asdict(test), "trained": trained, "pairs": pairs},
+        key={"test": _asked(test), "trained": trained, "pairs": pairs},
         retrain=retrain,
         runs=runs,
     )
@@ -275,7 +275,7 @@ class TrialStore:
     def key(self, test: Test, step: int | None) -> tuple[str, Any]:
         """The name of the record of a test, and what it must be of."""
         name = test.name if self._is_result(step) else f"{test.name}@{step}"
-        return name, {"test": asdict(test), "trained": self.recipe.digest}
+        return name, {"test": _asked(test), "trained": self.recipe.digest}
 
     def _is_result(self, step: int | None) -> bool:
         return step is None or self.is_base or step == self.recipe.max_steps
@@ -349,6 +349,11 @@ class TrialStore:
             "baselines": benchmark.grader.baselines(load_items(benchmark, test.n)),
             "rows": [_shortened({k: row.get(k) for k in _KEPT}) for row in record.rows],
         }
+
+
+def _asked(test: Test) -> dict[str, Any]:
+    """What decides the result of a test: not how tables call it."""
+    return {key: value for key, value in asdict(test).items() if key not in ("title", "column")}
 
 
 def benchmark_of(test: Test, own: Recipe) -> Benchmark:

@@ -1,9 +1,13 @@
 """Results on record: found again by name and key, stored small and without loss."""
 
+import dataclasses
+
 import pytest
 
 from intuitor_lib.paper import results
+from intuitor_lib.paper.plan import SUITES
 from intuitor_lib.paper.results import read_result, result
+from intuitor_lib.paper.trials import TrialStore
 from intuitor_lib.recipe import InputError
 from intuitor_lib.store import FORMAT
 
@@ -36,6 +40,19 @@ def test_rows_come_back_as_they_were(tmp_path):
     (file,) = tmp_path.rglob("*.parquet")
     assert file.name == "b.parquet"
     assert read_result(file) == made
+
+
+def test_a_title_is_no_part_of_what_a_result_is_of(tmp_path):
+    one, two = ({"rows": [{"x": x}]} for x in (1, 2))
+    ask = {"profile": "smoke", "runs": tmp_path}
+    result("a", lambda: one, key={"test": {"n": 1, "title": "as it was"}}, **ask)
+    assert result("a", lambda: two, key={"test": {"n": 1}}, **ask) == one
+    assert result("a", lambda: two, key={"test": {"n": 2}}, **ask) == two
+    test = SUITES["smoke"]["in_domain"]
+    renamed = dataclasses.replace(test, title="another", column="MATH500")
+    store = TrialStore("base", "smoke", 7, False, tmp_path)
+    assert store.key(renamed, None) == store.key(test, None)
+    assert store.key(dataclasses.replace(test, n=3), None) != store.key(test, None)
 
 
 def test_a_result_of_a_later_format_is_refused(tmp_path, monkeypatch):
