@@ -144,11 +144,12 @@ def _product(right: np.ndarray, wrong: np.ndarray) -> float:
     return float((right - values.mean()).sum() / spread / len(values)) if spread > 1e-9 else 0.0
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation; 0 where one side is constant."""
+def spearman(x: Any, y: Any) -> Any:
+    """Spearman's rank correlation over the last axis, of any shape; 0 where a side is constant."""
     from scipy.stats import rankdata
 
-    ranks = [rankdata(side) for side in (x, y)]
-    if any(np.ptp(side) == 0 for side in ranks):
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = [rankdata(side, axis=-1) for side in (x, y)]
+    a, b = (side - side.mean(axis=-1, keepdims=True) for side in ranks)
+    lengths = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    found = (a * b).sum(axis=-1) / np.where(lengths > 0, lengths, 1.0)
+    return float(found) if found.ndim == 0 else found

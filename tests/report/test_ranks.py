@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from intuitor_lib.report.ranks import auc_within_groups, mann_whitney, separation, separation_change
+from intuitor_lib.report.ranks import (
+    auc_within_groups,
+    mann_whitney,
+    separation,
+    separation_change,
+    spearman,
+)
 
 
 @pytest.mark.parametrize("digits", [0, 1, 6])
@@ -54,3 +61,11 @@ def test_separation_resamples_problems():
     nothing = separation_change(rows, rows, "v")
     assert nothing.low < nothing.value == 0 < nothing.high
     assert nothing.same
+
+
+def test_rank_correlations_of_many_samples_at_once():
+    draw = np.random.default_rng(0)
+    x, y = draw.integers(0, 5, (20, 9)), draw.normal(size=(20, 9))
+    expected = [spearmanr(*pair).statistic for pair in zip(x, y, strict=True)]
+    assert spearman(x, y) == pytest.approx(expected)
+    assert spearman([1, 1, 1], [1, 2, 3]) == 0

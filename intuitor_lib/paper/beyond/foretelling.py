@@ -33,8 +33,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
         )
     draw, values = np.random.default_rng(0), np.array([x, y], float)
     picked = draw.integers(len(x), size=(_RESAMPLES, len(x)))
-    drawn = [spearman(*values[:, i]) for i in picked if len({*i}) > 2]
-    low, high = np.percentile(drawn, PERCENTILES)
+    picked = picked[[len({*i}) > 2 for i in picked]]
+    low, high = np.percentile(spearman(*values[:, picked]), PERCENTILES)
     return Estimate(spearman(x, y), float(low), float(high), len(x), len(x))
 
 
