@@ -1,5 +1,6 @@
 """Answers to the questions of the plan, with verdicts by the rules of `docs/protocol.md`."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -235,8 +236,9 @@ class _Case:
         tests = {label: test.partition(":")[0] for label, test in self.tests.items()}
         return all(
             judged(self.trials.get(label, ()), test, self.step) for label, test in tests.items()
-        ) and bool(_shared(itertools.chain(*self._tables().values())))
+        ) and bool(self._problems)
 
+    @functools.cached_property
     def _tables(self) -> dict[str, list[Rows]]:
         """The rows of each arm's trials."""
         return {
@@ -247,16 +249,19 @@ class _Case:
             for label, test in self.tests.items()
         }
 
+    @functools.cached_property
+    def _problems(self) -> set[Any]:
+        """The problems that all arms have."""
+        return _shared(itertools.chain(*self._tables.values()))
+
     def levels(self) -> dict[str, Estimate]:
         """The estimate of each arm, over the problems that all have."""
-        tables = self._tables()
-        shared = _shared(itertools.chain(*tables.values()))
         return {
             label: mean_over_seeds(
-                [[row for row in rows if row["id"] in shared] for rows in several],
+                [[row for row in rows if row["id"] in self._problems] for rows in several],
                 self.question.column,
             )
-            for label, several in tables.items()
+            for label, several in self._tables.items()
         }
 
     def combined(self, weights: Mapping[str, float]) -> Estimate:
