@@ -85,7 +85,7 @@ def read_recipe(options: argparse.Namespace) -> Recipe:
     if options.seed is not None:
         changes["seed"] = options.seed
     if options.data is not None:
-        changes |= {"dataset": options.data, "dataset_kwargs": {}}
+        changes |= {"dataset": str(Path(options.data)), "dataset_kwargs": {}}  # ./x is x
     if options.prompt_column is not None:
         changes["prompt_column"] = options.prompt_column
     if options.answer_column is not None:
@@ -107,9 +107,9 @@ def read_recipe(options: argparse.Namespace) -> Recipe:
     return recipe.replace(**changes)
 
 
-def print_table(table: Table, csv: str | None) -> None:
+def print_table(table: Table, csv: str | None, *, markdown: bool = False) -> None:
     """Print a table; also write it to the file `csv` if there is one."""
-    print(table)
+    print(table.to_markdown() if markdown else table)
     if csv is not None:
         Path(csv).parent.mkdir(parents=True, exist_ok=True)
         Path(csv).write_text(table.to_csv(), encoding="utf-8")  # a link or a pipe stays one

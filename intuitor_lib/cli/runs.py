@@ -26,7 +26,7 @@ def add_verbs(new: Callable[..., argparse.ArgumentParser]) -> None:
         "exit status 1 if one is damaged",
     )
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs, or 'evaluations/NAME'")
-    verb.add_argument("--json", action="store_true", help="list as JSON")
+    verb.add_argument("--json", action="store_true", help="as JSON")
 
     text = "write a run's adapter or merged model with its card, for others; prints how to load it"
     verb = new("export", _export, text, "--runs")
@@ -96,9 +96,15 @@ def _named(store: RunStore, options: argparse.Namespace) -> dict[str, Run | Eval
 
 
 def _show(store: RunStore, options: argparse.Namespace) -> int:
-    for name, stored in _named(store, options).items():
-        shown = stored.spec if isinstance(stored, EvaluationRecord) else _details(stored)
-        print(yaml.safe_dump({name: shown}, sort_keys=False, allow_unicode=True))
+    shown = {
+        name: stored.spec if isinstance(stored, EvaluationRecord) else _details(stored)
+        for name, stored in _named(store, options).items()
+    }
+    if options.json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        return 0
+    for name, details in shown.items():
+        print(yaml.safe_dump({name: details}, sort_keys=False, allow_unicode=True))
     return 0
 
 
@@ -115,15 +121,18 @@ def _details(run: Run) -> dict[str, Any]:
 
 
 def _verify(store: RunStore, options: argparse.Namespace) -> int:
-    damaged = 0
+    faults = {}
     for name, stored in _named(store, options).items():
-        found = stored.verify()
-        damaged += bool(found)
+        faults[name] = found = stored.verify()
+        if options.json:
+            continue
         state = stored.status["state"] if isinstance(stored, Run) else ""
         print(f"{name}  {'DAMAGED' if found else 'whole'}  {state}".rstrip())
         for file, fault in found.items():
             print(f"  {file}: {fault}")
-    return int(damaged > 0)
+    if options.json:
+        print(json.dumps(faults, indent=2))
+    return int(any(faults.values()))
 
 
 _ACTIONS: dict[str, Callable[[RunStore, argparse.Namespace], int]] = {
@@ -134,6 +143,8 @@ _ACTIONS: dict[str, Callable[[RunStore, argparse.Namespace], int]] = {
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.public and not options.push:
+        raise InputError("--public is of a repository on the hub: name it with --push OWNER/NAME")
     run = RunStore(options.runs)[options.run]
     run.require_finished()  # before torch is imported
     from ..sharing.base import loading_lines

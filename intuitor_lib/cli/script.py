@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "the paper's claims beside the notebooks' findings, or a comparison of runs"
     verb = new("report", _report, text, "--csv", "--runs")
     verb.add_argument("ids", nargs="*", metavar="RUN", help="runs to compare: ids of `runs`")
-    verb.add_argument("--markdown", action="store_true", help="the verdicts as Markdown")
+    verb.add_argument("--markdown", action="store_true", help="the tables as Markdown")
     verb.add_argument("--short", action="store_true", help="a line for each question and claim")
     verb.add_argument("--profile", choices=[*PROFILES], help="the answers of this one alone")
     verb.add_argument("--figure", metavar="FILE", help="draw the training curves there")
@@ -249,6 +249,8 @@ def _report(options: argparse.Namespace) -> int:
             raise InputError("--csv and --figure are of runs: name some (see `intuitor runs`)")
         from ..paper import comparison as shown
 
+        if options.profile and options.short:
+            raise InputError("--short is of all profiles: leave --profile out")
         if options.profile:
             records = shown.load_records(options.profile, options.runs)
             tables = [shown.answers_table(shown.answers_of(records.values()))]
@@ -261,11 +263,13 @@ def _report(options: argparse.Namespace) -> int:
         for table in tables:
             print(table.to_markdown() if options.markdown else table, end="\n\n")
         return 0
+    if options.profile or options.short:
+        raise InputError("--profile and --short are of the notebooks' findings: name no run")
     from ..report.tables import training_summary
 
     store = RunStore(options.runs)
     runs = [store[run_id] for run_id in options.ids]
-    print_table(training_summary(runs), options.csv)
+    print_table(training_summary(runs), options.csv, markdown=options.markdown)
     if options.figure is not None:
         from ..report.curves import training_curves
 

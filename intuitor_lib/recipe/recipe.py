@@ -125,7 +125,7 @@ class Recipe:
             value = getattr(self, f.name)
             if f.name == "system_prompt" and isinstance(value, str):
                 value = SYSTEM_PROMPTS.get(value, value)
-            elif isinstance(value, list):
+            elif isinstance(value, list | tuple):
                 value = tuple(value)
                 if f.name == "reward_weights":
                     value = tuple(float(x) if fits(x, float) else x for x in value)

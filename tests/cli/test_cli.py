@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from intuitor_lib import get_recipe
-from intuitor_lib.cli.arguments import print_table
+from intuitor_lib.cli.arguments import Command, add_recipe, print_table, read_recipe
 from intuitor_lib.cli.script import _parser, main
 from intuitor_lib.recipe import SMOLLM2
 from intuitor_lib.report import Table
@@ -44,9 +44,9 @@ def test_train_prints_the_runs_folder_last(recipe_file, tmp_path, capsys):
     csv = tmp_path / "table.csv"
     figure = tmp_path / "curves.png"
     asked = [folder.name, "--runs", runs, "--csv", str(csv), "--figure", str(figure)]
-    assert main(["report", *asked]) == 0
+    assert main(["report", *asked, "--markdown"]) == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert "self-certainty" in capsys.readouterr().out
+    assert "| self_certainty |" in capsys.readouterr().out
     assert main(["report", folder.name, "--runs", runs, "--figure", "curves.xyz"]) == 2
     assert "--figure curves.xyz: Format 'xyz'" in capsys.readouterr().err
     header, row = csv.read_text(encoding="utf-8").splitlines()
@@ -67,6 +67,14 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
     assert "accuracy" not in (unlabelled / "completions.jsonl").read_text()
 
 
+def test_one_file_of_problems_has_one_name():
+    parser = Command()
+    add_recipe(parser)
+    ways = ("own.csv", "./own.csv")
+    one, same = (read_recipe(parser.parse_args(["quickstart", "--data", way])) for way in ways)
+    assert one.digest == same.digest
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -85,6 +93,9 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
         (["runs", "show", "nothing"], "no run 'nothing'"),
         (["runs", "verify", "nothing"], "no run 'nothing'"),
         (["report", "nothing"], "no run 'nothing'"),
+        (["report", "nothing", "--short"], "are of the notebooks' findings: name no run"),
+        (["report", "--short", "--profile", "cpu"], "--short is of all profiles"),
+        (["export", "nothing", "folder", "--public"], "name it with --push OWNER/NAME"),
         (["export", "nothing", "folder"], "no run 'nothing'"),
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["evaluate", "tiny", "-b", "gsm9k"], "unknown benchmark 'gsm9k': choose from gsm8k"),
@@ -262,6 +273,9 @@ def test_runs_are_shown_and_verified(store, capsys):
     shown = capsys.readouterr().out
     assert "state: finished" in shown
     assert "max_completion_length: 6" in shown
+    assert main(["runs", "show", "--json", *runs]) == 0
+    details = json.loads(capsys.readouterr().out)[folder.name]
+    assert details["settings that are not the defaults"]["max_completion_length"] == 6
     assert main(["runs", "verify", *runs]) == 0
     assert f"{folder.name}  whole  finished" in capsys.readouterr().out
 
@@ -271,6 +285,8 @@ def test_runs_are_shown_and_verified(store, capsys):
     out = capsys.readouterr().out
     assert "DAMAGED" in out
     assert "metrics.jsonl: changed" in out
+    assert main(["runs", "verify", "--json", *runs]) == 1
+    assert json.loads(capsys.readouterr().out)[folder.name].keys() == {"metrics.jsonl"}
     assert main(["runs", *runs]) == 0  # and the list goes on
     assert "damaged" in capsys.readouterr().out
 

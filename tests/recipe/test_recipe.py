@@ -709,8 +709,9 @@ def test_a_list_is_no_recipe():
 
 def test_one_and_one_point_zero_are_the_same_training():
     assert Recipe(beta=1).digest == Recipe(beta=1.0).digest
-    weights = [Recipe(reward_weights=[one], rewards=["random"]).digest for one in (1, 1.0)]
-    assert weights[0] == weights[1]
+    for weights in ([1], [1.0], (1,)):
+        weighed = Recipe(reward_weights=weights, rewards=["random"])
+        assert weighed.digest == Recipe(reward_weights=(1.0,), rewards=["random"]).digest
     assert Recipe(weight_decay=-0.0).digest == Recipe(weight_decay=0).digest
 
 
