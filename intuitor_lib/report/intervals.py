@@ -3,6 +3,7 @@
 A row has the `id` of its problem and its measurements as columns.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -181,13 +182,23 @@ def _over_both(
     if same:
         low, high = agreement(value, problems, **about)
     else:
-        draw = np.random.default_rng(seed)
-        # How often each training and each problem is drawn.
-        rows = draw.multinomial(trainings, [1 / trainings] * trainings, size=RESAMPLES)
-        columns = draw.multinomial(problems, [1 / problems] * problems, size=RESAMPLES) * weights
+        rows, columns = _drawn(trainings, problems, seed)
+        columns = columns * weights
         means = ((rows @ matrix) * columns).sum(axis=1) / (trainings * columns.sum(axis=1))
         low, high = np.percentile(means, PERCENTILES)
     return Estimate(value, float(low), float(high), problems, values, trainings, same)
+
+
+@functools.lru_cache(maxsize=4)  # a report has many estimates over as many problems
+def _drawn(trainings: int, problems: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each training and each problem is drawn: (RESAMPLES, trainings or problems)."""
+    draw = np.random.default_rng(seed)
+    first, second = (
+        draw.multinomial(size, [1 / size] * size, size=RESAMPLES).astype(float)
+        for size in (trainings, problems)
+    )
+    first.flags.writeable = second.flags.writeable = False
+    return first, second
 
 
 def pass_at_k(rows: Rows, k: int) -> Estimate:
