@@ -233,15 +233,15 @@ def test_ci_checks_everything(tmp_path):
     assert done.returncode == 0, done.stderr
     arguments = [call.split(" | ")[0] for call in calls]
     smoke = ["reproduce PROFILE=smoke ARGS=--jobs 2", "audit PROFILE=smoke", "seconds"]
-    first = ["-j2 -Oline .venv/.installed docs", "-j2 -Oline lint browser"]
-    assert arguments == [*first, "test", *smoke]
+    first = ["-j2 -Oline .venv/.browser docs", "lint", "-j2 test browser"]
+    assert arguments == [*first, *smoke]
     assert all("| CI=true " in call and call.endswith("[] stdin=[]") for call in calls)
     # The notebooks train into a run store that is new, empty and removed afterwards.
     stores = {re.search(r"runs=(\S+) ", call)[1] for call in calls[-3:]}
     (runs,) = stores
     assert Path(runs).parent == tmp_path
     assert not Path(runs).exists()
-    stages = ["environment and docs", "lint and browser", "tests", "notebooks", "results"]
+    stages = ["environments and docs", "lint", "tests and browser", "notebooks", "results"]
     for name in [*stages, "seconds"]:
         assert re.search(rf"^==> {name}: \d+ s$", done.stdout, flags=re.MULTILINE)
 
@@ -249,11 +249,10 @@ def test_ci_checks_everything(tmp_path):
 @pytest.mark.parametrize(
     ("failing", "stage"),
     [
-        (".installed", "environment and docs"),
-        ("docs", "environment and docs"),
-        ("lint", "lint and browser"),
-        ("browser", "lint and browser"),
-        ("test", "tests"),
+        (".browser", "environments and docs"),
+        ("docs", "environments and docs"),
+        ("lint", "lint"),
+        ("test browser", "tests and browser"),
         ("reproduce", "notebooks"),
         ("audit", "results"),
         ("seconds", "seconds"),
