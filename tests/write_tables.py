@@ -35,6 +35,7 @@ FRONT = (
 )
 """The questions that README answers."""
 
+NOT_YET = "No run at `cpu` is on record yet."
 
 FOUND = {
     "holds": {"gain", "higher", "yes"},
@@ -70,17 +71,26 @@ def families(records: Mapping[str, Mapping[str, Any]]) -> str:
     """What notebook 12 found, and whether the base foretells it."""
     record = records.get("12_when_does_it_work", {})
     if record.get("profile") != "cpu":
-        return "No run at `cpu` is on record yet."
+        return NOT_YET
     rule = record["values"]["rule"]
     told = "\n\n" + in_words(rule) if rule else ""
     return Table(**record["table"]).to_markdown() + told
+
+
+def stopping(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """How close each rule of notebook 11 stops to the best snapshot, on each ground."""
+    record = records.get("11_mixed_rewards", {})
+    if record.get("profile") != "cpu":
+        return NOT_YET
+    grounds = record["values"]["stopping"].items()
+    return "\n\n".join(f"On {name}:\n\n{Table(**rules).to_markdown()}" for name, rules in grounds)
 
 
 def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """The text of every block by page and name."""
     found = list(records.values())
     quickstart = records.get("00_quickstart", {})
-    text = "No run at `cpu` is on record yet."
+    text = NOT_YET
     if quickstart.get("profile") == "cpu":
         seconds = round(quickstart["values"]["seconds"])
         text = f"```\n{Table(**quickstart['table'])}\n```\n\n{seconds} s of it were training."
@@ -93,6 +103,7 @@ def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]
         "docs/findings.md": {
             **{name: findings(records, verdicts) for name, verdicts in FOUND.items()},
             "families": families(records),
+            "stopping": stopping(records),
         },
         "docs/replication.md": {
             "questions": questions_table(found).to_markdown(),

@@ -194,7 +194,7 @@ def _drawn(trainings: int, problems: int, seed: int) -> tuple[np.ndarray, np.nda
     """How often each training and each problem is drawn: (RESAMPLES, trainings or problems)."""
     draw = np.random.default_rng(seed)
     first, second = (
-        draw.multinomial(size, [1 / size] * size, size=RESAMPLES).astype(float)
+        draw.multinomial(size, [1 / size] * size, size=RESAMPLES).astype("int32")
         for size in (trainings, problems)
     )
     first.flags.writeable = second.flags.writeable = False
