@@ -188,6 +188,17 @@ class EvaluationRecord(Stored):
         files.write_text(self.path / _VOTES, files.dump_rows(votes))
         self._record_checksums([_VOTES])
 
+    def verify(self) -> dict[str, str]:
+        """Damage to its files, by relative path; an unfinished one has no checksums yet."""
+        found = super().verify()
+        if not found and not self.has_checksums:
+            try:
+                if self.finished:
+                    found[files.SUMS] = "missing: asked for again, the evaluation records it"
+            except ValueError as error:  # a damaged file, or a line of one
+                found["evaluation.json"] = str(error)
+        return found
+
     def finish(self) -> None:
         """Record the checksums of its files, once every completion is recorded."""
         self._record_checksums(["evaluation.json", "environment.json", "items.jsonl"])

@@ -241,11 +241,15 @@ def test_asked_again_nothing_is_loaded_and_other_settings_are_another(
 
 def test_checksums_that_a_kill_prevented_are_recorded(tiny_model, tmp_path):
     record = evaluate(str(tiny_model), toy(), n=3, runs=tmp_path)
+    assert record.verify() == {}
     (record.path / "SHA256SUMS").unlink()
+    assert record.verify().keys() == {"SHA256SUMS"}
     assert evaluate(str(tiny_model), toy(), n=3, runs=tmp_path).has_checksums
     (record.path / "evaluation.json").write_text("{")
     with pytest.raises(DamagedError, match=r"evaluation\.json"):
         _ = record.spec
+    (record.path / "SHA256SUMS").unlink()
+    assert record.verify().keys() == {"evaluation.json"}
 
 
 def test_n_items_are_drawn_by_the_seed(tiny_model, tmp_path):
