@@ -31,7 +31,7 @@ from intuitor_lib.store import project_root
 FIGURE = "docs/contrasts.png"
 FRONT = (
     *("gain", "online", "close", "answers", "coin", "vote-gain", "harder", "sums", "solvable"),
-    *("cooling", "reasoning", "offline", "em", "unquantized"),
+    *("reasoning", "em", "unquantized"),
 )
 """The questions that README answers."""
 
