@@ -67,10 +67,16 @@ def findings(records: Mapping[str, Mapping[str, Any]], verdicts: set[str]) -> st
     return "\n".join(lines) or "Nothing so far."
 
 
+def at_cpu(records: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """The record of a notebook if it is one of the profile `cpu`."""
+    record = records.get(name, {})
+    return record if record.get("profile") == "cpu" else None
+
+
 def families(records: Mapping[str, Mapping[str, Any]]) -> str:
     """What notebook 12 found, and whether the base foretells it."""
-    record = records.get("12_when_does_it_work", {})
-    if record.get("profile") != "cpu":
+    record = at_cpu(records, "12_when_does_it_work")
+    if record is None:
         return NOT_YET
     rule = record["values"]["rule"]
     told = "\n\n" + in_words(rule) if rule else ""
@@ -79,8 +85,8 @@ def families(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 def stopping(records: Mapping[str, Mapping[str, Any]]) -> str:
     """How close each rule of notebook 11 stops to the best snapshot, on each ground."""
-    record = records.get("11_mixed_rewards", {})
-    if record.get("profile") != "cpu":
+    record = at_cpu(records, "11_mixed_rewards")
+    if record is None:
         return NOT_YET
     grounds = record["values"]["stopping"].items()
     return "\n\n".join(f"On {name}:\n\n{Table(**rules).to_markdown()}" for name, rules in grounds)
@@ -89,9 +95,8 @@ def stopping(records: Mapping[str, Mapping[str, Any]]) -> str:
 def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """The text of every block by page and name."""
     found = list(records.values())
-    quickstart = records.get("00_quickstart", {})
-    text = NOT_YET
-    if quickstart.get("profile") == "cpu":
+    quickstart, text = at_cpu(records, "00_quickstart"), NOT_YET
+    if quickstart is not None:
         seconds = round(quickstart["values"]["seconds"])
         text = f"```\n{Table(**quickstart['table'])}\n```\n\n{seconds} s of it were training."
     return {
