@@ -29,7 +29,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "β = 0.0001": {"color": "#9A7BD0", "linestyle": "-.", "marker": ">"},
     "β = 0.005": {"color": "#6A3FB0", "linestyle": "-", "marker": "p"},
     "β = 0.01": {"color": "#3B1478", "linestyle": "--", "marker": "h"},
-    "mixed": {"color": "#44AA99", "linestyle": "-.", "marker": "H"},
+    "mixed": {"color": "#3D5AFE", "linestyle": "-.", "marker": "H"},
     "stated": {"color": "#AA7744", "linestyle": ":", "marker": "+"},
     "too fast": {"color": "#FF6666", "linestyle": "--", "marker": "1"},
     "one late": {"color": "#661100", "linestyle": (0, (5, 1, 1, 1)), "marker": "8"},

@@ -1,7 +1,9 @@
 """One style per method; titles, units and counts in words."""
 
 import colorsys
+from itertools import combinations
 
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -17,6 +19,17 @@ def light(color):
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
+def lab(color):
+    """L*, a*, b* of an sRGB colour under D65, where 2.3 apart is just seen (CIE 1976)."""
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = linear @ np.array(
+        [[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]]
+    )
+    x, y, z = np.cbrt(xyz / (0.9505, 1, 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
 def test_no_two_methods_share_a_colour_or_a_marker():
     for part in ("color", "marker"):
         assert len({look[part] for look in METHODS.values()}) == len(METHODS)
@@ -24,6 +37,15 @@ def test_no_two_methods_share_a_colour_or_a_marker():
     for label in ARMS.values():
         assert ", " in label or styles([label])[label]["color"].casefold() in colors
     assert styles(["GRPO on Reasoning"])["GRPO on Reasoning"] == METHODS["GRPO"]
+
+
+def test_colours_of_two_methods_are_told_apart():
+    near = {
+        frozenset(pair)
+        for pair in combinations(METHODS, 2)
+        if np.linalg.norm(lab(METHODS[pair[0]]["color"]) - lab(METHODS[pair[1]]["color"])) < 25
+    }
+    assert not {pair for pair in near if not all(name.startswith("β") for name in pair)}
 
 
 def test_a_larger_beta_is_a_darker_shade_of_one_hue():
