@@ -191,12 +191,16 @@ class EvaluationRecord(Stored):
     def verify(self) -> dict[str, str]:
         """Damage to its files, by relative path; an unfinished one has no checksums yet."""
         found = super().verify()
-        if not found and not self.has_checksums:
+        if found or self.has_checksums:
+            return found
+        reads = {"evaluation.json": files.read_json, "items.jsonl": files.read_rows}
+        for name, read in reads.items():
             try:
-                if self.finished:
-                    found[files.SUMS] = "missing: asked for again, the evaluation records it"
-            except ValueError as error:  # a damaged file, or a line of one
-                found["evaluation.json"] = str(error)
+                read(self.path / name)
+            except (OSError, ValueError) as error:
+                found[name] = str(error)
+        if not found and self.finished:
+            found[files.SUMS] = "missing: asked for again, the evaluation records it"
         return found
 
     def finish(self) -> None:

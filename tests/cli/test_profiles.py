@@ -21,9 +21,9 @@ from intuitor_lib.recipe.recipes import PROFILES
 from intuitor_lib.report.records import load_record
 
 SHRUNK = {
-    **{"max_steps": 4, "num_generations": 2, "per_device_train_batch_size": 4},
+    **{"max_steps": 2, "num_generations": 2, "per_device_train_batch_size": 4},
     **{"gradient_accumulation_steps": 1, "rollout_batch_size": None, "preflight_problems": 2},
-    **{"max_prompt_length": 768, "max_completion_length": 8, "save_steps": 4, "dtype": "float32"},
+    **{"max_prompt_length": 768, "max_completion_length": 8, "save_steps": 2, "dtype": "float32"},
 }
 every_notebook = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
 
@@ -60,7 +60,7 @@ def tiny_profiles(tmp_path, benchmark_files, monkeypatch):
         if settings.get("eval_problems"):
             small["eval_problems"] = 4
         if settings.get("eval_steps"):
-            small["eval_steps"] = 2
+            small["eval_steps"] = 1
         if settings.get("snapshot_steps"):
             small["snapshot_steps"] = 1
         return Recipe(**settings | small)

@@ -250,6 +250,9 @@ def test_checksums_that_a_kill_prevented_are_recorded(tiny_model, tmp_path):
         _ = record.spec
     (record.path / "SHA256SUMS").unlink()
     assert record.verify().keys() == {"evaluation.json"}
+    with (record.path / "items.jsonl").open("a") as file:
+        file.write("{\n")
+    assert record.verify().keys() == {"evaluation.json", "items.jsonl"}
 
 
 def test_n_items_are_drawn_by_the_seed(tiny_model, tmp_path):
