@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate.utils import gather_object
+from torch.distributed.tensor import DTensor
 
 from ..recipe import Recipe
 from ..store.checkpoints import complete_checkpoint
@@ -83,6 +84,13 @@ def _handling(signals: Sequence[signal.Signals], handler: Any) -> Iterator[None]
             signal.signal(number, old)
 
 
+def _all_finite(model: torch.nn.Module) -> bool:
+    """Whether no trained weight is NaN or infinite, in any process."""
+    trained = (p.detach() for p in model.parameters() if p.requires_grad)
+    shards = (p.to_local() if isinstance(p, DTensor) else p for p in trained)
+    return all(gather_object([all(bool(p.isfinite().all()) for p in shards)]))
+
+
 class EpochSampler(torch.utils.data.Sampler[int]):
     """TRL's order of problems, with each epoch's order a function of seed and epoch.
 
@@ -114,7 +122,8 @@ class SavePoints(transformers.TrainerCallback):
     """Saves every `save_steps` steps, at the last step, and before stopping at a request.
 
     Checkpoints do not hold the rollout of an update, so they are taken between two rollouts, which
-    are `num_iterations` steps apart. `run` is the folder of the run.
+    are `num_iterations` steps apart. `run` is the folder of the run. Weights that are NaN or
+    infinite end the training before they are saved; under `on_collapse="restore"` the monitor does.
     """
 
     def __init__(self, recipe: Recipe, run: Path, stop: StopRequest) -> None:
@@ -124,7 +133,16 @@ class SavePoints(transformers.TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved = state.global_step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any
+    ) -> None:
+        if self._recipe.on_collapse != "restore" and not _all_finite(model):
+            rate = self._recipe.learning_rate
+            raise RuntimeError(
+                f"step {state.global_step} made the weights NaN or infinite; checkpoints and "
+                f"snapshots before it are kept. Lower learning_rate={rate:g}, or compute in "
+                "dtype=float32, and see that no reward is infinite"
+            )
         stopping = any(gather_object([self._stop.asked]))
         last = state.global_step >= state.max_steps
         if state.global_step % self._recipe.num_iterations and not last:

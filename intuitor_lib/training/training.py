@@ -289,7 +289,7 @@ class _Training:
             args=args,
             train_dataset=to_dataset(kept, recipe),
             processing_class=policy.tokenizer,
-            callbacks=[recorder, SavePoints(recipe, run.path, stop), *tracked],
+            callbacks=[SavePoints(recipe, run.path, stop), recorder, *tracked],
             rollout=recipe.rollout,
             rollout_batch_size=recipe.rollout_batch_size,
             update=recipe.update,

@@ -4,6 +4,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
+import torch
 from trl.trainer.utils import RepeatSampler
 
 from intuitor_lib.recipe.recipe import Recipe
@@ -79,7 +80,7 @@ def test_when_it_is_saved(tmp_path, save_steps, iterations, asked_at, saved, sto
         state.global_step = step
         stop.asked = asked_at is not None and step >= asked_at
         control = SimpleNamespace(should_save=False, should_training_stop=False)
-        points.on_step_end(None, state, control)
+        points.on_step_end(None, state, control, model=torch.nn.Linear(1, 1))
         if control.should_save:
             found.append(step)
             folder = tmp_path / f"checkpoint-{step}"

@@ -1,6 +1,7 @@
 """Trainings survive SIGKILL, signals, damaged files, full disks and each other."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -305,6 +306,26 @@ def test_what_is_not_finite_in_a_step_reaches_the_record(tiny_recipe, tmp_path, 
     assert run.metrics[-1]["collapse"] == ["not finite"]
     assert run.steps == 2
     assert run.status["collapse"] == ["step 2, not finite: loss is NaN or infinite"]
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tiny_recipe, tmp_path, monkeypatch):
+    original = IntuitorTrainer._compute_loss
+
+    def loss(self, *args):
+        return original(self, *args) * (math.nan if self.state.global_step == 2 else 1)
+
+    recipe = tiny_recipe.replace(max_steps=5, save_steps=1, snapshot_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(IntuitorTrainer, "_compute_loss", loss)
+        with pytest.raises(
+            RuntimeError, match=r"step 3 made the weights NaN.*learning_rate=0\.001"
+        ):
+            train(recipe, runs=tmp_path)
+    (run,) = RunStore(tmp_path)
+    assert run.status["state"] == "failed"
+    assert [*run.snapshots] == [1, 2]
+    assert newest_checkpoint(run.path, pytest.fail).name == "checkpoint-2"
+    assert train(recipe, runs=tmp_path).steps == 5  # the cause is gone
 
 
 def break_kl(monkeypatch, at):
