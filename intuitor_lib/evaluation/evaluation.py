@@ -309,8 +309,9 @@ def _check_fit(
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, prompt_ids))
     if context is not None and longest + max_new_tokens > context:
+        fewer = f"lower max_new_tokens to {context - longest} or less, or "
         raise InputError(
             f"{benchmark.name}: a prompt of {longest} tokens and max_new_tokens={max_new_tokens} "
-            f"exceed the {context} tokens of the model: lower max_new_tokens to "
-            f"{max(context - longest, 0)} or less, or choose another model"
+            f"exceed the {context} tokens of the model: {fewer if longest < context else ''}"
+            "choose another model"
         )

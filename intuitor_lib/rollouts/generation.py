@@ -14,7 +14,13 @@ from ..policy.linear import speed_up_linears
 from ..recipe import InputError
 from ..report import track
 from .drawing import own_random_state
-from .sampling import Completion, halve_until_it_fits, reason_against, sample_completions
+from .sampling import (
+    Completion,
+    halve_until_it_fits,
+    reason_against,
+    require_numbers,
+    sample_completions,
+)
 
 
 def generate(
@@ -38,7 +44,8 @@ def generate(
     does not fit in memory is halved (`halve_until_it_fits`).
 
     Raises:
-        InputError: self-certainty is asked for, and the model's head does not allow it.
+        InputError: self-certainty is asked for, and the model's head does not allow it; or the
+            model's logits are NaN.
     """
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -120,4 +127,6 @@ def _generate(
         return [Completion(ids, torch.empty(0), torch.empty(0)) for ids in completions]
     values = token_self_certainty(model, prompt_ids, completions)
     log_probs = completion_log_probs(model, prompt_ids, completions, temperature=temperature or 1.0)
-    return [*map(Completion, completions, values, log_probs)]
+    made = [*map(Completion, completions, values, log_probs)]
+    require_numbers(model, made)
+    return made

@@ -16,8 +16,9 @@ from transformers.cache_utils import DynamicCache
 
 from ..certainty.completions import end_tokens, scoring
 from ..certainty.forward import distinct_prompts, keeps_all_positions, padded
-from ..certainty.head import backbone_and_head, head_fault
+from ..certainty.head import backbone_and_head, causal_model, head_fault
 from ..policy.linear import fixed_weights
+from ..recipe import InputError
 from .cache import GrowingLayer, cache_bytes
 from .drawing import draw, make_warpers
 from .recorded import RecordedStep, can_record
@@ -88,6 +89,9 @@ def sample_completions(
         self_certainty: compute it; else it is NaN.
         stop: a `transformers.StoppingCriteria`: `stop(ids, None)` returns which rows (B,) of the
             completions so far (B, T) have ended.
+
+    Raises:
+        InputError: the model's logits are NaN.
     """
     base, backbone, head = backbone_and_head(model)
     warpers = make_warpers(top_k, top_p)
@@ -116,7 +120,26 @@ def sample_completions(
                     break
                 hidden = rollout.step()
             completions |= dict(zip(batch, rollout.completions(), strict=True))
-    return [completions[i] for i in range(len(order))]
+    made = [completions[i] for i in range(len(order))]
+    require_numbers(model, made)
+    return made
+
+
+def require_numbers(model: Any, completions: Sequence[Completion]) -> None:
+    """Refuse completions drawn from NaN, which are the first tokens of the vocabulary.
+
+    Raises:
+        InputError: a log-probability is NaN.
+    """
+    broken = sum(bool(one.log_probs.isnan().any()) for one in completions)
+    if broken:
+        base = causal_model(model)
+        overflow = ", or too large for float16: take dtype=float32"
+        raise InputError(
+            f"the logits of {base.name_or_path or type(base).__name__} are NaN in {broken} of "
+            f"{len(completions)} completions: its weights are damaged, load them anew"
+            f"{overflow if base.dtype == torch.float16 else ''}"
+        )
 
 
 def _look_every(device: torch.device) -> int:

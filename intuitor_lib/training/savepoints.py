@@ -17,7 +17,7 @@ import transformers
 from accelerate.utils import gather_object
 from torch.distributed.tensor import DTensor
 
-from ..recipe import Recipe
+from ..recipe import InputError, Recipe
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import join
 
@@ -137,11 +137,10 @@ class SavePoints(transformers.TrainerCallback):
         self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any
     ) -> None:
         if self._recipe.on_collapse != "restore" and not _all_finite(model):
-            rate = self._recipe.learning_rate
-            raise RuntimeError(
+            raise InputError(
                 f"step {state.global_step} made the weights NaN or infinite; checkpoints and "
-                f"snapshots before it are kept. Lower learning_rate={rate:g}, or compute in "
-                "dtype=float32, and see that no reward is infinite"
+                "snapshots before it are kept. Lower "
+                f"learning_rate={self._recipe.learning_rate:g}, and see that no reward is infinite"
             )
         stopping = any(gather_object([self._stop.asked]))
         last = state.global_step >= state.max_steps

@@ -384,6 +384,7 @@ def test_without_a_chat_the_prompt_is_the_text(tiny_model, tmp_path):
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"batch_size": -3}, "batch_size=-3"),
         ({"max_new_tokens": 300}, "exceed the 256 tokens of the model: lower max_new_tokens to 24"),
+        ({"benchmark": "humaneval", "n": 1}, "tokens of the model: choose another model"),
         ({"n": 0}, "n=0 items"),
         ({"benchmark": "gsm9k"}, "unknown benchmark 'gsm9k': choose from gsm8k"),
         (

@@ -317,9 +317,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tiny_recipe, tmp_path, monk
     recipe = tiny_recipe.replace(max_steps=5, save_steps=1, snapshot_steps=1)
     with monkeypatch.context() as patch:
         patch.setattr(IntuitorTrainer, "_compute_loss", loss)
-        with pytest.raises(
-            RuntimeError, match=r"step 3 made the weights NaN.*learning_rate=0\.001"
-        ):
+        with pytest.raises(InputError, match=r"step 3 made the weights NaN.* learning_rate=0\.001"):
             train(recipe, runs=tmp_path)
     (run,) = RunStore(tmp_path)
     assert run.status["state"] == "failed"

@@ -1,5 +1,6 @@
-"""Sampling where memory runs out."""
+"""`generate` by either way: where memory runs out, and what it leaves out or refuses."""
 
+import math
 import weakref
 
 import pytest
@@ -9,6 +10,7 @@ from models import lora, make_model
 from intuitor_lib.certainty.head import causal_model
 from intuitor_lib.policy.loading import load_model
 from intuitor_lib.problems.prompts import prompt_token_ids
+from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.rollouts import generation
 from intuitor_lib.rollouts.generation import generate
 from intuitor_lib.rollouts.sampling import halve_until_it_fits, sample_completions
@@ -114,3 +116,20 @@ def test_penalties_of_the_models_own_do_not_count(tiny_model, adapted, monkeypat
     (made,) = generate(policy, prompts, **settings)
     assert made.ids == plain.ids
     assert causal_model(policy.model).generation_config is config
+
+
+@pytest.mark.parametrize("way", ["sample_completions", "_generate"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_weights_that_are_no_numbers_are_told_of(tiny_model, way, temperature, monkeypatch):
+    policy = load_model(str(tiny_model), dtype="float32")
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight[7] = math.nan
+    if way == "_generate":
+        monkeypatch.setattr(generation, "reason_against", lambda model: "none")
+    settings = {"max_new_tokens": 4, "temperature": temperature}
+    assert generate(policy, [[5, 6]], **settings | {"max_new_tokens": 1})
+    what = "model0 are NaN in 1 of 2 completions: its weights are damaged, load them anew$"
+    if way == "_generate" and temperature:
+        what = "probability tensor contains"  # torch's word for it
+    with pytest.raises((InputError, RuntimeError), match=what):
+        generate(policy, [[5, 6], [5, 7]], **settings)
