@@ -17,7 +17,7 @@ from write_tables import FIGURE, blocks as table_blocks, figure, with_blocks
 import intuitor_lib
 from intuitor_lib.cli import main
 from intuitor_lib.evaluation.benchmarks import benchmarks, questions
-from intuitor_lib.paper import load_records
+from intuitor_lib.paper.comparison import every_record
 from intuitor_lib.paper.plan import Collection, asked
 from intuitor_lib.recipe import recipes
 
@@ -277,10 +277,10 @@ def test_the_script_with_a_trainer_of_ones_own_trains(tiny_model, tmp_path):
 # Numbers
 
 
-@pytest.mark.parametrize("name", table_blocks({}))
+@pytest.mark.parametrize("name", table_blocks([]))
 def test_the_tables_of_a_page_are_those_of_the_records(name):
     page = read(ROOT / name)
-    expected = with_blocks(page, table_blocks(load_records(runs="nowhere"))[name])
+    expected = with_blocks(page, table_blocks(every_record("nowhere"))[name])
     assert page == expected, "write them: python tests/write_tables.py"
 
 

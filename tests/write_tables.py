@@ -8,22 +8,16 @@ records. The figure is the one in the committed notebook 02.
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from intuitor_lib.paper import (
-    QUESTIONS,
-    claims_table,
-    load_records,
-    questions_table,
-    verdicts_table,
-)
+from intuitor_lib.paper import claims_table, questions_table, verdicts_table
 from intuitor_lib.paper.beyond import in_words
-from intuitor_lib.paper.comparison import answers_of, in_short, is_on_cpu
-from intuitor_lib.paper.verdicts import VERDICTS
+from intuitor_lib.paper.comparison import answers_of, every_record, in_short, is_on_cpu
+from intuitor_lib.paper.verdicts import VERDICTS, question_text
 from intuitor_lib.report import Table
 from intuitor_lib.report.style import counted
 from intuitor_lib.store import project_root
@@ -45,35 +39,38 @@ FOUND = {
 """Blocks of docs/findings.md: a question is in the first one that has all of its verdicts."""
 
 
-def findings(records: Mapping[str, Mapping[str, Any]], verdicts: set[str]) -> str:
+Records = Sequence[Mapping[str, Any]]
+
+
+def findings(records: Records, verdicts: set[str]) -> str:
     """A line for each question whose answers have these verdicts, with a link to its notebook."""
     where = {
-        id(entry): name
-        for name, record in records.items()
+        id(entry): record["notebook"]
+        for record in records
         for entry in record["values"].get("answers", ())
     }
     asked: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in answers_of(records.values(), is_on_cpu):
+    for entry in answers_of(records, is_on_cpu):
         asked.setdefault(entry["question"], []).append(entry)
     lines = []
-    for question, entries in asked.items():
+    for entries in asked.values():
         said = {entry["verdict"] for entry in entries}
         if next((own for own in FOUND.values() if said <= own), None) is verdicts:
             names = sorted({where[id(entry)] for entry in entries})
             links = ", ".join(f"[{name[:2]}](../notebooks/{name}.ipynb)" for name in names)
             count = counted({len(entry["seeds"]) for entry in entries}, "seed")
             told = "; ".join(map(in_short, entries))
-            lines.append(f"- {QUESTIONS[question].text} {told} ({count}; {links}).")
+            lines.append(f"- {question_text(entries[0])} {told} ({count}; {links}).")
     return "\n".join(lines) or "Nothing so far."
 
 
-def at_cpu(records: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
-    """The record of a notebook if it is one of the profile `cpu`."""
-    record = records.get(name, {})
-    return record if record.get("profile") == "cpu" else None
+def at_cpu(records: Records, name: str) -> Mapping[str, Any] | None:
+    """The record of a notebook at the profile `cpu`."""
+    asked = (name, "cpu")
+    return next((r for r in records if (r["notebook"], r["profile"]) == asked), None)
 
 
-def families(records: Mapping[str, Mapping[str, Any]]) -> str:
+def families(records: Records) -> str:
     """What notebook 12 found, and whether the base foretells it."""
     record = at_cpu(records, "12_when_does_it_work")
     if record is None:
@@ -83,7 +80,7 @@ def families(records: Mapping[str, Mapping[str, Any]]) -> str:
     return Table(**record["table"]).to_markdown() + told
 
 
-def stopping(records: Mapping[str, Mapping[str, Any]]) -> str:
+def stopping(records: Records) -> str:
     """How close each rule of notebook 11 stops to the best snapshot, on each ground."""
     record = at_cpu(records, "11_mixed_rewards")
     if record is None:
@@ -92,9 +89,8 @@ def stopping(records: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(f"On {name}:\n\n{Table(**rules).to_markdown()}" for name, rules in grounds)
 
 
-def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def blocks(records: Records) -> dict[str, dict[str, str]]:
     """The text of every block by page and name."""
-    found = list(records.values())
     quickstart, text = at_cpu(records, "00_quickstart"), NOT_YET
     if quickstart is not None:
         seconds = round(quickstart["values"]["seconds"])
@@ -102,8 +98,8 @@ def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]
     return {
         "README.md": {
             "quickstart": text,
-            "answers": verdicts_table(found, FRONT).to_markdown(),
-            "claims": claims_table(found, short=True).to_markdown(),
+            "answers": verdicts_table(records, FRONT).to_markdown(),
+            "claims": claims_table(records, short=True).to_markdown(),
         },
         "docs/findings.md": {
             **{name: findings(records, verdicts) for name, verdicts in FOUND.items()},
@@ -111,8 +107,8 @@ def blocks(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]
             "stopping": stopping(records),
         },
         "docs/replication.md": {
-            "questions": questions_table(found).to_markdown(),
-            "claims": claims_table(found).to_markdown(),
+            "questions": questions_table(records).to_markdown(),
+            "claims": claims_table(records).to_markdown(),
         },
     }
 
@@ -140,7 +136,7 @@ def main() -> None:
     """Write every page, and the figure."""
     root = project_root() or Path()
     (root / FIGURE).write_bytes(figure(root))
-    for name, texts in blocks(load_records(runs="nowhere")).items():
+    for name, texts in blocks(every_record("nowhere")).items():
         page = root / name
         page.write_text(with_blocks(page.read_text(encoding="utf-8"), texts), encoding="utf-8")
         print(f"wrote {', '.join(texts)} into {name}")

@@ -13,6 +13,7 @@ from .numbers import CLAIMS, TABLES
 from .plan import PAPER_MODELS, SUITES
 from .trials import Trial
 from .verdicts import (
+    INTERVALS,
     QUESTIONS,
     VERDICTS,
     answers_table,
@@ -21,6 +22,7 @@ from .verdicts import (
     estimate,
     judged,
     policy_name,
+    question_text,
     restored,
     step_of,
 )
@@ -52,7 +54,7 @@ def accuracy_table(
     at = f"step {step} of {first.recipe.max_steps}" if step else f"{first.recipe.max_steps} steps"
     caption = (
         f"Profile {profile}, {policy_name(first)}, {at} of {first.recipe.completions_per_step} "
-        "completions. 95 % intervals over seeds and problems; with one seed, over problems alone. "
+        f"completions. {INTERVALS}. "
         "In parentheses: the share of completions that state no answer."
     )
     header = ["policy", "seeds", *(_title(suite[test], first) for test in tests)]
@@ -66,13 +68,20 @@ def _baseline_rows(base: Sequence[Trial], tests: Sequence[str]) -> list[list[str
     for name in ("echo", "most frequent answer"):
         found = [base[0].baselines.get(test, {}).get(name) for test in tests]
         rows[name] = [restored(values).text() if values else "-" for values in found]
-    cool = estimate(base, "cool").text() if ("cool", None) in base[0].tables else "-"
-    rows["base at T = 0.3"] = [cool if t.startswith("in_domain") else "-" for t in tests]
+    if ("cool", None) in base[0].tables:
+        rows["base at T = 0.3"] = [_cool(base, test) for test in tests]
     several = {t for t, at in base[0].tables if any(row["sample"] for row in base[0].rows(t, at))}
     rows["base, vote of its samples"] = [
         estimate(base, f"{test}:vote").text() if test in several else "-" for test in tests
     ]
     return [[name, "-", *cells] for name, cells in rows.items() if {*cells} != {"-"}]
+
+
+def _cool(base: Sequence[Trial], test: str) -> str:
+    if not test.startswith("in_domain") or (test, None) not in base[0].tables:
+        return "-"
+    cool = estimate(base, "cool")
+    return cool.text() + (f" (n = {cool.n})" if cool.n != estimate(base, test).n else "")
 
 
 def _title(test: Any, trial: Trial) -> str:
@@ -195,23 +204,23 @@ def save(
 
 
 def load_records(
-    profile: str | None = None, runs: str | Path | None = None, *, committed: bool = True
+    profile: str, runs: str | Path | None = None, *, committed: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Load every notebook's record from the run store, else (`committed`) from the project.
-
-    Without a profile, that of the largest profile that each notebook has.
-    """
+    """A profile's record of every notebook: the run store's, else (`committed`) the project's."""
     folders = [RunStore(runs).root / "records"]
     data = data_folder()
     if committed and data is not None:
         folders.append(data / "records")
     found: dict[str, dict[str, Any]] = {}
-    for name in (profile,) if profile else reversed([*PROFILES]):
-        for folder in folders:
-            for path in sorted(folder.glob(f"[0-9]*-{name}.json")):
-                notebook = path.stem.removesuffix(f"-{name}")
-                found.setdefault(notebook, read_record(path))
+    for folder in folders:
+        for path in sorted(folder.glob(f"[0-9]*-{profile}.json")):
+            found.setdefault(path.stem.removesuffix(f"-{profile}"), read_record(path))
     return dict(sorted(found.items()))
+
+
+def every_record(runs: str | Path | None = None) -> list[dict[str, Any]]:
+    """The records of all profiles, larger ones later; see `answers_of` for those that count."""
+    return [record for name in PROFILES for record in load_records(name, runs).values()]
 
 
 def answers_of(
@@ -237,7 +246,7 @@ def verdicts_table(
     found: dict[str, list[str]] = {}
     small = [entry for entry in answers_of(records, is_on_cpu) if entry["question"] in ids]
     for entry in small:
-        found.setdefault(QUESTIONS[entry["question"]].text, []).append(in_short(entry))
+        found.setdefault(question_text(entry), []).append(in_short(entry))
     rows = [[text, "; ".join(cells)] for text, cells in found.items()]
     return Table(["question", "answer"], rows, _caption(small))
 
@@ -245,10 +254,16 @@ def verdicts_table(
 def in_short(entry: Mapping[str, Any]) -> str:
     """The verdict of an answer, with the difference that decides it."""
     kind = QUESTIONS[entry["question"]].kind
-    gaps = {label: restored(value).value for label, value in entry["differences"].items()}
-    # A share is decided by the last one, a gain by the smaller one, a loss by the larger one.
-    decides = max if entry["verdict"] == "loss" else min
-    against = [*gaps][-1] if kind == "share" else decides(gaps, key=lambda label: gaps[label])
+    gaps = {label: restored(value) for label, value in entry["differences"].items()}
+    # A share is decided by the last one, a gain by the lower end of the smaller one.
+    if kind == "share":
+        against = [*gaps][-1]
+    elif entry["verdict"] == "loss":
+        against = max(gaps, key=lambda label: gaps[label].high)
+    elif entry["verdict"] == "no gain":
+        against = min(gaps, key=lambda label: gaps[label].high)
+    else:
+        against = min(gaps, key=lambda label: gaps[label].low)
     gap = differences_of(entry)[against]
     return f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
 

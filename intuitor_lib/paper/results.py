@@ -56,18 +56,22 @@ def find_file(
     data, wanted = data_folder(), json.loads(json.dumps(key))
     for root in ([] if retrain or data is None else [data]) + [RunStore(runs).root]:
         if (file := root / _file(name, profile)).is_file():
-            metadata = pyarrow.parquet.read_schema(file).metadata
-            if _without_names(json.loads(metadata[_METADATA])["key"]) == wanted:
+            stored = json.loads(pyarrow.parquet.read_schema(file).metadata[_METADATA])
+            if _key_of(stored) == wanted:
                 return file
     return None
 
 
-def _without_names(key: Any) -> Any:
-    """A stored key without how tables call its test, which earlier versions wrote into it."""
-    if isinstance(key, dict) and isinstance(key.get("test"), dict):
-        test = {name: x for name, x in key["test"].items() if name not in ("title", "column")}
-        return {**key, "test": test}
-    return key
+def _key_of(stored: dict[str, Any]) -> Any:
+    """The key of a result, as it would be written today."""
+    key = stored["key"]
+    if not isinstance(key, dict) or not isinstance(key.get("test"), dict):
+        return key
+    # Earlier versions wrote how tables call a test, and not how its problems were asked.
+    test = {name: x for name, x in key["test"].items() if name not in ("title", "column")}
+    decoding = stored["result"].get("decoding", {})
+    asked = {name: decoding[name] for name in ("max_new_tokens", "system_prompt") if decoding}
+    return ({"asked": asked} if asked else {}) | key | {"test": test}
 
 
 def _file(name: str, profile: str) -> Path:

@@ -226,16 +226,16 @@ def confidence(
     def make() -> dict[str, Any]:
         from ..evaluation.confidence import measure_confidence
 
-        limit = test.max_new_tokens or get_recipe("intuitor", profile).max_completion_length
         stores = {label: TrialStore(arm, profile, seed, True, runs) for label, arm in arms.items()}
+        benchmark = benchmark_of(test, stores["base"].recipe)
         found = measure_confidence(
             {label: store.subject(None) for label, store in stores.items()},
             pairs,
-            benchmark_of(test, stores["base"].recipe),
+            benchmark,
             n=test.n,
             num_samples=test.num_samples,
             temperature=test.temperature,
-            max_new_tokens=limit,
+            max_new_tokens=test.max_new_tokens or benchmark.max_new_tokens,
         )
         rows = [{"pair": pair, **_shortened(r)} for pair, own in found["rows"].items() for r in own]
         return {"rows": rows, "tokens": found["tokens"]}
@@ -275,7 +275,8 @@ class TrialStore:
     def key(self, test: Test, step: int | None) -> tuple[str, Any]:
         """The name of the record of a test, and what it must be of."""
         name = test.name if self._is_result(step) else f"{test.name}@{step}"
-        return name, {"test": _asked(test), "trained": self.recipe.digest}
+        trained = self.recipe.digest
+        return name, {"test": _asked(test), "trained": trained, "asked": _how(test, self.recipe)}
 
     def _is_result(self, step: int | None) -> bool:
         return step is None or self.is_base or step == self.recipe.max_steps
@@ -356,11 +357,28 @@ def _asked(test: Test) -> dict[str, Any]:
     return {key: value for key, value in asdict(test).items() if key not in ("title", "column")}
 
 
+def _how(test: Test, own: Recipe) -> dict[str, Any]:
+    """What a test takes from its recipe or its benchmark, as `evaluate` records it."""
+    if test.benchmark == HELD_OUT:
+        recipe = _recipe_of(test, own)
+        limit, prompt = recipe.max_completion_length, recipe.system_prompt
+    else:
+        benchmark = benchmark_of(test, own)
+        limit = benchmark.max_new_tokens
+        prompt = benchmark.system_prompt if benchmark.chat else None
+    return {"max_new_tokens": test.max_new_tokens or limit, "system_prompt": prompt}
+
+
+def _recipe_of(test: Test, own: Recipe) -> Recipe:
+    recipe = get_recipe(test.recipe, own.profile) if test.recipe else own
+    return recipe.replace(**test.changes) if test.benchmark == HELD_OUT else recipe
+
+
 def benchmark_of(test: Test, own: Recipe) -> Benchmark:
     """The benchmark of a test of a policy, asked as its recipe asked in training."""
-    recipe = get_recipe(test.recipe, own.profile) if test.recipe else own
+    recipe = _recipe_of(test, own)
     if test.benchmark == HELD_OUT:
-        return held_out_benchmark(recipe.replace(**test.changes))
+        return held_out_benchmark(recipe)
     return with_math_prompt(get_benchmark(test.benchmark), recipe.system_prompt)
 
 

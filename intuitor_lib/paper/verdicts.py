@@ -171,7 +171,8 @@ def ask(
             if case.collected():
                 arm, levels = case.trials[question.arm], case.levels()
                 gaps, verdict = _RULES[question.kind](case, levels)
-                entry = answer(id, decoding, test, profile, arm, levels, gaps, verdict, step=step)
+                how = _filled(decoding, profile)
+                entry = answer(id, how, test, profile, arm, levels, gaps, verdict, step=step)
                 entry["elsewhere"] = case.elsewhere(gaps)
                 answers.append(entry | ({"reason": ONLY_SMOKE} if profile == "smoke" else {}))
     return answers
@@ -353,6 +354,15 @@ def _out_of_range(*levels: Estimate) -> bool:
     return max(values) < FLOOR or min(values) > CEILING
 
 
+def question_text(entry: Mapping[str, Any]) -> str:
+    """The question of an answer, with the profile's tests by their titles."""
+    return _filled(QUESTIONS[entry["question"]].text, entry["profile"])
+
+
+def _filled(text: str, profile: str) -> str:
+    return text.format_map({name: test.title for name, test in SUITES[profile].items()})
+
+
 def policy_name(trial: Trial) -> str:
     """The model of a trial, with its quantization and adapter."""
     recipe = trial.recipe
@@ -396,9 +406,17 @@ def answers_table(answers: Sequence[Mapping[str, Any]], text: str = "") -> Table
             f"less {label}: {text}" for label, text in differences_of(entry).items()
         )
         size = f"{entry['n']} / {len(entry['seeds'])}"
-        rows.append([question.text, entry["decoding"], levels, differences, size, entry["verdict"]])
+        rows.append(
+            [question_text(entry), entry["decoding"], levels, differences, size, entry["verdict"]]
+        )
     header = ["question", "decoding", "measured", "difference", "n / seeds", "verdict"]
     return Table(header, rows, text or caption(answers))
+
+
+INTERVALS = (
+    "95 % intervals over seeds and problems, too narrow for two or three seeds; with one seed, "
+    "over problems alone"
+)
 
 
 def caption(answers: Sequence[Mapping[str, Any]]) -> str:
@@ -411,8 +429,8 @@ def caption(answers: Sequence[Mapping[str, Any]]) -> str:
         "moved accuracy by up to .03 for one seed, and is in no interval."
     )
     return (
-        f"{'; '.join(where)}. Differences, of values not rounded, with 95 % intervals over "
-        "seeds and problems, with one seed over problems alone. n: problems / seeds of training. "
+        f"{'; '.join(where)}. Differences, of values not rounded, with {INTERVALS}. "
+        "n: problems / seeds of training. "
         "Verdicts by docs/protocol.md." + elsewhere * any(a.get("elsewhere") for a in answers)
     )
 
@@ -426,7 +444,7 @@ def conclude(answers: Sequence[Mapping[str, Any]]) -> str:
         against = " and ".join(
             f"{text} to {label}" for label, text in differences_of(entry).items()
         )
-        texts.setdefault(question.text, []).append(
+        texts.setdefault(question_text(entry), []).append(
             f"{entry['decoding']} **{entry['verdict']}** "
             f"({question.arm} {arm.value:.2f}, {against})"
         )

@@ -18,6 +18,7 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 RESAMPLES = 4000  # of a bootstrap
 PERCENTILES = [2.5, 97.5]
+_Z = 1.959963984540054  # of a normal distribution, at its 97.5th percentile
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ def proportion(successes: int, n: int) -> Estimate:
 
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's score interval for a share of `n`."""
-    z = 1.959963984540054
-    half = z / (n + z * z) * math.sqrt(n * share * (1 - share) + z * z / 4)
-    centre = (n * share + z * z / 2) / (n + z * z)
+    half = _Z / (n + _Z * _Z) * math.sqrt(n * share * (1 - share) + _Z * _Z / 4)
+    centre = (n * share + _Z * _Z / 2) / (n + _Z * _Z)
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
@@ -134,7 +134,9 @@ def combination_over_seeds(terms: Sequence[tuple[float, Sequence[Rows]]], column
     Each term is a weight and the tables of an arm, which are paired by their order; a single table
     (the base) is paired with every table of the others. The interval is that of `mean_over_seeds`.
     If all sums are equal, as where both sides of a difference have the same verdicts, it is that of
-    `agreement`, around the value.
+    `agreement`, around the value. Two tables of one answer for each problem have that of Bonett and
+    Price (2012): a bootstrap takes four problems of a hundred, all won, for a difference, where
+    McNemar's exact test asks for six.
 
     Raises:
         ValueError: numbers of tables that cannot be paired, or different problems.
@@ -153,7 +155,20 @@ def combination_over_seeds(terms: Sequence[tuple[float, Sequence[Rows]]], column
     values = sum(len(rows) for _, tables in terms for rows in tables)
     spread = float(np.ptp(np.concatenate([matrix for matrix, _ in matrices])))
     spread *= sum(abs(weight) for weight, _ in terms) / 2  # 1 for a difference
-    return _over_both(np.asarray(total), values, difference=True, spread=spread)
+    found = _over_both(np.asarray(total), values, difference=True, spread=spread)
+    answers = [matrix for matrix, _ in matrices if len(matrix) == 1 and {*matrix.flat} <= {0, 1}]
+    if found.same or len(answers) < len(terms) or sorted(w for w, _ in terms) != [-1, 1]:
+        return found
+    low, high = _paired_shares(np.asarray(total))
+    return replace(found, low=low, high=high)
+
+
+def _paired_shares(gaps: np.ndarray) -> tuple[float, float]:
+    """Bonett and Price's interval for gaps of -1, 0 and 1: one more counts as won, one as lost."""
+    n = gaps.size + 2
+    won, lost = (((gaps == side).sum() + 1) / n for side in (1, -1))
+    half = _Z * math.sqrt((won + lost - (won - lost) ** 2) / n)
+    return max(won - lost - half, -1.0), min(won - lost + half, 1.0)
 
 
 def _per_seed(tables: Sequence[Rows], column: str) -> tuple[np.ndarray, list[Hashable]]:

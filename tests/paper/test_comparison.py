@@ -9,6 +9,7 @@ from intuitor_lib.paper import comparison
 from intuitor_lib.paper.comparison import (
     accuracy_table,
     claims_table,
+    every_record,
     load_records,
     others_table,
     paper_cells,
@@ -58,6 +59,9 @@ def test_accuracies_stand_beside_what_needs_no_training():
     assert rows["base at T = 0.3"][1:] == [rows["base at T = 0.3"][1]] * 2
     assert rows["base, vote of its samples"][2].startswith("0.30 [")
     assert table.header[2] == "products, held out, greedy (n = 100)"
+    made["base"][0].tables["cool", None] = [row for row in samples if row["id"] % 2]
+    cells = accuracy_table(made, "cpu", ["in_domain", "in_domain_sampled"]).rows[-2][2:]
+    assert all(cell.startswith("0.30 [") and cell.endswith("] (n = 50)") for cell in cells)
 
 
 def test_every_cell_of_a_table_is_accounted_for():
@@ -117,16 +121,15 @@ def test_an_answer_of_a_gpu_that_is_no_claim_of_the_papers_is_shown(tmp_path):
     assert [row[-1] for row in others_table([record]).rows] == ["gain"]
 
 
-def test_profiles_that_measured_are_preferred(tmp_path, monkeypatch):
+def test_records_of_every_profile_are_loaded_larger_ones_later(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "data_folder", lambda: None)
     folder = tmp_path / "records"
     folder.mkdir()
-    for profile in ("smoke", "cpu"):
+    for profile in ("gpu-12gb", "cpu"):
         (folder / f"02_main_results-{profile}.json").write_text(json.dumps({"profile": profile}))
     (folder / "08_model_families-smoke.json").write_text(json.dumps({"profile": "smoke"}))
-    found = {name: entry["profile"] for name, entry in load_records(runs=tmp_path).items()}
-    assert found == {"02_main_results": "cpu", "08_model_families": "smoke"}
-    assert load_records("cpu", tmp_path).keys() == {"02_main_results"}
+    assert [r["profile"] for r in every_record(tmp_path)] == ["smoke", "cpu", "gpu-12gb"]
+    assert load_records("cpu", tmp_path) == {"02_main_results": {"profile": "cpu"}}
 
 
 # --- What is committed ----------------------------------------------------------------------
@@ -138,9 +141,9 @@ def committed():
 
 
 def test_every_table_and_figure_of_the_paper_has_a_committed_record():
-    records = load_records(runs="nowhere")
-    assert sorted({name.rpartition("-")[0] for name in committed()}) == sorted(records)
-    assert missing(records.values()) == []
+    records = every_record("nowhere")
+    assert len(records) == len(committed())
+    assert missing(records) == []
 
 
 def test_a_seed_of_its_own_does_not_hide_another():

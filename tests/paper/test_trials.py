@@ -1,5 +1,7 @@
 """Trials: found on record, made when missing, never twice."""
 
+import dataclasses
+
 import notebook_results
 import pytest
 from grading_check import check_grading
@@ -177,3 +179,29 @@ def test_alarms_are_those_of_todays_rules():
     trial = trials.Trial("grpo", "GRPO", "cpu", recipe, {"metrics": stored})
     assert [row.get("collapse") for row in trial.metrics] == [None, None, None, ["kl"], ["kl"]]
     assert trial.metrics is trial.metrics  # judged once
+
+
+def test_a_result_of_other_prompts_or_limits_is_not_taken(monkeypatch):
+    """A test may ask as another recipe than the trained one, or as its benchmark says."""
+
+    def found(name):
+        store = trials.TrialStore("base", "cpu", 7, False, "nowhere")
+        return store.find(*store.key(SUITES["cpu"][name], None)) is not None
+
+    names = ("reasoning", "gsm8k", "in_domain")
+    assert [found(name) for name in names] == [True, True, True]
+    recipe_of, get_benchmark = trials.get_recipe, trials.get_benchmark
+
+    def short(name, *arguments):
+        recipe = recipe_of(name, *arguments)
+        return recipe.replace(max_completion_length=96) if "reasoning" in name else recipe
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "get_recipe", short)
+        assert [found(name) for name in names] == [False, True, True]
+
+    def brief(name):
+        return dataclasses.replace(get_benchmark(name), system_prompt="Be brief.")
+
+    monkeypatch.setattr(trials, "get_benchmark", brief)
+    assert [found(name) for name in names] == [True, False, True]

@@ -15,6 +15,7 @@ from intuitor_lib.paper.verdicts import (
     change,
     conclude,
     estimate,
+    question_text,
     rows_of,
 )
 from intuitor_lib.recipe.recipes import get_recipe
@@ -145,6 +146,29 @@ def test_questions_name_what_there_is():
             assert test.partition(":")[0] in SUITES["cpu"]
 
 
+@pytest.mark.parametrize(
+    ("profile", "title"), [("cpu", "three-digit sums"), ("gpu-12gb", "LiveCodeBench v6")]
+)
+def test_an_answer_names_the_test_of_its_profile(profile, title):
+    arms = {
+        label: [trial(label, n, profile=profile, test="transfer")]
+        for label, n in {
+            "base": 40,
+            "random": 42,
+            "INTUITOR": 70,
+            "β = 0": 50,
+            "β = 0.005": 50,
+        }.items()
+    }
+    said, changed = ask(["sums", "kl-0"], arms, profile)
+    assert f"Does it help with another task, {title}?" in str(answers_table([said]))
+    assert changed["decoding"] == f"{title}, greedy"
+    for question in QUESTIONS.values():
+        names = {*question.tests.values(), *question.other_tests.values()}
+        if {name.partition(":")[0] for name in names} <= {*SUITES[profile]}:
+            assert "{" not in question_text({"question": question.id, "profile": profile})
+
+
 def test_a_question_can_be_asked_of_other_tests():
     found = trials(base=40, random=20, intuitor=70)
     renamed = {
@@ -217,6 +241,24 @@ def test_a_vote_counts_equal_answers_not_equal_texts():
 def test_in_short_the_difference_that_decides_is_shown(base, coin, arm, shown):
     (answer,) = ask(["gain"], trials(base=base, random=coin, intuitor=arm), "cpu")
     assert in_short(answer).endswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "base", "random", "shown"),
+    [
+        ("gain", (0.10, 0.01), (0.05, 0.03), "base"),
+        ("undecided", (0.03, 0.01), (0.04, -0.01), "random"),
+        ("no gain", (-0.01, -0.10), (0.00, -0.02), "random"),
+        ("loss", (-0.10, -0.19), (-0.05, -0.06), "base"),
+    ],
+)
+def test_in_short_the_end_of_an_interval_decides(verdict, base, random, shown):
+    gaps = {
+        label: {"value": v, "low": low, "high": 2 * v - low, "n": 100, "samples": 100}
+        for label, (v, low) in {"base": base, "random": random}.items()
+    }
+    entry = {"question": "gain", "decoding": "greedy", "verdict": verdict, "differences": gaps}
+    assert in_short(entry).endswith(f" to {shown}")
 
 
 def test_tests_of_parts_of_a_benchmark_are_compared_where_they_overlap():

@@ -87,6 +87,21 @@ def test_the_same_verdicts_leave_a_difference_uncertain():
     assert not difference_over_problems(before, outcomes("1" * 40), "correct").same
 
 
+@pytest.mark.parametrize(("won", "apart"), [(1, False), (4, False), (5, False), (6, True)])
+def test_few_problems_are_no_difference_unless_the_exact_test_finds_one(won, apart):
+    before, after = outcomes("0" * 50 + "1" * 50), outcomes("1" * won + "0" * (50 - won) + "1" * 50)
+    assert (mcnemar(before, after)["p"] < 0.05) == apart
+    gain, loss = (
+        difference_over_problems(*pair, "correct") for pair in ((before, after), (after, before))
+    )
+    assert gain.value == pytest.approx(won / 100)
+    assert (gain.low > 0) == (loss.high < 0) == apart
+    assert (gain.low, gain.high) == pytest.approx((-loss.high, -loss.low))
+    assert gain.low <= gain.value <= gain.high
+    none = difference_over_problems(before, before, "correct")
+    assert none.high - none.low > 0.05 < gain.high - gain.low
+
+
 def test_a_difference_of_no_share_is_in_the_units_of_the_values():
     lengths = [{"id": i, "tokens": v} for i, v in enumerate([5, 25] * 20)]
     found = difference_over_problems(lengths, lengths, "tokens")

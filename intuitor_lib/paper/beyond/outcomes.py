@@ -126,7 +126,7 @@ def outcomes(
 _BOTH = ("own_sampled", "own")
 
 
-def _sizes(found: Outcomes, over: str = "INTUITOR's seeds and ") -> str:
+def _sizes(found: Outcomes, over: str = "INTUITOR's seeds (too narrow for two) and ") -> str:
     """The number of problems and samples, for captions."""
     rows = next(iter(found.values())).base[0].rows("own_sampled")
     n = len({row["id"] for row in rows})
