@@ -6,6 +6,7 @@ adapter keeps a frozen copy of that adapter as its reference.
 
 import contextlib
 import copy
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
 def load_adapter_config(adapter: str) -> Any:
     """The configuration of a PEFT adapter in a folder or on the hub."""
     try:
-        config = peft.PeftConfig.from_pretrained(adapter)
+        config = peft.PeftConfig.from_pretrained(os.path.expanduser(adapter))
     except Exception as error:  # a file of any content
         raise InputError(_not_loaded(adapter, error)) from error
     if config.task_type not in (None, "CAUSAL_LM"):
@@ -134,7 +135,7 @@ def read_adapter_weights(model: Any, adapter: str, name: str) -> None:
     """Give the adapter `default` of a model, named `name` in errors, the weights of a folder."""
     own = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     try:
-        weights = peft.load_peft_weights(adapter, device="cpu")
+        weights = peft.load_peft_weights(os.path.expanduser(adapter), device="cpu")
         state = model.state_dict()
         others = {key: state[key].clone() for key in weights.keys() & state.keys() - own.keys()}
         missing, unexpected = peft.set_peft_model_state_dict(model, weights)

@@ -1,6 +1,7 @@
 """Load models and their tokenizers, in 4 bits or not, and the trained policies of runs."""
 
 import functools
+import logging
 import time
 import warnings
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import torch
 import transformers
 
 from ..certainty.head import head_fault
-from ..problems.prompts import require_chat_template
+from ..problems.prompts import require_chat_template, stop_clock
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.checks import context_faults
 from ..store import Run
@@ -17,6 +18,8 @@ from ..store.processes import join
 from .adapters import add_adapter, check_adapter, ignore_renames, load_adapter, read_adapter_weights
 from .embedded import keep_quantized, quantized_folder
 from .pretrained import Source, load_config, load_tokenizer, load_weights
+
+logger = logging.getLogger(__name__)
 
 
 class Policy(NamedTuple):
@@ -51,6 +54,7 @@ def load_policy(recipe: Recipe) -> Policy:
     # AdamW steps of 3e-6 round away in bf16, so weights that are all trained stay fp32.
     stored = dtype if recipe.use_lora else torch.float32
     model, tokenizer = _load(source, config, recipe.quantization, compute=dtype, stored=stored)
+    _compare_templates(recipe.adapter, tokenizer)
     require_chat_template(tokenizer)
     if recipe.use_lora:
         with ignore_renames():
@@ -87,6 +91,7 @@ def load_model(
     source = Source(model, revision, trust_remote_code)
     config = load_config(source)
     loaded, tokenizer = _load(source, config, quantization, compute=compute, stored=compute)
+    _compare_templates(adapter, tokenizer)
     if adapter is not None:
         with ignore_renames():
             loaded = load_adapter(loaded, adapter, model, trainable=False)
@@ -107,7 +112,7 @@ def load_run(
     """
     run.require_finished()
     run.require_whole()
-    recipe = at_commit(run.recipe, run.environment.get("commit"))
+    recipe = recorded_recipe(run)
     if recipe.use_lora:
         run.require_same_base()
     weights, settings = str(run.weights(step)), base_settings(recipe)
@@ -121,6 +126,11 @@ def load_run(
     policy = load_policy(recipe)
     read_adapter_weights(policy.model, weights, recipe.model)
     return policy
+
+
+def recorded_recipe(run: Run) -> Recipe:
+    """The recipe of a run, with its model at the commit on the hub that the run loaded."""
+    return at_commit(run.recipe, run.environment.get("commit"))
 
 
 def at_commit(recipe: Recipe, commit: str | None) -> Recipe:
@@ -184,12 +194,33 @@ def _load(
         keep_quantized(model, kept)
     model.name_or_path = model.config.name_or_path = place  # which adapters are saved with
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:  # a temperature without do_sample, with which it could not be saved
+        model.generation_config.do_sample = True
     for module in model.modules():
         # bitsandbytes would repack weights in place at the first forward in eval mode on an
         # AVX512-BF16 CPU; from then on a layer's input gets no gradient and its weights differ.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return Policy(model, tokenizer)
+
+
+def _compare_templates(adapter: str | None, tokenizer: Any) -> None:
+    """Warn of an adapter that was saved with another chat template than its model's."""
+    if adapter is None:
+        return
+    try:
+        own = load_tokenizer(Source(adapter)).chat_template
+    except InputError:  # most adapters are saved without a tokenizer
+        return
+    if own and stop_clock(own) != stop_clock(tokenizer.chat_template):
+        logger.warning(
+            "adapter=%r was saved with another chat template than the model's, which is used. If "
+            "it was trained with its own, copy its tokenizer and template into a copy of the "
+            "model's folder, and give that folder as model",
+            adapter,
+        )
 
 
 def _stored_quantization(name: str, config: Any, quantization: str) -> dict[str, Any] | None:

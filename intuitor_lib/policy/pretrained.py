@@ -7,6 +7,7 @@ is an `InputError` that names the file and the remedy.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def _load(auto: Any, part: str, source: Source, **settings: Any) -> Any:
     # Progress bars only for models that take long to load.
     embedded = source.name in EMBEDDED_MODELS
     quiet = embedded or cache_folder() in Path(source.name).parents
-    place = embedded_model_folder(source.name) if embedded else source.name
+    place = embedded_model_folder(source.name) if embedded else os.path.expanduser(source.name)
     settings |= {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     try:
         with quiet_transformers() if quiet else contextlib.nullcontext():

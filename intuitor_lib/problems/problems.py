@@ -14,7 +14,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -48,10 +48,13 @@ DEFAULT_GENERATED = 1024
 
 ID_COLUMNS = ("id", "unique_id", "task_id")
 
-# LaTeX whose backslash JSON read as an escape: a backspace begins \boxed, a tab \text{.
+# LaTeX whose backslash JSON read as an escape: a backspace begins \boxed, a tab \text{. What is
+# also an English word at the start of a line or column, such as \tan or \rfloor, is left out, and
+# so is \textbf, of which MATH itself has an eaten one.
 _EATEN = re.compile(
-    r"\x08[a-z]{2,}|\x0c(?:rac|orall|box)|\t(?:ext\{|imes\b|heta\b|frac\b)|\n(?:eq\b|abla\b)"
-    r"|\r(?:ight\b|angle\b|ho\b)"
+    r"\x08[a-z]{2,}|\x0c(?:rac|orall|box)|\n(?:eq\b|abla(?![a-zA-Z]))"
+    r"|\t(?:ext(?:it|rm|tt)?\{|imes|riangle|herefore|heta(?![a-zA-Z])|frac(?:\b|\d\d))"
+    r"|\r(?:ight|angle(?! ?\w)|ho(?![a-zA-Z]))"
 )
 
 # reasoning-gym seeds item i with seed + i. With blocks of unrelated seeds, the problems of
@@ -83,7 +86,8 @@ class Problems:
     """Training and held-out problems of one recipe.
 
     `duplicates_dropped` counts rows, or draws of a generator, that repeat a prompt;
-    `unusable_dropped` counts rows of a hub data set without a usable prompt or answer.
+    `unusable_dropped` counts rows of a hub data set without a usable prompt or answer. `left_out`
+    tells of rows whose absence may surprise.
     """
 
     source: str
@@ -91,6 +95,7 @@ class Problems:
     held_out: tuple[Problem, ...] = ()
     duplicates_dropped: int = 0
     unusable_dropped: int = 0
+    left_out: tuple[str, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -130,7 +135,9 @@ def load_problems(recipe: Recipe) -> Problems:
         DataError: the source cannot be read, has malformed rows (all are listed by line), or has
             fewer problems than the recipe needs.
     """
-    source, path, unusable = recipe.dataset, Path(recipe.dataset).expanduser(), 0
+    source, path = recipe.dataset, Path(recipe.dataset).expanduser()
+    unusable: list[str] = []
+    left_out: list[str] = []
     named = (recipe.prompt_column, recipe.answer_column, recipe.tests_column)
     wanted = [column for column in (*named, *ID_COLUMNS) if column]
     if source.startswith(GENERATED):
@@ -143,6 +150,8 @@ def load_problems(recipe: Recipe) -> Problems:
         elif path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
             source = path.name
             rows, _ = _problems_of(read_table(path, wanted), recipe, source, path.stem)
+        elif path.is_dir():
+            raise DataError(_is_folder(path))
         else:
             table = read_hub(
                 *(source, recipe.dataset_name, recipe.dataset_split, recipe.dataset_revision),
@@ -152,12 +161,18 @@ def load_problems(recipe: Recipe) -> Problems:
                 "smoke and cpu)",
             )
             rows, unusable = _problems_of(table, recipe, source, source, drop_faults=True)
-        first: dict[str, Problem] = {}
-        for problem in rows:
-            kept = first.setdefault(problem.prompt.strip(), problem)
-            if kept.answer is None and problem.answer is not None:
-                first[problem.prompt.strip()] = problem
-        distinct, duplicates = list(first.values()), len(rows) - len(first)
+        distinct, several = _distinct(rows)
+        duplicates = len(rows) - len(distinct)
+        if unusable:
+            left_out.append(
+                f"{len(unusable)} of {len(rows) + len(unusable)} rows are unusable; the first: "
+                f"{unusable[0]}"
+            )
+        if several:
+            left_out.append(
+                f"{len(several)} of {len(distinct)} prompts have several answers, of which one "
+                f"counts; the first: {several[0]}"
+            )
         if len(distinct) <= recipe.eval_problems:
             raise DataError(
                 f"{source} has {len(distinct)} distinct problems; eval_problems="
@@ -166,7 +181,30 @@ def load_problems(recipe: Recipe) -> Problems:
     order = random.Random(recipe.dataset_seed).sample(range(len(distinct)), len(distinct))
     parts = (order[recipe.eval_problems :][: recipe.max_problems], order[: recipe.eval_problems])
     train, held_out = (tuple(distinct[i] for i in sorted(part)) for part in parts)
-    return Problems(source, train, held_out, duplicates, unusable)
+    return Problems(source, train, held_out, duplicates, len(unusable), tuple(left_out))
+
+
+def _is_folder(path: Path) -> str:
+    """What to name in place of a folder, which `load_dataset` would read as a data set."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+    known = f"a file that ends in one of {', '.join(TABLE_SUFFIXES)}, of which it has none"
+    remedy = f"one of its files, such as {str(files[0])!r}" if files else known
+    return f"dataset={str(path)!r} is a folder: name {remedy}"
+
+
+def _distinct(rows: Sequence[Problem]) -> tuple[list[Problem], list[str]]:
+    """One problem a prompt, and the other answers, one a prompt."""
+    first: dict[str, Problem] = {}
+    several: dict[str, str] = {}
+    for problem in rows:
+        prompt = problem.prompt.strip()
+        kept = first.setdefault(prompt, problem)
+        if kept.answer is None and problem.answer is not None:
+            first[prompt] = problem
+        elif problem.answer not in (None, kept.answer):
+            told = f"{kept.answer!r:.60} in {kept.id}, {problem.answer!r:.60} in {problem.id}"
+            several.setdefault(prompt, told)
+    return list(first.values()), [*several.values()]
 
 
 def gold_answer(text: str) -> str:
@@ -310,8 +348,8 @@ def _seeded_globals(seed: int) -> Iterator[None]:
 
 def _problems_of(
     table: RawTable, recipe: Recipe, source: str, stem: str, *, drop_faults: bool = False
-) -> tuple[list[Problem], int]:
-    """Problems of the rows, and the number of faulty rows, which are dropped or all told."""
+) -> tuple[list[Problem], list[str]]:
+    """Problems of the rows, and what is wrong with the others, which are dropped or all told."""
     if not table.records:
         raise DataError(f"{source} holds no problems: one a row is expected")
     faults = []
@@ -342,7 +380,7 @@ def _problems_of(
         if bad:
             faults.append(f"mend or remove {len(bad)} of {len(table.records)} rows:")
         raise DataError(f"{source}: {'; '.join(faults)}{list_faults(bad)}")
-    return problems, len(bad)
+    return problems, bad
 
 
 def _problem_of(row: Mapping[str, Any], recipe: Recipe, source: str, id: str) -> Problem | Fault:

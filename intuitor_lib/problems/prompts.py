@@ -54,18 +54,17 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
             "into tokens: use an instruct model, or set tokenizer.chat_template, or name a model "
             "folder whose tokenizer has one"
         )
-    if isinstance(template, dict):  # several by name
-        tokenizer.chat_template = {name: _stopped(text) for name, text in template.items()}
-    else:
-        tokenizer.chat_template = _stopped(template)
+    tokenizer.chat_template = stop_clock(template)
 
 
-def _stopped(template: str) -> str:
-    """A chat template with a `strftime_now` of its own in place of transformers'.
+def stop_clock(template: Any) -> Any:
+    """A chat template, or several by name, with a `strftime_now` in place of transformers'.
 
     A template gets plain values only, so it is a macro, which writes each directive's text.
     """
-    if "strftime_now" not in template or template.startswith(_CLOCK):
+    if isinstance(template, dict):
+        return {name: stop_clock(text) for name, text in template.items()}
+    if not template or "strftime_now" not in template or template.startswith(_CLOCK):
         return template
     directives = sorted({*re.findall(r"%[-_0^#]?[A-Za-z]", template)})
     texts = {directive: TEMPLATE_DATE.strftime(directive) for directive in directives}

@@ -247,7 +247,10 @@ def read_hub(
     columns: Sequence[str] = (),
     instead: str,
 ) -> RawTable:
-    """The rows of a Hugging Face data set; `instead` is the remedy where there is no hub."""
+    """The rows of a Hugging Face data set; `instead` is the remedy where there is no hub.
+
+    A class label is its name, and None where it is unknown (-1).
+    """
     import datasets
 
     # Network libraries under `datasets` raise errors of unrelated classes.
@@ -260,8 +263,19 @@ def read_hub(
             f"Check these; without the hub, {instead}"
         ) from error
     rows = table.select_columns(_wanted(table.column_names, columns))
-    records = _as_written_rows(rows, rows.features.arrow_schema)
+    kinds = rows.features.items()
+    labels = {key: kind for key, kind in kinds if isinstance(kind, datasets.ClassLabel)}
+    records = _as_written_rows((_named(row, labels) for row in rows), rows.features.arrow_schema)
     return RawTable(list(table.column_names), records, "row")
+
+
+def _named(row: dict[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose class labels, numbers from 0, are their names."""
+    given = {key: (row[key], kind) for key, kind in labels.items()}
+    return row | {
+        key: None if number is None or number < 0 else kind.int2str(number)
+        for key, (number, kind) in given.items()
+    }
 
 
 def _wanted(names: Sequence[str], columns: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The model that a run began from, as others know it: name, licence, and the lines that load it."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import huggingface_hub
 
 from ..policy.embedded import GGUFS
+from ..policy.loading import recorded_recipe
 from ..recipe import InputError
 from ..store import Run
 
@@ -29,7 +31,8 @@ def find_base(run: Run, base_model: str | None = None) -> Base:
     Raises:
         InputError: a `base_model` for a run whose base has a name already.
     """
-    model, revision = run.recipe.model, run.recipe.model_revision
+    recipe = recorded_recipe(run)
+    model, revision = recipe.model, recipe.model_revision
     local = "model" in run.local_weights
     if base_model is not None:
         if not local:
@@ -94,9 +97,10 @@ def loading_lines(run: Run, place: str, *, base: str | None = None, merged: bool
             f"tokenizer = {tokenizer}",
         ]
         return "\n".join(lines)
-    recipe = run.recipe
+    recipe = recorded_recipe(run)
     if base is None:
-        base = recipe.model if "model" in run.local_weights else find_base(run).name
+        local = "model" in run.local_weights
+        base = os.path.expanduser(recipe.model) if local else find_base(run).name
     # In 16 bits PEFT adds the adapter to an output that is rounded already, which may hide it.
     settings = [repr(base), "dtype='float32'"]
     if recipe.model_revision is not None:

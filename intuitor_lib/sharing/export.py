@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors
 
+from ..policy.loading import recorded_recipe
 from ..policy.pretrained import Source, load_tokenizer
 from ..problems.prompts import require_chat_template
 from ..recipe import InputError
@@ -105,6 +106,6 @@ def _write_adapter(run: Run, base: Base, folder: Path) -> None:
     write_json(folder / "adapter_config.json", config)
     shutil.copyfile(run.adapter / _WEIGHTS, folder / _WEIGHTS)
     with quiet_transformers():
-        tokenizer = load_tokenizer(Source.of(run.recipe))
+        tokenizer = load_tokenizer(Source.of(recorded_recipe(run)))
         require_chat_template(tokenizer)
         save_tokenizer(tokenizer, folder)

@@ -15,6 +15,7 @@ import transformers
 
 from ..certainty import completion_log_probs
 from ..policy import Policy, load_model, load_run
+from ..policy.loading import recorded_recipe
 from ..policy.pretrained import Source, load_config
 from ..problems import prompt_token_ids
 from ..problems.prompts import messages
@@ -121,7 +122,7 @@ def _save(policy: Policy, run: Run, dtype: torch.dtype, folder: Path) -> None:
             f"run {run.id}: an adapter of the kind {kind} is not merged, plain LoRA is: export the "
             "adapter, without merged"
         )
-    source = Source.of(run.recipe) if adapted else Source(str(run.weights()))
+    source = Source.of(recorded_recipe(run)) if adapted else Source(str(run.weights()))
     config = load_config(source)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

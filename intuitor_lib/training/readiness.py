@@ -84,7 +84,8 @@ def preflight(
 ) -> Preflight:
     """Check a training before it begins, once for each policy, problems and sampling.
 
-    The result is kept in `preflights/` of the run store. The disk space is checked each time.
+    The result is kept in `preflights/` of the run store. The disk space is checked, and what was
+    left out is told, each time.
 
     Args:
         recipe: the recipe to train.
@@ -114,7 +115,9 @@ def preflight(
             replace(found, verdict="warning") if (found.name, found.verdict) == useless else found
             for found in findings
         ]
-    return Preflight((*findings, *_gain(numbers), _disk(policy, store.root)), numbers)
+    left_out = (Finding("left out", "warning", text) for text in problems.left_out)
+    findings = [*left_out, *findings, *_gain(numbers), _disk(policy, store.root)]
+    return Preflight(tuple(findings), numbers)
 
 
 def _key(recipe: Recipe, problems: Problems) -> str:

@@ -1,12 +1,14 @@
 """Policies: 4 bits and LoRA are real, the two traps of the pinned libraries are shut."""
 
 import copy
+import json
 import shutil
 
 import bitsandbytes as bnb
 import pytest
 import torch
-from conftest import character_tokenizer
+from adapters import save_adapter
+from conftest import CHAT_TEMPLATE, character_tokenizer
 from policies import dequantized, linears, move_adapter
 
 from intuitor_lib.policy.adapters import (
@@ -22,6 +24,7 @@ from intuitor_lib.policy.loading import (
     load_model,
     load_policy,
 )
+from intuitor_lib.problems.prompts import require_chat_template
 from intuitor_lib.recipe.constants import InputError
 
 IDS = torch.tensor([[10, 20, 30, 40, 50]])
@@ -199,6 +202,58 @@ def test_a_tokenizer_without_pad_token_pads_with_its_end_token(tiny_recipe, tiny
     model, tokenizer = load_policy(tiny_recipe.replace(model=str(folder)))
     assert tokenizer.pad_token == tokenizer.eos_token == "<e>"
     assert model.config.pad_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("flags", [{}, {"temperature": 0.6, "top_p": 0.9}])
+def test_a_model_with_a_temperature_and_no_do_sample_can_be_saved(flags, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | flags))
+    load_model(str(folder)).model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / file.name).read_text())
+    assert saved.items() >= flags.items()
+    assert saved.get("do_sample", False) == bool(flags)
+
+
+def test_folders_may_be_named_from_home(tiny_recipe, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(tiny_model, tmp_path / "base")
+    save_adapter(tmp_path / "adapter", tiny_model)
+    named = {"model": "~/base", "adapter": "~/adapter", "quantization": "none"}
+    model = load_policy(tiny_recipe.replace(**named)).model
+    expected = load_model(str(tiny_model), adapter=str(tmp_path / "adapter"), dtype="float32").model
+    assert torch.equal(model(IDS).logits, expected(IDS).logits)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [(None, False), (CHAT_TEMPLATE, False), (CHAT_TEMPLATE.replace("<a>", "<u>"), True)],
+)
+def test_an_adapter_with_another_chat_template_is_told(
+    template, told, tiny_recipe, tiny_model, tmp_path, caplog
+):
+    adapter = str(save_adapter(tmp_path / "adapter", tiny_model))
+    if template is not None:
+        character_tokenizer(chat_template=template).save_pretrained(adapter)
+    for load in (
+        lambda: load_policy(tiny_recipe.replace(adapter=adapter, quantization="none")),
+        lambda: load_model(str(tiny_model), adapter=adapter),
+    ):
+        caplog.clear()
+        load()
+        assert ("another chat template than the model's" in caplog.text) == told
+
+
+def test_a_date_in_the_template_is_no_other_template(tiny_model, tmp_path, caplog):
+    """Exports have the template with a fixed date."""
+    tokenizer = character_tokenizer(chat_template="{{ strftime_now('%Y') }}" + CHAT_TEMPLATE)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer.save_pretrained(model)
+    adapter = save_adapter(tmp_path / "adapter", model)
+    require_chat_template(tokenizer)
+    tokenizer.save_pretrained(adapter)
+    load_model(str(model), adapter=str(adapter))
+    assert "chat template" not in caplog.text
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tiny_recipe, tiny_model, tmp_path):

@@ -429,6 +429,7 @@ def test_of_repeated_rows_one_with_an_answer_stays(tmp_path):
         ("y", "1"),
     ]
     assert problems.duplicates_dropped == 2
+    assert problems.left_out == ()
 
 
 @pytest.mark.parametrize("text", ["null", "5", '"x"'])
@@ -447,7 +448,21 @@ def test_a_file_of_one_plain_value_is_refused(tmp_path, text):
         (r'{"q": "Is 4 even?", "a": "\text{even}"}', r"line 1: holds '\text{'"),
         (r'{"q": "3 \times 4 \neq 5?", "a": "2"}', r"line 1: holds '\times'"),
         (r'{"q": "(1 \right)", "a": "2"}', r"line 1: holds '\right'"),
+        (r'{"q": "\theta_1", "a": "2"}', r"line 1: holds '\theta'"),
+        (r'{"q": "3\times2", "a": "2"}', r"line 1: holds '\times'"),
+        (r'{"q": "\tfrac12", "a": "2"}', r"line 1: holds '\tfrac1"),
+        (r'{"q": "x \rightarrow 0", "a": "2"}', r"line 1: holds '\right'"),
+        (r'{"q": "In \triangle ABC", "a": "2"}', r"line 1: holds '\triangle'"),
+        (r'{"q": "\therefore x", "a": "2"}', r"line 1: holds '\therefore'"),
+        (r'{"q": "Is 4 even?", "a": "\textrm{even}"}', r"line 1: holds '\textrm{'"),
+        (r'{"q": "\textbf{(A)} 92", "a": "2"}', None),
+        (r'{"q": "\nabla_x", "a": "2"}', r"line 1: holds '\nabla'"),
+        (r'{"q": "$|0\rangle$", "a": "2"}', r"line 1: holds '\rangle'"),
+        (r'{"q": "\rho_0", "a": "2"}', r"line 1: holds '\rho'"),
         (r'{"q": "one page\fand another", "a": "2"}', None),
+        (r'{"q": "a\tright\there\tfraction\tfrac_1\textra {x}", "a": "2"}', None),
+        (r'{"q": "an\tan\tau\rangle ABC\rright", "a": "2"}', None),
+        (r'{"q": "a line\neq1 = 2\nabout it\rhour", "a": "2"}', None),
         (r'{"q": "a text\tin a column\nnext times\r\nright", "a": "2"}', None),
     ],
 )
@@ -768,6 +783,14 @@ def test_missing_and_unsupported_files_are_named(tmp_path):
     assert ".jsonl, .json, .csv, .parquet" in message_of(from_file(notes))
 
 
+def test_a_folder_is_no_data_set_of_the_hub(hub, tmp_path):
+    hub({"q": ["1+1="], "a": ["2"]})  # load_dataset reads folders too
+    assert "is a folder: name a file that ends in" in message_of(from_file(tmp_path))
+    (tmp_path / "b.csv").touch()
+    (tmp_path / "a.txt").touch()
+    assert f"such as '{tmp_path / 'b.csv'}'" in message_of(from_file(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -798,6 +821,8 @@ def hub(monkeypatch):
             calls.append((args, kwargs))
             if isinstance(result, Exception):
                 raise result
+            if isinstance(result, datasets.Dataset):
+                return result
             return datasets.Dataset.from_dict(result)
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -830,6 +855,21 @@ def test_hub_rows(hub, monkeypatch):
     )
     assert problems.describe()["unusable_dropped"] == 2
     assert problems.describe()["duplicates_dropped"] == 1
+    assert problems.left_out == (
+        "2 of 5 rows are unusable; the first: row 2: 'q' is empty",
+        "1 of 2 prompts have several answers, of which one counts; the first: "
+        "'1' in owner/data:1, '4' in owner/data:5",
+    )
+
+
+def test_class_labels_are_their_names(hub):
+    import datasets
+
+    features = {"q": datasets.Value("string"), "a": datasets.ClassLabel(names=["A", "B"])}
+    rows = {"q": ["w", "x", "y", "z"], "a": [1, 0, -1, None]}
+    hub(datasets.Dataset.from_dict(rows, features=datasets.Features(features)))
+    problems = load_problems(from_file("owner/data")).train
+    assert [problem.answer for problem in problems] == ["B", "A", None, None]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,13 @@ def test_the_card_tells_what_was_trained_and_measured(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_unusable_rows_are_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "problems", run.problems | {"unusable_dropped": 2})
+    card = (export_run(run, tmp_path / "mine") / "README.md").read_text()
+    assert "0 duplicates left out, 2 unusable rows left out.\n" in card
+
+
+@pytest.mark.slow
 def test_alarms_are_told(run, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(run.path, runs / run.id)
@@ -207,6 +214,33 @@ def test_a_model_of_the_hub_has_the_licence_of_its_card(tiny_recipe, tmp_path, m
     assert base.find_base(run) == ("owner/model", True, "abc", None, named)
     line = loading_lines(run, "mine").splitlines()[1]
     assert line.endswith("from_pretrained('owner/model', dtype='float32', revision='abc')")
+
+
+def test_the_base_is_the_commit_that_the_run_loaded(tiny_recipe, tmp_path):
+    run = RunStore(tmp_path).open(tiny_recipe.replace(model="owner/model"), {"fingerprint": "0"})
+    run.set_environment({"commit": "c0ffee"})
+    assert base.find_base(run).revision == "c0ffee"
+    assert "revision='c0ffee'" in loading_lines(run, "mine")
+
+
+def test_the_printed_lines_name_a_folder_in_full(tiny_recipe, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_model.parent))
+    recipe = tiny_recipe.replace(model=f"~/{tiny_model.name}")
+    run = RunStore(tmp_path).open(recipe, {"fingerprint": "0"})
+    assert f"from_pretrained('{tiny_model}', dtype" in loading_lines(run, "mine")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_export_reads_its_base_at_that_commit(merged, run, tmp_path, monkeypatch):
+    run = Run(shutil.copytree(run.path, tmp_path / "runs" / run.id))
+    (run.path / "SHA256SUMS").unlink()
+    run.set_environment({**run.environment, "commit": "c0ffee"})
+    module, name = (merging, "load_config") if merged else (export, "load_tokenizer")
+    read, original = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda source: read.append(source) or original(source))
+    export_run(run, tmp_path / "mine", merged=merged)
+    assert [source.revision for source in read] == ["c0ffee"]
 
 
 @pytest.mark.slow

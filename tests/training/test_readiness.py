@@ -247,6 +247,18 @@ def test_a_reward_that_can_only_be_0_is_a_fault(tiny_recipe, policy, tmp_path, r
     assert found(other, policy, tmp_path, "answers").verdict == "fault"
 
 
+def test_rows_that_are_left_out_are_told_each_time(tiny_recipe, policy, tmp_path):
+    problems = [(f"{a}+1=", a + 1) for a in range(6)]
+    recipe = tiny_recipe.replace(dataset=rows(tmp_path / "data.jsonl", [*problems, ("5+1=", 7)]))
+    left_out = found(recipe, policy, tmp_path, "left out")
+    assert left_out.verdict == "warning"
+    assert left_out.text.startswith("1 of 6 prompts have several answers")
+    assert left_out.text.endswith("'6' in data:6, '7' in data:7")
+    rows(tmp_path / "data.jsonl", problems)  # the same problems, of which a finding was kept
+    findings = preflight(recipe, load_problems(recipe), policy, runs=tmp_path).findings
+    assert "left out" not in {finding.name for finding in findings}
+
+
 def test_clean_data_is_not_mentioned(tiny_recipe, policy, tmp_path):
     findings = preflight(tiny_recipe, load_problems(tiny_recipe), policy, runs=tmp_path).findings
     told = {finding.name for finding in findings}
