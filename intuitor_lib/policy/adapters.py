@@ -6,6 +6,7 @@ adapter keeps a frozen copy of that adapter as its reference.
 
 import contextlib
 import copy
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from ..certainty.completions import scoring
 from ..recipe import InputError, Recipe
 from .pretrained import damage, in_part, in_short
+
+logger = logging.getLogger(__name__)
 
 START_ADAPTER = "ref"
 """Name of the frozen copy of the adapter that a policy started from; TRL's name for it, too."""
@@ -51,6 +54,7 @@ def check_adapter(recipe: Recipe) -> None:
                 f"{source} has bias={bias!r}: it trains biases of the model itself, so that no "
                 "reference policy is left. Train it with bias='none', or merge it into the model"
             )
+        _compare_settings(recipe, config)
         named = [getattr(config, key, None) for key in ("target_modules", "modules_to_save")]
         targets = tuple(n for names in named if not isinstance(names, str) for n in names or ())
     if not isinstance(targets, str) and any(t.rpartition(".")[2] == "lm_head" for t in targets):
@@ -58,6 +62,18 @@ def check_adapter(recipe: Recipe) -> None:
             f"{source} names lm_head: self-certainty and the update read the LM head as it is in "
             "the model. Leave it out, or merge the adapter into the model"
         )
+
+
+def _compare_settings(recipe: Recipe, config: Any) -> None:
+    """Warn of settings of a fresh adapter that were given for one that is trained further."""
+    for name, key in {"lora_r": "r", "lora_alpha": "lora_alpha"}.items():
+        asked, has = getattr(recipe, name), getattr(config, key, None)
+        if asked not in (getattr(Recipe, name), has):
+            logger.warning(
+                "%s=%s has no effect: adapter=%r has %s and keeps it. Leave it out, or train a "
+                "fresh adapter",
+                *(name, asked, recipe.adapter, has),
+            )
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
@@ -194,6 +210,8 @@ def add_start_adapter(model: Any) -> None:
         return
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
+    if hasattr(config, "lora_dropout"):
+        config.lora_dropout = 0.0  # TRL scores the reference in train mode
     started, trained = _probe(model), _trained(model)
     try:
         weights = peft.get_peft_model_state_dict(model, save_embedding_layers=False)

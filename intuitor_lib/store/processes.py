@@ -62,6 +62,18 @@ def warn_if_alone() -> None:
         )
 
 
+def refuse_sharding() -> None:
+    """Refuse a launch that would shard the weights over the processes."""
+    zero = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    zero &= os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    if zero or parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise InputError(
+            f"{'DeepSpeed ZeRO-3' if zero else 'FSDP'} shards the weights, and self-certainty "
+            "needs whole ones: launch without it, as with torchrun (DDP); LoRA on a 4-bit model "
+            "fits one device"
+        )
+
+
 def from_main(value: Value) -> Value:
     """The main process's value, on every process."""
     return broadcast_object_list([value])[0]

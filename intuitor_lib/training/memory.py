@@ -83,14 +83,19 @@ def gib(size: float) -> str:
 
 
 def estimate_memory(
-    recipe: Recipe, *, device: str | None = None, prompt_tokens: int | None = None
+    recipe: Recipe,
+    *,
+    device: str | None = None,
+    prompt_tokens: int | None = None,
+    processes: int = 1,
 ) -> MemoryEstimate:
     """Estimate a training's peak memory on one device, every completion at its full length.
 
     Args:
-        recipe: the training.
+        recipe: the training; of several processes, the share of one.
         device: "cuda" or "cpu"; by default, where this machine would train.
         prompt_tokens: length of the longest prompt; by default, `max_prompt_length`.
+        processes: how many share the training; several keep the gradients twice (DDP).
 
     Raises:
         InputError: an unknown device, or the model's shape is not known (`model_shape`).
@@ -98,7 +103,7 @@ def estimate_memory(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cuda", "cpu"):
         raise InputError(f"device={device!r}: memory is estimated for 'cuda' or 'cpu'")
-    training = _Training(recipe, device, prompt_tokens or recipe.max_prompt_length)
+    training = _Training(recipe, device, prompt_tokens or recipe.max_prompt_length, processes)
     if device == "cpu":
         importlib.import_module("..training", __name__)  # what a training imports counts
     runtime, lost, assumptions = psutil.Process().memory_info().rss, 0.0, []
@@ -109,7 +114,7 @@ def estimate_memory(
         assumptions += [f"{FRAGMENTATION:.0%} lost to the allocator's fragmentation"]
     if training.shape.kind not in ("llama", "mistral", "qwen2", "qwen3", "olmo2"):
         assumptions.append(f"layers of {training.shape.kind} take what Llama's do")
-    if recipe.rollout == "vllm":
+    if recipe.rollout == "vllm" and not training.vllm():
         assumptions.append("rollout='vllm' has memory of its own, not counted")
     phases = {}
     for phase, parts in training.phases().items():
@@ -122,8 +127,8 @@ def estimate_memory(
 class _Training:
     """Sizes in bytes of the parts of one training; tokens and parameters are numbers."""
 
-    def __init__(self, recipe: Recipe, device: str, prompt: int) -> None:
-        self.recipe, self.cuda = recipe, device == "cuda"
+    def __init__(self, recipe: Recipe, device: str, prompt: int, processes: int = 1) -> None:
+        self.recipe, self.cuda, self.several = recipe, device == "cuda", processes > 1
         self.shape = shape = model_shape(Source.of(recipe))
         other_gpu = self.cuda and recipe.dtype == "auto" and not torch.cuda.is_available()
         self.dtype = torch.bfloat16 if other_gpu else compute_dtype(recipe.dtype, device)
@@ -137,6 +142,7 @@ class _Training:
         # TRL's own code computes a trained LM head and layers with windows.
         self.grouped_update = recipe.update != "plain" and self.lora
         self.grouped_rollout = recipe.rollout in ("auto", "grouped") and not shape.windows
+        self.paged = recipe.optim == "paged_adamw_8bit"
         self.rows = recipe.per_device_train_batch_size  # of a micro-batch, `length` tokens each
         self.prompt, self.length = prompt, prompt + recipe.max_completion_length
 
@@ -150,7 +156,9 @@ class _Training:
             "unpacked weights": unpacked,
             "reference model": references * weights,
             "adapter": 4 * self.trained * self.lora * (1 if recipe.adapter is None else 2),
-            "optimizer": MOMENTS[recipe.optim] * self.trained,
+            "optimizer": self.moments(),
+            "DDP's buckets": 4 * self.trained * self.several,
+            "vLLM": self.vllm(),
             "checkpoint file": file * (self.nf4 and self.width == 2),  # embeddings stay in it
         }
         found = {"loading": {"weights": weights, "checkpoint file": file}}
@@ -198,9 +206,23 @@ class _Training:
         return _peak(
             {"gradients": earlier, "activations": kept + states, "logits": logits},
             {"gradients": earlier, "activations": kept + layer * checkpointed + backward},
-            # On a GPU, AdamW makes the square roots for all weights at once.
-            {"gradients": gradients, "activations": gradients * self.cuda},
+            # On a GPU, torch's AdamW makes the square roots for all weights at once.
+            {"gradients": gradients, "activations": gradients * (self.cuda and not self.paged)},
         )
+
+    def vllm(self) -> float:
+        """What vLLM takes of this machine's GPU."""
+        recipe = self.recipe
+        here = recipe.rollout == "vllm" and recipe.vllm_mode == "colocate" and self.cuda
+        if not here or not torch.cuda.is_available():
+            return 0
+        return recipe.vllm_gpu_memory_utilization * torch.cuda.mem_get_info()[1]
+
+    def moments(self) -> float:
+        """AdamW's, of the trained weights; transformers keeps those of embeddings in fp32."""
+        embeddings = self.shape.vocabulary * self.shape.hidden * (not self.lora)
+        size = MOMENTS[self.recipe.optim]
+        return size * self.trained + (MOMENTS["adamw_torch"] - size) * embeddings
 
     def weights(self) -> float:
         """Weights of linear layers, in NF4 or not, and all other weights."""

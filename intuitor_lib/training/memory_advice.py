@@ -21,35 +21,31 @@ from .memory import SKIP, MemoryEstimate, estimate_memory, gib
 logger = logging.getLogger(__name__)
 
 
-def advice(
-    recipe: Recipe, budget: int, *, device: str | None = None, prompt_tokens: int | None = None
-) -> dict[str, int]:
+def advice(recipe: Recipe, budget: int, **about: Any) -> dict[str, int]:
     """Settings with which a training fits `budget` bytes, and its peak with them; empty if none do.
 
     They are those of `fitting`.
     """
     peaks = {}
-    for lower in fitting(recipe, budget, device=device, prompt_tokens=prompt_tokens):
+    for lower in fitting(recipe, budget, **about):
         text = " ".join(
             f"{key}={str(value).lower() if isinstance(value, bool) else value}"
             for key, value in lower.changes(recipe).items()
         )
-        peaks[text] = estimate_memory(lower, device=device, prompt_tokens=prompt_tokens).total
+        peaks[text] = estimate_memory(lower, **about).total
     return peaks
 
 
-def fitting(
-    recipe: Recipe, budget: int, *, device: str | None = None, prompt_tokens: int | None = None
-) -> list[Recipe]:
+def fitting(recipe: Recipe, budget: int, **about: Any) -> list[Recipe]:
     """Recipes near `recipe` whose training fits `budget` bytes, the nearest first.
 
     Settings that do not change the training, up to rounding, are lowered first, as little as
     necessary. Where they are not enough, each recipe changes one more: AdamW's moments to 8 bits,
-    LoRA, length or model.
+    LoRA, length or model. `about` goes to `estimate_memory`.
     """
 
     def excess(changed: Recipe) -> int:
-        made = estimate_memory(changed, device=device, prompt_tokens=prompt_tokens)
+        made = estimate_memory(changed, **about)
         return sum(max(0, made.phase_total(phase) - budget) for phase in made.phases)
 
     def lowered(start: Recipe, values: Iterable[Mapping[str, Any]]) -> Recipe:
@@ -135,23 +131,23 @@ def require_memory(
         shared = share_batch(recipe, processes)
         with contextlib.suppress(RecipeError):
             recipe = recipe.replace(**shared)
+    about: dict[str, Any] = {"device": device, "processes": processes}
     try:
-        estimate = estimate_memory(recipe, device=device)
+        estimate = estimate_memory(recipe, **about)
     except (InputError, OSError, ValueError) as error:  # loading will report some of these
         logger.warning("memory was not estimated: %s: %s", type(error).__name__, error)
         return None
     used = estimate.parts["runtime"] if device == "cpu" else 0
-    tokens = None
     if estimate.total - used > available and measured:
         clear_device_cache(garbage_collection=True)  # a policy trained before holds itself
         available = available_memory(device) // sharers
     if estimate.total - used > available and problems is not None:
-        tokens = longest_prompt(recipe, problems)
-        estimate = estimate_memory(recipe, device=device, prompt_tokens=tokens)
+        about["prompt_tokens"] = longest_prompt(recipe, problems)
+        estimate = estimate_memory(recipe, **about)
         used = estimate.parts["runtime"] if device == "cpu" else 0  # less, after the collection
     if estimate.total - used <= available:
         return estimate
-    found = advice(recipe, available + used, device=device, prompt_tokens=tokens)
+    found = advice(recipe, available + used, **about)
     remedies = "; or ".join(f"{settings} ({gib(peak - used)})" for settings, peak in found.items())
     raise InputError(
         f"training {recipe.model} would take {gib(estimate.total - used)} more at its peak "

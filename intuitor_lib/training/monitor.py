@@ -101,8 +101,9 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
     Args:
         rows: metrics rows of a run, from its first step.
         problems: problems of a step: the sample size of an accuracy in training, since the
-            completions of one problem are mostly right or wrong together. The sample size of a
-            held-out accuracy is the `held_out/n` of its row.
+            completions of one problem are mostly right or wrong together. Of rows with
+            `rewards/accuracy/n` it is that number, the problems with a label. The sample size of
+            a held-out accuracy is the `held_out/n` of its row.
     """
     if not rows:
         return []
@@ -114,8 +115,10 @@ def alarms(rows: Rows, *, problems: int) -> list[Alarm]:
         text = f"the last {_SCALINGS} updates overflowed in fp16 and were left out"
         found.append(Alarm("not finite", step, text))
     held_out = [int(row["held_out/n"]) for row in rows if row.get("held_out/n")]
-    numbers = {"held_out/accuracy": held_out[-1] if held_out else 0}
-    numbers["rewards/accuracy/mean"] = problems
+    judged = [row["rewards/accuracy/n"] for row in rows if "rewards/accuracy/n" in row]
+    numbers: dict[str, float] = {"held_out/accuracy": held_out[-1] if held_out else 0}
+    numbers["rewards/accuracy/mean"] = fmean(judged) if judged else problems
+    numbers["rewards/unit_tests/mean"] = problems
     accuracies = {column: _levels(rows, column, n) for column, n in numbers.items()}
     skilled = any(n and _apart(levels[0], levels[-1], n) for levels, n in accuracies.values())
     for rule in RULES:
@@ -148,14 +151,14 @@ def marked(rows: Rows, *, problems: int) -> list[dict[str, Any]]:
     return judged
 
 
-def _levels(rows: Rows, column: str, n: int) -> tuple[list[float], int]:
+def _levels(rows: Rows, column: str, n: float) -> tuple[list[float], int]:
     """Levels of an accuracy over time, and the problems behind each; 0 with fewer than two."""
     values = [row[column] for row in rows if row.get(column) is not None]
     # Held-out accuracies are many steps apart and of many problems: no mean over a window.
     width = 1 if column.startswith("held_out") else WINDOW
-    if len(values) <= width or n < 1:
+    if len(values) <= width or n * width < 1:
         return [], 0
-    return [fmean(values[i : i + width]) for i in range(len(values) - width + 1)], n * width
+    return [fmean(values[i : i + width]) for i in range(len(values) - width + 1)], int(n * width)
 
 
 def _apart(low: float, high: float, samples: int) -> bool:

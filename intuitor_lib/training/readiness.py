@@ -38,8 +38,10 @@ from ..report import Estimate, alignment, auc_within_groups
 from ..rollouts.sampling import reason_against
 from ..store import RunStore
 from ..store.files import read_json, write_json
+from .memory import MOMENTS
 from .monitor import Rows, distinct, repetition
 from .samples import sample_problems
+from .savepoints import kept_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ def preflight(
             for found in findings
         ]
     left_out = (Finding("left out", "warning", text) for text in problems.left_out)
-    findings = [*left_out, *findings, *_gain(numbers), _disk(policy, store.root)]
+    findings = [*left_out, *findings, *_gain(numbers), _disk(policy, recipe, store.root)]
     return Preflight(tuple(findings), numbers)
 
 
@@ -340,10 +342,12 @@ def _gain(numbers: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("gain", "note", text)
 
 
-def _disk(policy: Policy, root: Path) -> Finding:
-    """Whether three checkpoints (weights, two AdamW moments) and the result fit on the disk."""
+def _disk(policy: Policy, recipe: Recipe, root: Path) -> Finding:
+    """Whether checkpoints (weights, AdamW's moments), snapshots and the result fit on the disk."""
     trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
-    needed = trained * 4 * 3 * 3 + trained * 4
+    snapshots = recipe.max_steps // recipe.snapshot_steps if recipe.snapshot_steps else 0
+    checkpoints = kept_checkpoints(recipe) + 1  # the oldest goes once a new one is written
+    needed = trained * (checkpoints * (4 + MOMENTS[recipe.optim]) + (snapshots + 1) * 4)
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     text = f"{free / 2**30:.1f} GiB are free, a training writes up to {needed / 2**30:.2f} GiB"

@@ -53,6 +53,9 @@ class Recorder(transformers.TrainerCallback):
             texts = [row["completion"] for row in rows]
             self._more["completions/distinct"] = distinct(texts, self.recipe.num_generations)
             self._more["completions/repetition"] = sum(r["repetition"] for r in rows) / len(rows)
+            if any(row.get("accuracy") is None for row in rows):  # of some problems without a label
+                judged = [row for row in rows if row.get("accuracy") is not None]
+                self._more["rewards/accuracy/n"] = len(judged) / self.recipe.num_generations
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = self.recipe.eval_steps
@@ -72,7 +75,9 @@ class Recorder(transformers.TrainerCallback):
             numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
             finite = {k: v for k, v in numbers.items() if abs(v) < float("inf")}
             row: dict[str, Any] = {"step": state.global_step, **finite, **self._more}
-            broken = [k for k in _MUST_BE_FINITE if k in numbers and k not in finite]
+            # TRL writes None for NaN; a reward has none where no completion could be judged.
+            broken = [k for k in _MUST_BE_FINITE if k in logs and k not in finite]
+            broken = [k for k in broken if (k, logs[k]) != ("reward", None)]
             # In fp16 the loss is scaled: an update that overflows is left out, the scale halved.
             if getattr(kwargs.get("optimizer"), "step_was_skipped", False):
                 row["update_skipped"] = 1.0

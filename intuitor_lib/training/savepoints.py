@@ -15,11 +15,11 @@ from typing import Any
 import torch
 import transformers
 from accelerate.utils import gather_object
-from torch.distributed.tensor import DTensor
 
 from ..recipe import InputError, Recipe
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import join
+from .monitor import WINDOW
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -84,11 +84,15 @@ def _handling(signals: Sequence[signal.Signals], handler: Any) -> Iterator[None]
             signal.signal(number, old)
 
 
+def kept_checkpoints(recipe: Recipe) -> int:
+    """How many are kept: two to resume from, and one from before the window of a collapse."""
+    return 2 + -(-WINDOW * recipe.num_iterations // recipe.save_steps)
+
+
 def _all_finite(model: torch.nn.Module) -> bool:
     """Whether no trained weight is NaN or infinite, in any process."""
     trained = (p.detach() for p in model.parameters() if p.requires_grad)
-    shards = (p.to_local() if isinstance(p, DTensor) else p for p in trained)
-    return all(gather_object([all(bool(p.isfinite().all()) for p in shards)]))
+    return all(gather_object([all(bool(p.isfinite().all()) for p in trained)]))
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):

@@ -28,10 +28,10 @@ from ..recipe.constants import SETTINGS
 from ..rollouts import sample_completions
 from ..rollouts.sampling import halve_until_it_fits, reason_against as reason_against_rollouts
 from ..store.processes import join, share_batch
-from .monitor import WINDOW, repetition
+from .monitor import repetition
 from .rewards.answers import completion_text
 from .rewards.confidence import SAMPLED_SELF_CERTAINTY, SelfCertaintyReward
-from .savepoints import EpochSampler
+from .savepoints import EpochSampler, kept_checkpoints
 from .update import (
     add_completion_forward,
     completion_scores,
@@ -71,9 +71,9 @@ def grpo_config(recipe: Recipe, output_dir: str | Path, device: torch.device) ->
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
         save_strategy="no",  # `SavePoints` saves
-        # Two to resume from, and one from before the window in which a collapse is detected.
-        save_total_limit=2 + -(-WINDOW * recipe.num_iterations // recipe.save_steps),
+        save_total_limit=kept_checkpoints(recipe),
         logging_steps=1,
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to="none",  # `tracking` adds the recipe's trackers
     )

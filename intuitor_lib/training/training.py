@@ -25,7 +25,14 @@ from ..rollouts.serving import check_rollout, send_merged_weights
 from ..store import Run, RunStore
 from ..store.checkpoints import checkpoint_step, newest_checkpoint, restore_records
 from ..store.files import SUMS, read_rows, redact
-from ..store.processes import all_or_none, from_main, join, share_batch, warn_if_alone
+from ..store.processes import (
+    all_or_none,
+    from_main,
+    join,
+    refuse_sharding,
+    share_batch,
+    warn_if_alone,
+)
 from .memory_advice import require_memory
 from .monitor import WINDOW, alarms
 from .readiness import preflight, require
@@ -64,6 +71,7 @@ def train(
         OSError: the disk is full or read-only; saved files are whole.
         RuntimeError: another process failed.
     """
+    refuse_sharding()
     problems = problems or load_problems(recipe)
     warn_if_alone()
     share_batch(recipe, join().num_processes)

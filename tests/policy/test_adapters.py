@@ -14,6 +14,7 @@ from intuitor_lib.policy.adapters import (
     START_ADAPTER,
     adapter_is_fresh,
     add_start_adapter,
+    check_adapter,
     reference_policy,
 )
 from intuitor_lib.policy.loading import load_model, load_policy
@@ -116,16 +117,17 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_is_the_adapter_it_started_from(kind, saved, whole, tiny_model):
+@pytest.mark.parametrize(("kind", "dropout"), [*((kind, 0.0) for kind in KINDS), ("LoRA", 0.5)])
+def test_the_reference_is_the_adapter_it_started_from(kind, dropout, saved, whole, tiny_model):
     folder = str(saved(**KINDS[kind]))
     expected = load_model(str(tiny_model), adapter=folder, dtype="float32").model(IDS).logits
-    model = load_policy(whole.replace(adapter=folder)).model.train()  # no dropout either
+    recipe = whole.replace(adapter=folder, lora_dropout=dropout)
+    model = load_policy(recipe).model.train()  # TRL scores the reference as it trains
     assert not adapter_is_fresh(model)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained
     with torch.no_grad():
-        assert torch.equal(model(IDS).logits, expected)
+        assert torch.equal(model(IDS).logits, expected) == (not dropout)
         move(model)
         assert not torch.allclose(model(IDS).logits, expected)
         with reference_policy(model):
@@ -199,3 +201,12 @@ def test_only_plain_lora_counts_as_fresh(tiny_model):
 def test_layers_that_the_model_lacks_are_refused(targets, message, whole):
     with pytest.raises(InputError, match=f"lora_target_modules.*{message}"):
         load_policy(whole.replace(lora_target_modules=targets))
+
+
+def test_settings_of_a_fresh_adapter_are_told_where_another_is_trained(saved, whole, caplog):
+    recipe = whole.replace(adapter=str(saved()))
+    check_adapter(recipe)
+    assert not caplog.records
+    check_adapter(recipe.replace(lora_r=64))
+    (record,) = caplog.records
+    assert "lora_r=64 has no effect: adapter=" in record.getMessage()

@@ -19,9 +19,16 @@ from two_processes import compare_processes
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.recipe.recipe import Recipe
 from intuitor_lib.store import processes
-from intuitor_lib.store.processes import all_or_none, from_main, share_batch, warn_if_alone
+from intuitor_lib.store.processes import (
+    all_or_none,
+    from_main,
+    refuse_sharding,
+    share_batch,
+    warn_if_alone,
+)
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.store.runs import Run
+from intuitor_lib.training.training import train
 
 
 def batches(size, accumulation):
@@ -92,6 +99,28 @@ def test_a_launcher_that_starts_one_process_of_several_is_told_of(monkeypatch, c
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # as `accelerate launch` does for several
         warn_if_alone()
     assert "torchrun" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "ZeRO-3"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, None),
+        ({}, None),
+    ],
+)
+def test_sharded_weights_are_refused_before_anything_is_made(
+    asked, what, tiny_recipe, tmp_path, monkeypatch
+):
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    if what is None:
+        refuse_sharding()
+        return
+    with pytest.raises(InputError, match=f"{what} shards the weights"):
+        train(tiny_recipe, runs=tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_who_waits_for_a_run_keeps_the_others_informed(tmp_path, monkeypatch):

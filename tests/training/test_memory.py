@@ -21,6 +21,7 @@ from intuitor_lib.recipe import PROFILES, RECIPES, InputError, get_recipe
 from intuitor_lib.rollouts.sampling import _Batch
 from intuitor_lib.training import memory
 from intuitor_lib.training.memory import estimate_memory
+from intuitor_lib.training.trainer import grpo_config
 
 # Billions of parameters on the models' cards.
 PUBLISHED = {
@@ -126,6 +127,43 @@ def test_stored_tensors_are_those_of_a_loaded_model(tiny_recipe, changes):
         layers = [vars(layer)["_fixed"][0] for layer in model.modules() if "_fixed" in vars(layer)]
         assert phases["rollout"].get("merged weights", 0) == sum(w.nbytes for w in layers)
     assert bool(layers) == recipe.use_lora
+
+
+@pytest.mark.parametrize("optim", memory.MOMENTS)
+def test_moments_of_a_training_of_all_weights(optim, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.replace(optim=optim, use_lora=False, quantization="none")
+    model = load_policy(recipe).model
+    args = grpo_config(recipe, tmp_path, torch.device("cpu"))
+    optimizer = transformers.Trainer(model, args).create_optimizer()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    states = [t for state in optimizer.state.values() for t in state.values()]
+    large = [t for t in states if torch.is_tensor(t) and t.numel() >= 4096]  # others stay fp32
+    small = sum(p.numel() for p in model.parameters() if p.numel() < 4096)
+    estimated = estimate_memory(recipe, device="cpu").phases["update"]["optimizer"]
+    assert sum(t.nbytes for t in large) == estimated - memory.MOMENTS[optim] * small
+
+
+def test_several_processes_keep_gradients_twice(tiny_recipe):
+    one, two = (estimate_memory(tiny_recipe, device="cuda", processes=n) for n in (1, 2))
+    trained = one.phases["update"]["optimizer"] // 2
+    assert two.phases["update"]["DDP's buckets"] == trained
+    assert two.total - one.total == pytest.approx(trained * (1 + memory.FRAGMENTATION), abs=2)
+
+
+def test_vllm_beside_the_trainer_counts(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**34, 24 * 2**30))
+    with_vllm = tiny_recipe.replace(rollout="vllm", quantization="none", dtype="float32")
+    server = {"vllm_mode": "server", "vllm_server_base_url": "http://localhost:8000"}
+    found = [
+        estimate_memory(with_vllm.replace(**changes), device="cuda") for changes in (server, {})
+    ]
+    parts = [estimate.parts.get("vLLM", 0) for estimate in found]
+    assert parts == [0, int(with_vllm.vllm_gpu_memory_utilization * 24 * 2**30)]
+    assert [len(estimate.assumptions) for estimate in found] == [3, 2]
 
 
 def test_a_continued_adapter_counts_twice(tiny_recipe, tmp_path):

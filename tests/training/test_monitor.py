@@ -67,13 +67,20 @@ def test_a_healthy_run_rings_nothing():
     assert all(alarms(history[:n], problems=64) == [] for n in range(len(history) + 1))
 
 
-def test_a_fall_of_accuracy_beyond_chance_rings():
-    fallen = rows((10, {"rewards/accuracy/mean": 0.5}), (3, {"rewards/accuracy/mean": 0.2}))
+@pytest.mark.parametrize("column", ["rewards/accuracy/mean", "rewards/unit_tests/mean"])
+def test_a_fall_of_accuracy_beyond_chance_rings(column):
+    fallen = rows((10, {column: 0.5}), (3, {column: 0.2}))
     assert names(alarms(fallen, problems=64)) == ["accuracy"]
     # The same fall on few problems may be chance.
     assert alarms(fallen, problems=4) == []
-    slight = rows((10, {"rewards/accuracy/mean": 0.5}), (3, {"rewards/accuracy/mean": 0.3}))
+    slight = rows((10, {column: 0.5}), (3, {column: 0.3}))
     assert alarms(slight, problems=640) == []
+
+
+def test_problems_without_a_label_are_no_sample():
+    fallen = rows((10, {"rewards/accuracy/mean": 0.5}), (3, {"rewards/accuracy/mean": 0.2}))
+    assert alarms([row | {"rewards/accuracy/n": 4} for row in fallen], problems=64) == []
+    assert alarms([row | {"rewards/accuracy/n": 0.25} for row in fallen], problems=64) == []
 
 
 @pytest.mark.parametrize("accuracy", [0.1, 0.9])
@@ -111,15 +118,16 @@ def test_held_out_accuracy_is_compared_point_by_point():
 SKILL = ("short completions", "same completions", "entropy")
 
 
+@pytest.mark.parametrize("column", ["rewards/accuracy/mean", "rewards/unit_tests/mean"])
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_skill_looks_like_too_rings_nothing_while_accuracy_has_risen(name):
-    right = {"rewards/accuracy/mean": 0.9}
-    history = rows((10, {}), (WINDOW, {**BROKEN[name], **right}))
+def test_what_skill_looks_like_too_rings_nothing_while_accuracy_has_risen(name, column):
+    right, usual = {column: 0.9}, {column: HEALTHY["rewards/accuracy/mean"]}
+    history = rows((10, usual), (WINDOW, {**BROKEN[name], **right}))
     assert names(alarms(history, problems=64)) == ([] if name in SKILL else [name])
     # A rise that may be chance is none.
     assert names(alarms(history, problems=2)) == [name]
     # Neither is one that is lost again.
-    lost = rows((10, {}), (WINDOW, {**BROKEN[name], **right}), (WINDOW, BROKEN[name]))
+    lost = rows((10, usual), (WINDOW, BROKEN[name] | right), (WINDOW, BROKEN[name] | usual))
     assert name in names(alarms(lost, problems=64))
 
 

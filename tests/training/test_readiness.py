@@ -1,7 +1,9 @@
 """The preflight: its findings, that it does not affect the training, that it runs once."""
 
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from intuitor_lib.policy.loading import load_policy
 from intuitor_lib.problems.problems import load_problems
 from intuitor_lib.recipe.constants import InputError
 from intuitor_lib.report import Estimate
-from intuitor_lib.training.readiness import preflight, signal
+from intuitor_lib.training.readiness import _disk, preflight, signal
 from intuitor_lib.training.samples import sample_problems
 from intuitor_lib.training.training import train
 
@@ -95,6 +97,24 @@ def test_it_is_done_once(tiny_recipe, policy, tmp_path, monkeypatch):
     for changes in ({"temperature": 0.5}, {"max_completion_length": 7}):
         with pytest.raises(AssertionError, match="sampled again"):
             preflight(tiny_recipe.replace(**changes), problems, policy, runs=tmp_path)
+
+
+def test_what_a_training_writes_is_counted(tiny_recipe, tmp_path):
+    weights = 2**28
+    policy = SimpleNamespace(model=SimpleNamespace(parameters=lambda: [meta(weights)]))
+
+    def gib(**changes):
+        text = _disk(policy, tiny_recipe.replace(max_steps=40, **changes), tmp_path).text
+        return float(re.search(r"up to ([\d.]+) GiB", text)[1])
+
+    assert gib(save_steps=100) == 4 * 3 + 1
+    assert gib(save_steps=100, snapshot_steps=10) == 4 * 3 + 1 + 4
+    assert gib(save_steps=1) == 6 * 3 + 1
+    assert gib(save_steps=100, optim="paged_adamw_8bit") == 4 * 1.5 + 1
+
+
+def meta(size):
+    return torch.nn.Parameter(torch.empty(size, device="meta"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])

@@ -104,6 +104,21 @@ def test_a_row_a_step_whatever_the_trainer_s_arguments(asked, recorder, tmp_path
     assert firsts(recorder.run, "reward") == rollouts
 
 
+def test_the_problems_with_a_label_are_counted(recorder):
+    state, control = SimpleNamespace(global_step=1), SimpleNamespace(should_training_stop=False)
+    made = [
+        {"completion": str(i), "repetition": 0.0, "accuracy": None if i < 2 else 1.0}
+        for i in range(recorder.recipe.completions_per_step)
+    ]
+    recorder.completions(made)
+    recorder.on_log(None, state, control, logs={"loss": 0.1})
+    groups = (recorder.recipe.completions_per_step - 2) / recorder.recipe.num_generations
+    assert recorder.rows[-1]["rewards/accuracy/n"] == groups
+    recorder.completions([row | {"accuracy": 0.0} for row in made])
+    recorder.on_log(None, state, control, logs={"loss": 0.1})
+    assert "rewards/accuracy/n" not in recorder.rows[-1]
+
+
 @pytest.mark.parametrize(("broken", "alarmed"), [("grad_norm", False), ("loss", True)])
 def test_an_update_that_the_loss_scaler_left_out_is_no_collapse(broken, alarmed, recorder):
     """fp16: the first scales are too large, and overflow on purpose."""

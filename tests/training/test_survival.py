@@ -308,6 +308,28 @@ def test_what_is_not_finite_in_a_step_reaches_the_record(tiny_recipe, tmp_path, 
     assert run.status["collapse"] == ["step 2, not finite: loss is NaN or infinite"]
 
 
+@pytest.mark.parametrize("column", ["loss", "kl"])
+def test_a_training_without_numbers_goes_back_to_the_checkpoint_before(
+    column, tiny_recipe, tmp_path, monkeypatch
+):
+    original = IntuitorTrainer._compute_loss
+
+    def loss(self, *args):
+        value = original(self, *args)
+        if self.state.global_step < 5:
+            return value
+        if column == "kl":
+            self._metrics["train"]["kl"][-1] = math.nan
+        return value * math.nan
+
+    monkeypatch.setattr(IntuitorTrainer, "_compute_loss", loss)
+    recipe = tiny_recipe.replace(max_steps=8, save_steps=1, on_collapse="restore", beta=0.01)
+    run = train(recipe, runs=tmp_path)
+    assert (run.steps, run.status["restored"]) == (6, 3)
+    assert column in run.metrics[-1]["not_finite"]
+    assert column not in run.metrics[-1]
+
+
 def test_weights_that_are_no_numbers_are_never_saved(tiny_recipe, tmp_path, monkeypatch):
     original = IntuitorTrainer._compute_loss
 
