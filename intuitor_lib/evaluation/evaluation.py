@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from ..report import track
 from ..rollouts import generate
 from ..store import EvaluationRecord, Run, RunStore
 from ..store.processes import join
-from .benchmarks import Benchmark, get_benchmark, load_items
+from .benchmarks import BENCHMARKS, Benchmark, get_benchmark, load_items
 from .benchmarks.alpaca import write_outputs
 from .benchmarks.benchmarks import fingerprint, with_extraction
 from .benchmarks.graders import Item, JudgedGrader, MathGrader
-from .subjects import Subject, find_subject
+from .subjects import Subject, find_subject, require_same_weights
 
 BENCHMARKS_OWN = "benchmark"
 """`system_prompt=BENCHMARKS_OWN` uses the benchmark's system prompt; None uses none."""
@@ -91,7 +92,7 @@ def evaluate(
 
     Raises:
         InputError: an unknown benchmark or policy, unavailable items, or prompts that do not fit
-            the model's context.
+            the model's context; a stored evaluation is of other weights of the same run.
         SandboxError: the benchmark runs programs and this machine cannot confine them.
     """
     benchmark = get_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
@@ -128,6 +129,7 @@ def evaluate(
     asked = _benchmark_spec(benchmark, items, seed)
     spec = {"policy": subject.spec, "benchmark": asked, "decoding": decoding}
     record = store.open_evaluation(spec)
+    require_same_weights(record, subject)
     if not (record.finished and record.has_checksums):
         with record.lock():
             # Another process may have finished it while this one waited.
@@ -142,8 +144,15 @@ def _benchmark_spec(benchmark: Benchmark, items: Sequence[Item], seed: int) -> d
     # Left out where answers are read as before there was a choice, so that records are still found.
     extraction = getattr(benchmark.grader, "extraction", None)
     chosen = extraction not in (None, "last_number")
+    # So is what the registry's benchmark of this name has too.
+    usual = BENCHMARKS.get(benchmark.name) or replace(benchmark, chat=True, stop=())
+    own, known = (
+        {"chat": b.chat, "stop": [*b.stop], "grader": type(b.grader).__name__}
+        for b in (benchmark, usual)
+    )
     return {
         "name": benchmark.name,
+        **{key: value for key, value in own.items() if value != known[key]},
         **({"extraction": extraction} if chosen else {}),
         **({"compared": "as text"} if extraction == "whole" else {}),
         "items": fingerprint(items),
@@ -174,9 +183,11 @@ def _generate_missing(
         references = {item.id: item.reference for item in items if item.reference}
         if found := doubtful(references, benchmark.grader.extraction):
             print(f"{benchmark.name}: {describe_doubts(references, found)}", file=sys.stderr)
-    policy = subject.load(**_settled(record))
+    settled = _settled(record)
+    policy = subject.load(**settled)
     named = subject.spec.get("model")
-    commit = cached_commit(Source(named, subject.spec["revision"])) if named else None
+    revision = settled.get("revision") or subject.spec.get("revision")
+    commit = cached_commit(Source(named, revision)) if named else None
     prompt_ids = encode_items(policy, benchmark, items, decoding["system_prompt"])
     about = {"commit": commit, "prompt_date": prompt_date(policy.tokenizer)}
     record.set_environment(describe_policy(policy.model) | about)
@@ -204,12 +215,15 @@ def _generate_missing(
 
 
 def _settled(record: EvaluationRecord) -> dict[str, str]:
-    """The dtype of the completions so far, where "auto" might choose another for the rest."""
-    if not record.rows or record.spec["policy"].get("dtype") != "auto":
+    """The commit and dtype of the completions so far, where the rest might be of others."""
+    if not record.rows:
         return {}
     before = record.environment
+    settled = {"revision": before["commit"]} if before.get("commit") else {}
     same_device = before["device"].partition(":")[0] == join().device.type
-    return {"dtype": before["compute_dtype"]} if same_device else {}
+    if record.spec["policy"].get("dtype") == "auto" and same_device:
+        settled["dtype"] = before["compute_dtype"]
+    return settled
 
 
 def _batch_rows(

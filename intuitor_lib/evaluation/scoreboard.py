@@ -154,7 +154,8 @@ def question(record: EvaluationRecord) -> tuple[Any, ...]:
     """What an evaluation asked: benchmark, items and decoding, without the policy."""
     spec = record.spec
     decoding = {key: value for key, value in spec["decoding"].items() if key[0] != "_"}
-    asked = (spec["benchmark"].get(key) for key in ("name", "items", "extraction", "compared"))
+    keys = ("name", "items", "extraction", "compared", "chat", "stop", "grader")
+    asked = (str(spec["benchmark"].get(key)) for key in keys)
     return *asked, tuple(sorted(decoding.items()))
 
 

@@ -18,7 +18,7 @@ from ..policy.loading import base_settings
 from ..problems import load_problems
 from ..recipe import EMBEDDED_MODELS, InputError, Recipe
 from ..recipe.files import folder_digest
-from ..store import Run, RunStore
+from ..store import EvaluationRecord, Run, RunStore
 
 _SETTINGS = ("adapter", "revision", "quantization", "dtype", "trust_remote_code")
 
@@ -28,7 +28,7 @@ class Subject:
     """A policy to evaluate."""
 
     spec: dict[str, Any]  # JSON-ready; what identifies it, and `_name` for tables
-    load: Callable[..., Policy]  # takes a `dtype` instead of the specification's "auto"
+    load: Callable[..., Policy]  # takes a `dtype` or `revision` instead of the specification's
     trained_on: frozenset[str] | None = None  # prompts of its training problems; None if unknown
 
     def kept(self) -> "Subject":
@@ -77,15 +77,28 @@ def find_subject(
 
 def _run(run: Run, step: int | None) -> Subject:
     run.require_finished()
-    run.weights(step)  # refuses a step without a snapshot
-    spec: dict[str, Any] = {"run": run.id, "_name": run.id}
-    if step is not None and step != run.recipe.max_steps:
+    # A step without a snapshot is refused here. The digest is no part of the key, which older
+    # evaluations have without it; `require_same_weights` compares it.
+    weights = run.weights_digest(step)
+    spec: dict[str, Any] = {"run": run.id, "_name": run.id, "_weights": weights}
+    if step is not None and step != run.result_step:
         spec |= {"step": step, "_name": f"{run.id}@{step}"}
     prompts = None
     # Its file or the hub may be out of reach now; the run can still be evaluated.
     with contextlib.suppress(InputError):
         prompts = frozenset(problem.prompt.strip() for problem in load_problems(run.recipe).train)
     return Subject(spec, lambda **_: load_run(run, step=step, frozen=True), prompts)
+
+
+def require_same_weights(record: EvaluationRecord, subject: Subject) -> None:
+    """Raise an `InputError` for an evaluation of other weights under the id of the same run."""
+    before, now = record.spec["policy"].get("_weights"), subject.spec.get("_weights")
+    if before and now and before != now:
+        raise InputError(
+            f"{record.id} is of other weights (digest {before}) than run {subject.spec['run']} has "
+            f"now ({now}): the run was trained again, or one of the two comes from another store. "
+            f"Remove the folder {record.path}, and evaluate again"
+        )
 
 
 def _model(model: str, settings: dict[str, Any]) -> Subject:

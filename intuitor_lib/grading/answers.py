@@ -53,7 +53,7 @@ def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str
     """`extract_answer` of each text."""
     if extraction not in EXTRACTIONS:
         raise ValueError(f"extraction is {extraction!r}; choose from {', '.join(EXTRACTIONS)}")
-    answers, heads = [], []
+    answers, heads, rests = [], [], []
     for text in texts:
         head = before_next_question(text)
         if extraction == "alone":
@@ -76,11 +76,13 @@ def extract_answers(texts: Sequence[str], extraction: str = "boxed") -> list[str
             answer = answer or last_number_of(head) or last_number_of(rest)
         answers.append(answer)
         heads.append(head)
+        rests.append(rest)
     if extraction == "harness":
-        missing = [i for i, answer in enumerate(answers) if answer is None]
-        stated = stated_answers([heads[i] for i in missing])
-        for i, answer in zip(missing, stated, strict=True):
-            answers[i] = answer
+        for parts in (heads, rests):
+            missing = [i for i, answer in enumerate(answers) if answer is None and parts[i]]
+            stated = stated_answers([parts[i] for i in missing])
+            for i, answer in zip(missing, stated, strict=True):
+                answers[i] = answer
     return answers
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
+from .cores import cores
 from .rules import MAX_ANSWER_CHARS, decide, is_plain
 
 CPU_SECONDS = 0.8  # for one answer
@@ -77,7 +78,7 @@ def _verdicts(
 
 
 def _ask_each(question: str, given: Sequence[Texts]) -> list[object]:
-    threads = min(math.ceil(len(given) / ANSWERS_PER_WORKER), os.cpu_count() or 1)
+    threads = min(math.ceil(len(given) / ANSWERS_PER_WORKER), cores())
     with ThreadPoolExecutor(max(threads, 1)) as executor:
         return list(executor.map(lambda texts: _POOL.ask(question, texts), given))
 
@@ -151,7 +152,7 @@ class _Pool:
         """In a forked child: leave the workers and their replies to the parent."""
         # Of those that are idle, the last used one comes first; None stands for one not started.
         self.idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(os.cpu_count() or 1):
+        for _ in range(cores()):
             self.idle.put(None)
 
     def ask(self, question: str, texts: Texts) -> object:

@@ -5,6 +5,7 @@ and each takes near linear time.
 """
 
 import ast
+import contextlib
 import json
 import re
 import textwrap
@@ -127,10 +128,22 @@ def same_value(answer: Any, reference: str) -> bool:
         )
     if not isinstance(answer, str):
         return bool(answer == expected)
+    return bool(_value(answer) == expected or answer == expected)
+
+
+def value_text(answer: str) -> str:
+    """The value of an answer in one spelling: of a literal its value's, of another text its own."""
+    with contextlib.suppress(ValueError):  # of a hexadecimal integer of over 4,300 digits
+        return repr(_value(answer))
+    return answer
+
+
+def _value(answer: str) -> Any:
+    """The value that the answer is a literal of, else the answer itself."""
     readable, value = _literal(answer)
     if not readable:  # a literal in JSON whose \\n JSON read as a line break
         readable, value = _literal(answer.strip().replace("\n", "\\n"))
-    return bool((readable and value == expected) or answer == expected)
+    return value if readable else answer
 
 
 def _literal(text: str) -> tuple[bool, Any]:

@@ -189,7 +189,7 @@ _UNITS = frozenset(_TABLES["units"].split())
 _NO_UNITS = frozenset(_TABLES["not units"].split())
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NAMED_POWER = re.compile(
-    rf"([0-9]){_SPACING}(\\text\s?\{{\s?)?({'|'.join(_POWERS)})(?![A-Za-z])", re.IGNORECASE
+    rf"([0-9]){_SPACING}(\\text\s?\{{\s?)?({'|'.join(_POWERS)})s?(?![A-Za-z])", re.IGNORECASE
 )
 _WORDS_IN_ORDER = frozenset(_TABLES["words in order"].split())
 _PERCENT = re.compile(rf"(?<=[0-9]){_SPACING}(?:\\text\s?\{{\s?)?per\s?cent(?![A-Za-z])\s?\}}?")

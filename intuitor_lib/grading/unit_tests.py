@@ -18,13 +18,13 @@ and so does one whose result is of a class of its own.
 import ast
 import json
 import math
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
+from .cores import cores
 from .sandbox.confine import Completed, run_python
 
 SECONDS_PER_TEST = 6.0
@@ -195,7 +195,7 @@ def check_tests(tests: Mapping[str, Any]) -> None:
 
 def in_threads(work: Callable[[_First], _Result], items: Sequence[_First]) -> list[_Result]:
     """`work` on every item in as many threads as cores; after an interrupt it begins no more."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as executor:
+    with ThreadPoolExecutor(cores()) as executor:
         return list(executor.map(work, items))
 
 

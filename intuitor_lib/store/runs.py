@@ -115,6 +115,12 @@ class Run(Stored):
         return max((row["step"] for row in self.metrics), default=0)
 
     @property
+    def result_step(self) -> int | None:
+        """The step whose weights are the result, None before the run is finished."""
+        status = self.status
+        return status.get("restored", self.steps) if status["state"] == "finished" else None
+
+    @property
     def seconds(self) -> float:
         """Seconds spent in training steps, over all resumptions."""
         return sum(row.get("step_time", 0.0) for row in self.metrics)
@@ -138,7 +144,7 @@ class Run(Stored):
 
     def weights(self, step: int | None = None) -> Path:
         """Folder of the result's weights, or of a step's; `InputError` if that was not kept."""
-        if step is None or step == self.recipe.max_steps:
+        if step is None or step == self.result_step:
             return self.adapter if self.recipe.use_lora else self.path / "model"
         if step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none"
@@ -148,6 +154,20 @@ class Run(Stored):
                 "and train it again with another value"
             )
         return self.snapshots[step]
+
+    def weights_digest(self, step: int | None = None) -> str | None:
+        """16 hex digits over the recorded checksums of the weights; None if none are recorded.
+
+        Of the `.safetensors` alone: PEFT writes its settings in another order each time.
+        """
+        folder = self.weights(step).relative_to(self.path).as_posix()
+        sums = self._read(files.SUMS, lambda file: files.read_sums(file.parent))
+        lines = [
+            f"{sums[name]}  {name}\n"
+            for name in sorted(sums)
+            if name.startswith(f"{folder}/") and name.endswith(".safetensors")
+        ]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16] if lines else None
 
     def set_status(self, state: str, **details: Any) -> None:
         """Write the state and details; other fields of the status stay."""

@@ -2,10 +2,11 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from benchmark_rows import ALPACA, CRUX, METHOD, MMLU, write
+from benchmark_rows import ALPACA, CRUX, LCB, METHOD, MMLU, write
 from grading_check import check_grading
 
 from intuitor_lib.evaluation.benchmarks import questions
@@ -100,6 +101,19 @@ def test_livecodebench_is_graded_by_all_its_tests(folder):
     assert verdicts[1].reason == "test 2 of 2: wrong output"
     assert verdicts[3].reason.startswith("test 2 of 2: error: IndexError")
     assert verdicts[4] == (False, None, "no code")
+
+
+def test_livecodebench_is_known_by_its_tests_and_not_by_their_place(folder):
+    benchmark, own = get_benchmark("livecodebench"), folder / "livecodebench"
+    before = fingerprint(load_items(benchmark, folder=folder))
+    elsewhere = folder.parent / "elsewhere"
+    shutil.copytree(folder, elsewhere)
+    moved = load_items(benchmark, folder=elsewhere)
+    assert fingerprint(moved) == before
+    assert str(elsewhere) in moved[0].place["file"]
+    changed = {**METHOD, "private_test_cases": METHOD["private_test_cases"] + " "}
+    write(own / "test.jsonl", [LCB, changed])
+    assert fingerprint(load_items(benchmark, folder=folder)) != before
 
 
 def test_rows_may_be_wrapped_in_an_object(folder):

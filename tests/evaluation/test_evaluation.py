@@ -3,19 +3,22 @@
 import collections
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import peft
 import pytest
 import torch
+from damage import flip
 from policies import move_adapter
 from toys import toy
 
 from intuitor_lib.certainty.completions import completion_log_probs, score_completions
 from intuitor_lib.evaluation.benchmarks.benchmarks import BENCHMARKS, get_benchmark
-from intuitor_lib.evaluation.benchmarks.graders import MathGrader
-from intuitor_lib.evaluation.evaluation import _votes, evaluate
+from intuitor_lib.evaluation.benchmarks.graders import MathGrader, ValueGrader
+from intuitor_lib.evaluation.evaluation import _benchmark_spec, _votes, evaluate
 from intuitor_lib.evaluation.scoreboard import evaluation_table, score
+from intuitor_lib.evaluation.subjects import Subject
 from intuitor_lib.grading.answers import extract_answer
 from intuitor_lib.grading.sandbox.confine import protections
 from intuitor_lib.policy.loading import Policy, load_model, load_policy
@@ -23,6 +26,7 @@ from intuitor_lib.problems.problems import Problem
 from intuitor_lib.problems.prompts import conversation, prompt_token_ids
 from intuitor_lib.recipe.constants import SMOLLM2, InputError
 from intuitor_lib.rollouts.generation import generate
+from intuitor_lib.store.files import record_checksums, write_json
 from intuitor_lib.store.run_store import RunStore
 from intuitor_lib.store.stored import DamagedError
 from intuitor_lib.training.samples import sample_problems
@@ -307,6 +311,29 @@ def test_an_interrupted_evaluation_goes_on_in_its_dtype(tiny_model, tmp_path, mo
     assert ask(toy(name="new", grader=Interrupting())).environment["compute_dtype"] == "float32"
 
 
+def test_an_interrupted_evaluation_goes_on_at_its_commit(tiny_model, tmp_path, monkeypatch):
+    """The hub may have another one by then."""
+    newest, loaded = ["old"], []
+
+    def load(revision=None):
+        loaded.append(revision)
+        return load_model(str(tiny_model), dtype="float32")
+
+    monkeypatch.setattr(
+        "intuitor_lib.evaluation.evaluation.cached_commit",
+        lambda source: source.revision or newest[0],
+    )
+    spec = {"model": "org/model", "revision": None, "dtype": "float32", "_name": "model"}
+    ask = functools.partial(evaluate, Subject(spec, load), runs=tmp_path, batch_size=3)
+    Interrupting.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        ask(toy(grader=Interrupting()))
+    newest[0], Interrupting.left = "new", 20
+    assert ask(toy(grader=Interrupting())).environment["commit"] == "old"
+    assert ask(toy(name="other", grader=Interrupting())).environment["commit"] == "new"
+    assert loaded == [None, "old", None]
+
+
 def test_every_batch_draws_anew(tiny_model, tmp_path):
     settings = {"temperature": 1.0, "num_samples": 6, "batch_size": 2, "n": 1}
     rows = evaluate(str(tiny_model), toy(), runs=tmp_path, **settings).rows
@@ -338,6 +365,25 @@ def test_a_torn_line_costs_its_batch_only(tiny_model, tmp_path):
     assert record.finished
     assert record.rows == rows
     assert file.read_bytes().splitlines(keepends=True)[:7] == lines[:7]
+
+
+def test_an_evaluation_of_other_weights_of_the_same_run_is_refused(tiny_recipe, tmp_path):
+    run = train(tiny_recipe, runs=tmp_path)
+    record = evaluate(run, toy(), runs=tmp_path)
+    config = run.adapter / "adapter_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    record_checksums(run.path)
+    assert evaluate(run, toy(), runs=tmp_path).path == record.path  # the weights are the same
+    flip(run.adapter / "adapter_model.safetensors")  # as if the run was trained again elsewhere
+    record_checksums(run.path)
+    with pytest.raises(InputError, match=f"{record.id} is of other weights .* Remove the folder"):
+        evaluate(run, toy(), runs=tmp_path)
+    # Earlier versions did not write which weights they evaluated.
+    spec = record.spec
+    del spec["policy"]["_weights"]
+    write_json(record.path / "evaluation.json", spec)
+    (record.path / "SHA256SUMS").unlink()
+    assert evaluate(run, toy(), runs=tmp_path).path == record.path
 
 
 def test_a_run_knows_what_it_was_trained_on(tiny_recipe, tmp_path):
@@ -410,6 +456,20 @@ def test_another_extraction_is_another_evaluation(tiny_model, tmp_path):
     assert plain.path != harness.path == again.path
     assert "extraction" not in plain.spec["benchmark"]
     assert harness.spec["benchmark"]["extraction"] == "harness"
+
+
+def test_another_chat_stop_or_grader_under_the_same_name_is_another_benchmark():
+    def key(benchmark, /, **changes):
+        spec = _benchmark_spec(replace(get_benchmark(benchmark), **changes), [], 0)
+        return {name: value for name, value in spec.items() if name[0] != "_"}
+
+    for name in BENCHMARKS:  # as it was stored before there was a difference
+        assert not {"chat", "stop", "grader"} & key(name).keys()
+    assert key("mmlu_pro", chat=True)["chat"] is True
+    assert key("chain_sum", stop=("\n",))["stop"] == ["\n"]
+    assert key("mmlu_pro", grader=ValueGrader())["grader"] == "ValueGrader"
+    assert key("chain_sum", name="own", chat=False)["chat"] is False
+    assert key("chain_sum", name="own") == key("chain_sum") | {"name": "own"}
 
 
 def test_scores_and_majorities_of_samples(tiny_model, tmp_path):

@@ -55,6 +55,8 @@ def test_without_the_last_number_only_a_box_counts():
         ("The final answer is $12$. I hope it is correct.", (True, "12", "stated")),
         ("So 12 of the 30.", (False, "30", "stated")),
         ("no idea", (False, None, "no answer")),
+        ("Hm.\n\nProblem: Add 5 and 7.\n\nThe answer is 12.", (True, "12", "stated")),
+        ("So 30.\n\nProblem: Add 5 and 7.\n\nThe answer is 12.", (False, "30", "stated")),
     ],
 )
 def test_the_harness_reads_statements(text, expected):
@@ -135,5 +137,7 @@ def test_votes_go_by_equivalence_letters_or_text():
     assert ChoiceGrader().elected(["B", "A"]) == [True, False]  # the first of equals
     assert ChoiceGrader().elected([None, None]) == [False, False]
     assert ValueGrader().elected(["[1,2]", "[1, 2]", "2"]) == [True, True, False]
+    quoted = ["'ab'", "'a b'", '"a b"', "a b", None, "0x" + "f" * 9_000]
+    assert ValueGrader().elected(quoted) == [False, True, True, True, False, False]
     for grader in (CodeGrader(), JudgedGrader()):
         assert grader.elected(["a", "a"]) is None

@@ -30,6 +30,7 @@ def stored(
     samples=1,
     stands_in_for="MATH500",
     how=None,
+    stop=None,
     **run,
 ):
     """An evaluation with these verdicts, `samples` for each item in turn."""
@@ -39,6 +40,7 @@ def stored(
         "benchmark": {
             "name": benchmark,
             **({"extraction": how} if how else {}),
+            **({"stop": stop} if stop else {}),
             "items": "0123",
             "n": n,
             "seed": 0,
@@ -143,6 +145,9 @@ def test_answers_that_were_read_in_another_way_are_not_compared(store):
     assert row["decoding"] == "greedy, <= 64, boxed"
     with pytest.raises(InputError, match="nothing to compare"):
         comparison_table([base], [harness])
+    stopped = stored(store, "new", "10", how="boxed", stop=["Question:"])
+    with pytest.raises(InputError, match="nothing to compare"):
+        comparison_table([base], [stopped])
 
 
 def test_two_of_one_name_are_told_apart_by_their_ids(store):

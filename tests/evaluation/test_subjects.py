@@ -60,7 +60,8 @@ def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
     run = train(tiny_recipe, runs=runs)
     store = RunStore(runs)
     subject = find_subject(run.id, store)
-    assert subject.spec == {"run": run.id, "_name": run.id}
+    assert kept(subject) == {"run": run.id}
+    assert subject.spec["_name"] == run.id
     assert kept(find_subject(run.path, store)) == kept(subject)
     assert kept(find_subject(run, store)) == kept(subject)
     assert len(subject.trained_on) == run.problems["train"]
@@ -83,6 +84,16 @@ def test_a_run_is_evaluated_as_it_was_trained(tiny_recipe, tmp_path):
     config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
     settings = {"adapter": run.adapter, "quantization": "nf4", "dtype": "float32"}
     assert kept(find_subject(model, store, **settings)) != kept(adapted)
+
+
+def test_the_step_that_a_run_was_restored_to_is_its_result(tiny_recipe, tmp_path):
+    run = train(tiny_recipe.replace(snapshot_steps=1), runs=tmp_path)
+    store = RunStore(tmp_path)
+    assert kept(find_subject(run, store, step=2)) == {"run": run.id}
+    assert kept(find_subject(run, store, step=1)) == {"run": run.id, "step": 1}
+    run.set_status("finished", restored=1)
+    assert kept(find_subject(run, store, step=1)) == {"run": run.id}
+    assert kept(find_subject(run, store, step=2)) == {"run": run.id, "step": 2}
 
 
 @pytest.mark.parametrize("whole", [False, True])

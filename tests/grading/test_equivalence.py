@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from intuitor_lib.grading import equivalence
+from intuitor_lib.grading.cores import cores
 from intuitor_lib.grading.equivalence import equivalent, readable
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ class TestWorkers:
         for thread in threads:
             thread.join()
         assert verdicts == {n: [True, False] * 5 for n in range(1, 5)}
-        assert equivalence._POOL.idle.qsize() == os.cpu_count()
+        assert equivalence._POOL.idle.qsize() == cores()
 
     def test_interrupted_grading_leaves_no_stale_reply(self, monkeypatch, worker_pid):
         reply = equivalence._Worker._reply

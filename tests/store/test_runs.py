@@ -101,6 +101,20 @@ def test_status_keeps_what_it_had(store):
     assert (run.status["state"], run.finished) == ("interrupted", False)  # nobody works on it
 
 
+@pytest.mark.parametrize(("details", "result"), [({}, 10), ({"restored": 4}, 4)])
+def test_a_step_that_a_run_did_not_reach_has_no_weights(details, result, store):
+    run = store.open(get_recipe("quickstart", "cpu").replace(max_steps=20), PROBLEMS)
+    run.append("metrics.jsonl", [{"step": step} for step in (4, 10)])
+    (run.path / run.snapshot_name(8)).mkdir(parents=True)
+    assert run.result_step is None
+    run.finish(**details)
+    assert run.result_step == result
+    assert run.weights() == run.weights(result) == run.adapter
+    assert run.weights(8) == run.snapshots[8]
+    with pytest.raises(InputError, match="kept no snapshot of step 20; it kept: 8"):
+        run.weights(20)
+
+
 def test_metrics_are_appended(store):
     run = store.open(get_recipe("quickstart", "smoke"), PROBLEMS)
     for step in (1, 2, 3):

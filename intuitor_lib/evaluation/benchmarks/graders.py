@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ...grading import echoed, extract_choice, extract_code, extract_field, same_value
 from ...grading.answers import extract_answers, grade_labelled, most_frequent, plurality
+from ...grading.forms import value_text
 from ...grading.unit_tests import in_threads, run_tests
 
 
@@ -20,6 +21,7 @@ class Item:
     question: str  # the bare problem
     prompt: str  # the user's message, or the whole text without a chat
     reference: Any  # JSON-ready: an answer, a solution or tests
+    place: Any = None  # where its tests lie; another place makes no other item
 
 
 class Verdict(NamedTuple):
@@ -126,7 +128,7 @@ class ValueGrader(Grader):
         return Verdict(same_value(value, item.reference), answer, reason)
 
     def elected(self, answers: Sequence[str | None]) -> list[bool]:
-        return most_frequent([answer and "".join(answer.split()) for answer in answers])
+        return most_frequent([None if a is None else value_text(a) for a in answers])
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,9 @@ class CodeGrader(Grader):
     """Run a program from a code block against unit tests in the sandbox.
 
     The reason is the first failure. An item's reference holds `tests` as `unit_tests.run_tests`
-    takes them (or the argument from which `resolve` makes them), `defines` (the function or class
-    a block must define, or None), `stub` (the text that a bare function body continues, or None)
-    and, if published, `solution`.
+    takes them (or their digest, where `resolve` reads them at the item's place), `defines` (the
+    function or class a block must define, or None), `stub` (the text that a bare function body
+    continues, or None) and, if published, `solution`.
     """
 
     resolve: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
@@ -156,7 +158,7 @@ class CodeGrader(Grader):
             code = stub + (body if body[:1].isspace() else textwrap.indent(body, "    "))
         if code is None:
             return Verdict(False, None, "no code")
-        tests = tests if self.resolve is None else self.resolve(tests)
+        tests = tests if self.resolve is None else self.resolve(item.place)
         passed, reason = run_tests(code, tests)
         return Verdict(passed, code, reason)
 

@@ -7,6 +7,7 @@ the unpickler used here refuses every class.
 """
 
 import base64
+import hashlib
 import io
 import json
 import pickle
@@ -50,15 +51,19 @@ def unpack_tests(packed: str) -> list[dict[str, Any]]:
 
 
 def read_problems(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a raw file, with `file` and `offset` in place of the private tests."""
+    """Yield the rows of a raw file, without the private tests.
+
+    They have `file` and `offset`, their place, and `tests`, the SHA-256 of all tests.
+    """
     offset = 0
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     row = _parse(line, file, number)
-                    del row["private_test_cases"]
-                    yield row | {"file": str(file), "offset": offset}
+                    tests = row["public_test_cases"] + row.pop("private_test_cases")
+                    digest = hashlib.sha256(tests.encode("utf-8", "surrogatepass")).hexdigest()
+                    yield row | {"file": str(file), "offset": offset, "tests": digest}
                 offset += len(line)
     except OSError as error:
         raise DataError(f"cannot read {file} ({error.strerror})") from error

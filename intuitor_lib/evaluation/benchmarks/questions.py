@@ -138,11 +138,12 @@ def livecodebench_item(row: Row) -> Item:
     else:
         raise ValueError("a problem that asks for a method has no starter_code")
     reference = {
-        "tests": {"file": row["file"], "offset": row["offset"]},
+        "tests": row["tests"],
         "defines": method and method.partition(".")[0],
         "stub": None,
     }
-    return Item(row["question_id"], question, f"{question}\n\n{how}", reference)
+    place = {"file": row["file"], "offset": row["offset"]}
+    return Item(row["question_id"], question, f"{question}\n\n{how}", reference, place)
 
 
 def alpaca_eval_rows(file: Path) -> list[Row]:
