@@ -12,19 +12,21 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from ..grading.cores import cores
 from ..recipe import InputError
-from ..recipe.files import read_text
+from ..recipe.files import folder_digest, read_text
 from ..report.progress import VARIABLE, watch
 from ..store import RunStore, project_root
-from ..store.files import redact, write_text
+from ..store.files import digest, redact, write_text
 from ..store.locks import hold
+from .stopping import Kernel, interruptible, outlive_signals, stop_workers
 
 
 @dataclass(frozen=True)
@@ -127,28 +129,41 @@ def reproduce(
         for notebook in notebooks:
             yield execute(notebook, **arguments(notebook), note=note)
         return
-    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    threads = str(max(1, cores() // jobs))
     with (
+        interruptible(),
         mock.patch.dict(os.environ, OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)),
-        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), outlive_signals) as pool,
     ):
-        started = {
-            pool.submit(execute, notebook, **arguments(notebook), show=False): notebook
-            for notebook in notebooks
-        }
+
+        def begin(notebook: Path) -> Future[Execution]:
+            try:
+                return pool.submit(execute, notebook, **arguments(notebook), show=False)
+            except BrokenProcessPool as error:  # another one's process was killed
+                failed: Future[Execution] = Future()
+                failed.set_exception(error)
+                return failed
+
+        waiting, started = [*notebooks], dict[Future[Execution], Path]()
         try:
-            for done in as_completed(started):
-                try:
-                    yield done.result()
-                except BrokenProcessPool as error:
-                    notebook = started[done]
-                    text = f"{notebook.stem} failed: a process that executes notebooks was killed"
-                    yield Execution(_target(notebook, profile, runs), 0.0, f"{text} ({error})")
+            while waiting or started:
+                while waiting and len(started) < jobs:  # a pool begins what it has been given
+                    notebook = waiting.pop(0)
+                    started[begin(notebook)] = notebook
+                for done in wait(started, return_when=FIRST_COMPLETED).done:
+                    notebook = started.pop(done)
+                    try:
+                        yield done.result()
+                    except BrokenProcessPool as error:
+                        text = f"{notebook.stem} failed: a process that executes notebooks"
+                        text += f" was killed ({error})"
+                        yield Execution(_target(notebook, profile, runs), 0.0, text)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that wait are not begun
+            stop_workers(pool)
             raise
 
 
+@interruptible()
 def execute(
     notebook: Path,
     profile: str,
@@ -169,7 +184,7 @@ def execute(
     values = {"profile": profile, **(parameters or {})}
     check_parameters(notebook, values)
     source = read_notebook(notebook)
-    source.metadata["question"] = _question(source, values)
+    source.metadata["question"] = _question(source, values, notebook.parent)
     target = _target(notebook, profile, runs)
     if target == notebook.resolve():
         raise InputError(f"{notebook} is an executed copy in the run store: name its original")
@@ -181,11 +196,14 @@ def execute(
             return done
         done.html.unlink(missing_ok=True)
         progress = functools.partial(watch, note=note) if show else None
-        error = _run(source, target, values, notebook.parent, progress)
+        try:
+            error = _run(source, target, values, notebook.parent, progress)
+        finally:
+            if target.is_file():  # and perhaps torn, by an interrupt
+                write_text(target, redact(target.read_text(encoding="utf-8", errors="replace")))
         if target.is_file():
             import nbconvert
 
-            write_text(target, redact(target.read_text(encoding="utf-8")))
             write_text(done.html, nbconvert.HTMLExporter().from_filename(str(target))[0])
     return Execution(target, time.monotonic() - started, redact(error).rstrip())
 
@@ -194,13 +212,28 @@ def _target(notebook: Path, profile: str, runs: str | Path | None) -> Path:
     return RunStore(runs).root.resolve() / "notebooks" / profile / notebook.name
 
 
-def _question(source: Any, values: Mapping[str, Any]) -> str:
-    """SHA-256 over what an execution depends on: cells, parameters, the package's code and data."""
+def _question(source: Any, values: Mapping[str, Any], folder: Path) -> str:
+    """SHA-256 over what an execution depends on.
+
+    That is cells, parameters, the files that these name, the package's code and data.
+    """
+    import papermill
+
     files = sorted(Path(__file__).parents[1].rglob("*.*"))
     code = [f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".yaml")]
     cells = [[cell["cell_type"], cell["source"]] for cell in source.cells]
-    text = json.dumps([cells, values, code], sort_keys=True)
+    defaults = [one["default"].strip("'\"") for one in papermill.inspect_notebook(source).values()]
+    named = [_contents(folder, str(value)) for value in [*defaults, *values.values()]]
+    text = json.dumps([cells, values, named, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _contents(folder: Path, name: str) -> str | None:
+    """A digest of the file or folder that a notebook in `folder` knows by this name, if any."""
+    path = os.path.join(folder, os.path.expanduser(name))
+    if os.path.isfile(path):
+        return digest(Path(path))
+    return folder_digest(path) if name and os.path.isdir(path) else None
 
 
 def _is_done(done: Execution, question: str) -> bool:
@@ -239,6 +272,7 @@ def _run(source: Any, target: Path, values: Mapping[str, Any], folder: Path, pro
                 kernel_name="python3",
                 cwd=str(folder),
                 progress_bar=False,
+                kernel_manager_class=Kernel,
                 config=Config(KernelManager={"transport_encryption": encryption}),
             )
         except papermill.PapermillExecutionError as failure:

@@ -173,7 +173,11 @@ def _preflight(options: argparse.Namespace) -> int:
     from ..training.memory_advice import require_memory
     from ..training.readiness import preflight
 
-    estimate = require_memory(recipe, problems=problems.train)
+    try:
+        estimate = require_memory(recipe, problems=problems.train)
+    except InputError as error:  # the policy is not loaded, so nothing else is checked
+        print(f"fault    memory      {error}")
+        return 1
     found = preflight(recipe, problems, load_policy(recipe), runs=options.runs)
     print(f"{problems.source} ({found.numbers.get('seconds', 0)} s to sample)")
     needed = "not estimated" if estimate is None else f"{estimate.total / 2**30:.1f} GiB, fits"

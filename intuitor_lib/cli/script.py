@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--measure", action="store_true", help="train two steps of each kind first")
     speed.add_argument("--step-seconds", type=float, metavar="N", help="of a step, on your machine")
     for one in (verb, other):
+        one.set_defaults(profile=None)  # that of the plan, or cpu
         one.add_argument("notebooks", nargs="*", help="name or number of a notebook; default all")
         one.add_argument("-p", "--parameter", metavar="NAME=VALUE", help="set one", **ASSIGNMENTS)
         one.add_argument("--plan", choices=PLANS, help="the notebooks of a plan, not of names")
@@ -115,6 +116,8 @@ def _memory(options: argparse.Namespace) -> int:
     recipe = read_recipe(options)
     gpu = options.gpu_gb is not None or recipe.profile.startswith("gpu-")
     device = options.device or ("cuda" if gpu or recipe.profile == "paper" else None)
+    import torch
+
     from ..training.memory import estimate_memory, gib
     from ..training.memory_advice import advice, available_memory
 
@@ -124,7 +127,10 @@ def _memory(options: argparse.Namespace) -> int:
         budget = int(options.gpu_gb * 2**30)
     elif estimate.device == "cpu":
         budget = available_memory("cpu") + estimate.parts["runtime"]
+    elif torch.cuda.is_available():
+        budget = available_memory("cuda")
     else:
+        print("compared with no GPU, as this machine has none: name one's memory by --gpu-gb N")
         return 0
     fits = estimate.total <= budget
     print(f"{'fits' if fits else 'does not fit'} in {gib(budget)}")
@@ -142,13 +148,18 @@ def _batch(options: argparse.Namespace) -> tuple[str, list[Path], dict[str, dict
     if "profile" in given:
         raise InputError(f"-p profile={given['profile']}: use --profile {given['profile']}")
     if options.plan is None:
-        profile, own = options.profile, {}
+        profile, own = options.profile or "cpu", {}
         notebooks = find_notebooks(options.notebooks)
     else:
         if options.notebooks:
             raise InputError(f"--plan {options.plan} has its own notebooks: leave the names out")
         plan = PLANS[options.plan]
-        profile, own = plan.get("profile", options.profile), plan.get("notebooks", {})
+        profile, own = plan.get("profile", options.profile or "cpu"), plan.get("notebooks", {})
+        if options.profile not in (None, profile):
+            raise InputError(
+                f"--plan {options.plan} is of the profile {profile}: leave --profile "
+                f"{options.profile} out, or name notebooks instead of the plan"
+            )
         notebooks = find_notebooks([*own])
     parameters = {notebook.stem: {**own.get(notebook.stem, {}), **given} for notebook in notebooks}
     for notebook in notebooks:
@@ -162,10 +173,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     from .notebooks import reproduce
 
     profile, notebooks, parameters = _batch(options)
-    failed = 0
-    settings = {name: getattr(options, name) for name in ("runs", "force", "jobs")}
+    failed, runs = 0, RunStore(options.runs).root.resolve()  # papermill changes the folder
+    settings = {"runs": runs, "force": options.force, "jobs": options.jobs}
     if options.jobs == 1:
-        settings["note"] = Progress(profile, parameters, options.runs)
+        settings["note"] = Progress(profile, parameters, runs)
     for done in reproduce(notebooks, profile, parameters, **settings):
         status = "failed" if done.error else "kept" if done.kept else "done"
         failed += bool(done.error)
@@ -174,7 +185,7 @@ def _reproduce(options: argparse.Namespace) -> int:
             print(done.error, file=sys.stderr)
     passed = f"{len(notebooks) - failed} of {len(notebooks)} notebooks passed"
     print(f"{passed}, profile {profile}")
-    print(f"all of them on one page: {build_gallery(profile, options.runs)}")
+    print(f"all of them on one page: {build_gallery(profile, runs)}")
     return int(failed > 0)
 
 
@@ -255,8 +266,7 @@ def _report(options: argparse.Namespace) -> int:
             records = shown.load_records(options.profile, options.runs)
             tables = [shown.answers_table(shown.answers_of(records.values()))]
         else:
-            of = (shown.load_records(name, options.runs) for name in PROFILES)  # larger ones later
-            every = [record for records in of for record in records.values()]
+            every = shown.every_record(options.runs)
             answers = shown.verdicts_table if options.short else shown.questions_table
             tables = [answers(every), shown.claims_table(every, short=options.short)]
             tables += filter(None, [shown.others_table(every)])

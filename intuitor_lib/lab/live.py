@@ -78,11 +78,10 @@ class LiveRun:
     """
 
     def __init__(self, run: Run, recipe: Recipe | None = None) -> None:
-        self.run, self._recipe = run, recipe
+        self.run, self.recipe = run, recipe or run.recipe
         self._process: subprocess.Popen[bytes] | None = None
         self._before: Any = None  # when the run's status had changed as that process began
         self._asked_to_stop = False
-        self._panels: list[Any] = []
 
     @property
     def state(self) -> str:
@@ -139,7 +138,7 @@ class LiveRun:
         """
         if self.state in (*_AT_WORK, "finished"):
             return
-        recipe = self._recipe or self.run.recipe
+        recipe = self.recipe
         if load_problems(recipe).fingerprint != self.run.problems["fingerprint"]:
             raise InputError(
                 f"run {self.run.id} was begun on other problems than dataset={recipe.dataset!r} "
@@ -168,8 +167,6 @@ class LiveRun:
                 start_new_session=True,  # the end of the kernel is not its end
             )
             write_owner(self._folder, self._process.pid)
-        for panel in self._panels:
-            panel.follow()
 
     def stop(self) -> None:
         """Ask the training to end after this step and save; `resume` goes on from there.
@@ -227,7 +224,7 @@ class LiveRun:
         if not self.run.finished:
             raise InputError(
                 f"run {self.run.id} is {self.state} after step {self.run.steps} of "
-                f"{self.run.recipe.max_steps}: press Resume, or call resume(), and wait again"
+                f"{self.recipe.max_steps}: press Resume, or call resume(), and wait again"
             )
         return self.run
 
@@ -236,10 +233,9 @@ class LiveRun:
         from .panel import Panel, static
 
         if person_there():
-            self._panels.append(Panel(self))
-            self._panels[-1].show()
+            Panel(self).show()
         else:
             static(self)
 
     def __repr__(self) -> str:
-        return f"{self.run.id}: {self.state}, step {self.run.steps} of {self.run.recipe.max_steps}"
+        return f"{self.run.id}: {self.state}, step {self.run.steps} of {self.recipe.max_steps}"

@@ -14,7 +14,7 @@ from .live import LiveRun
 _POLL = 2.0  # seconds between two looks at the run
 _NEWEST = 2**16  # bytes at the end of the completions that are read
 _SHOWN = 8  # completions
-_ENDED = ("finished", "interrupted", "failed", "damaged")
+_AT_REST = ("finished", "interrupted", "failed", "damaged")
 
 _COLORS = {"running": "#009E73", "stopping": "#E69F00", "failed": "#D55E00", "finished": "#0072B2"}
 
@@ -42,13 +42,12 @@ class Panel:
         self._drawn = -1  # the step that the curves show
         self._handles: list[Any] = []  # of the panel, and of the figure that is left at the end
         self._drawing = threading.Lock()  # of matplotlib, which serves one thread at a time
-        self._thread: threading.Thread | None = None
 
     def show(self) -> None:
-        """Display the panel, and follow the run until it ends."""
+        """Display the panel, and follow the run until it is finished."""
         self.refresh()
         self._handles = [display.show([headline(self.live)], self.box), display.show([""])]
-        self.follow()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def refresh(self) -> str:
         """Redraw what has changed; the state that is shown."""
@@ -65,28 +64,28 @@ class Panel:
             self._resume.disabled = state not in ("new", "interrupted", "failed")
         return state
 
-    def follow(self) -> None:
-        """Redraw until the run ends, in a thread."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-
     def _watch(self) -> None:
-        pause = threading.Event()
-        while True:
+        """Redraw until the run is finished or removed; whoever resumes it, the panel shows it."""
+        pause, kept = threading.Event(), ""
+        while kept != "finished":
+            if not self.live.run.path.is_dir():
+                self._say(f"{self.live.run.path} is gone: run the cell again")
+                return
             try:
                 state = self.refresh()
                 if self._passing:
                     self._passing, self._message.value = False, ""
-                if state in _ENDED and self.live.state in _ENDED:
-                    break
-            except Exception as error:  # of a file that is being written, or gone: tried again
+                if state != kept and state in _AT_REST:
+                    self._keep(state)
+                kept = state
+            except Exception as error:  # of a file that is being written: tried again
                 self._say(error)
                 self._passing = True
-                if not self.live.run.path.is_dir():
-                    return
             pause.wait(_POLL)
-        finished = self.live.state == "finished"
+
+    def _keep(self, state: str) -> None:
+        """Leave what is shown in the notebook, without widgets once the run is finished."""
+        finished = state == "finished"
         text = headline(self.live) + newest(self.live)
         self._handles[0].update(display.bundle(text, None if finished else self.box), raw=True)
         self._handles[1].update(display.bundle(_figure(self.live) if finished else ""), raw=True)
@@ -99,10 +98,9 @@ class Panel:
             self._say(error)
             return
         self.refresh()
-        self.follow()
 
-    def _say(self, error: Exception) -> None:
-        self._message.value = f"<b>{html.escape(str(error))}</b>"
+    def _say(self, text: object) -> None:
+        self._message.value = f"<b>{html.escape(str(text))}</b>"
 
 
 def _button(text: str, icon: str, tooltip: str, action: Any) -> ipywidgets.Button:
@@ -117,12 +115,12 @@ def static(live: LiveRun) -> None:
 
 
 def _figure(live: LiveRun) -> Any:
-    return training_curves({live.run.recipe.name: live.run.metrics})
+    return training_curves({live.recipe.name: live.run.metrics})
 
 
 def headline(live: LiveRun) -> str:
     """State, step n of N and time left as HTML; the reason of a failure."""
-    rows, state, last = live.run.metrics, live.state, live.run.recipe.max_steps
+    rows, state, last = live.run.metrics, live.state, live.recipe.max_steps
     done = int(rows[-1]["step"]) if rows else 0
     text = f"step {done} of {last}"
     times = [row["step_time"] for row in rows[-10:] if row.get("step_time")]

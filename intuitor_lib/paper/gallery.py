@@ -25,9 +25,14 @@ def build_gallery(profile: str, runs: str | Path | None = None) -> Path:
     """
     root = RunStore(runs).root.resolve()
     records = load_records(profile, root, committed=False)
-    notebooks = []
+    notebooks: list[dict[str, Any]] = []
     for path in sorted((root / "notebooks" / profile).glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        try:
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        except ValueError:  # it was killed while it was written
+            title = f"{path.stem} (cannot be read: execute it again)"
+            notebooks.append({"name": path.stem, "title": title, "images": [], "table": None})
+            continue
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         failed = any(output["output_type"] == "error" for output in outputs)
         images = [output.get("data", {}).get("image/png") for output in outputs]

@@ -67,6 +67,26 @@ def test_train_on_a_file_of_ones_own(recipe_file, tmp_path, capsys):
     assert "accuracy" not in (unlabelled / "completions.jsonl").read_text()
 
 
+def test_too_little_memory_is_a_fault_of_the_preflight(recipe_file, monkeypatch, capsys):
+    monkeypatch.setattr("intuitor_lib.training.memory_advice.available_memory", lambda device: 1)
+    assert main(["preflight", recipe_file]) == 1
+    assert "fault    memory      training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gib", "status", "told"),
+    [(None, 0, "name one's memory by --gpu-gb N"), (0.5, 1, "does not fit in 0.50 GiB")],
+)
+def test_memory_is_compared_with_the_machines_gpu(gib, status, told, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gib is not None)
+    if gib is not None:
+        free = {"cuda": int(gib * 2**30)}
+        monkeypatch.setattr("intuitor_lib.training.memory_advice.available_memory", free.get)
+    recipe = ["intuitor", "--profile", "gpu-12gb", "--set", "dtype=bfloat16"]
+    assert main(["memory", *recipe]) == status
+    assert told in capsys.readouterr().out
+
+
 def test_one_file_of_problems_has_one_name():
     parser = Command()
     add_recipe(parser)
@@ -89,6 +109,8 @@ def test_one_file_of_problems_has_one_name():
         (["train", "quickstart", "--set", "dataset=reasoning-gym:chain_sums"], "chain_sum"),
         (["reproduce", "99_nothing"], "no notebook '99_nothing'"),
         (["reproduce", "00_quickstart", "-p", "sed=1"], "no parameter 'sed'"),
+        (["reproduce", "--plan", "evening", "--profile", "cpu"], "leave --profile cpu out"),
+        (["plan", "--plan", "evening", "--profile", "cpu"], "is of the profile gpu-evening"),
         (["reproduce", "--jobs", "0"], "'0': give a whole number of at least 1"),
         (["runs", "show", "nothing"], "no run 'nothing'"),
         (["runs", "verify", "nothing"], "no run 'nothing'"),
@@ -135,7 +157,7 @@ def test_a_table_is_written_through_a_link(tmp_path, capsys):
 def test_options_may_stand_between_names(arguments):
     options = _parser().parse_args(["reproduce", "08", *arguments])
     assert options.notebooks == ["08", "09"]
-    assert options.profile == ("smoke" if "smoke" in arguments else "cpu")
+    assert options.profile == ("smoke" if "smoke" in arguments else None)
 
 
 def test_malformed_problems_are_told_by_line_before_torch_is_imported(tmp_path):

@@ -3,19 +3,20 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 import nbformat
+import psutil
 import pytest
 
 import intuitor_lib
 from intuitor_lib.cli import notebooks
 from intuitor_lib.cli.notebooks import execute, find_notebooks, reproduce
 from intuitor_lib.cli.script import main
+from intuitor_lib.cli.stopping import PROMISE
 from intuitor_lib.paper.comparison import load_records
 from intuitor_lib.policy.embedded import is_cached
 from intuitor_lib.recipe.constants import InputError
@@ -205,21 +206,14 @@ def test_a_notebook_that_ends_itself_fails_and_ends_nothing_else(tmp_path, capsy
     assert [(done.kept, bool(done.error)) for done in again] == [(False, True), (True, False)]
 
 
-def test_a_killed_worker_fails_its_notebooks(tmp_path, monkeypatch):
-    class Killed(ThreadPoolExecutor):
-        def __init__(self, jobs, context):
-            super().__init__(jobs)
-
-        def submit(self, *_, **__):
-            future = Future()
-            future.set_exception(BrokenProcessPool("terminated abruptly"))
-            return future
-
-    monkeypatch.setattr(notebooks, "ProcessPoolExecutor", Killed)
-    path = write(tmp_path / "x.ipynb", "profile = 'cpu'")
-    (done,) = reproduce([path], "smoke", runs=tmp_path, jobs=2)
-    assert "was killed (terminated abruptly)" in done.error
-    assert not done.html.exists()
+def test_a_killed_worker_fails_its_notebooks(tmp_path):
+    kill = "import os\nos.kill(os.getppid(), 9)"
+    paths = [write(tmp_path / f"{i}.ipynb", "profile = 'cpu'", kill) for i in range(3)]
+    for done in reproduce(paths, "smoke", runs=tmp_path, jobs=2):
+        assert f"{done.notebook.stem} failed: a process that executes notebooks was killed" in (
+            done.error
+        )
+        assert not done.html.exists()
 
 
 def as_file(path, metadata, **changes):
@@ -326,10 +320,10 @@ def test_code_and_data_of_the_package_count_in_what_was_executed(tmp_path, monke
     (package / "cli").mkdir(parents=True)
     source = notebooks.read_notebook(write(tmp_path / "x.ipynb", "profile = 'cpu'"))
     monkeypatch.setattr(notebooks, "__file__", str(package / "cli" / "notebooks.py"))
-    asked = [notebooks._question(source, {})]
+    asked = [notebooks._question(source, {}, tmp_path)]
     for name in ("cli/code.py", "recipe.yaml"):
         (package / name).write_text("1")
-        asked.append(notebooks._question(source, {}))
+        asked.append(notebooks._question(source, {}, tmp_path))
     assert len(set(asked)) == 3
 
 
@@ -365,8 +359,70 @@ def test_a_batch_that_is_stopped_begins_no_other(tmp_path):
     batch = reproduce(paths, "smoke", runs=tmp_path / "runs", jobs=2)
     next(batch)
     batch.close()
-    # Two are executed at a time, and the pool hands out one more beforehand.
-    assert len(log.read_text().splitlines()) < len(paths) - 2
+    assert len(log.read_text().splitlines()) <= 2
+
+
+def stopped(folder, jobs, signals):
+    """The process of a batch of four at whose notebooks signals were sent; it is ending.
+
+    Each notebook does what a training does: asked to stop it takes 6 s, then saves and ends.
+    """
+    cell = (
+        "import os, signal, time\nfrom pathlib import Path\n"
+        "asked = []\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(number, lambda *_: asked.append(True))\n"
+        f"Path({str(folder)!r}, name + '.begun').write_text(str(os.getpid()))\n"
+        "while not asked:\n    time.sleep(0.1)\n"
+        "end = time.monotonic() + 6\n"
+        "while time.monotonic() < end:\n    time.sleep(0.1)\n"
+        f"Path({str(folder)!r}, name + '.saved').touch()\n"
+        "raise KeyboardInterrupt"
+    )
+    paths = [
+        str(write(folder / f"{name}.ipynb", f"profile = 'cpu'\nname = {name!r}", cell))
+        for name in "abcd"
+    ]
+    command = ["reproduce", *paths, "--jobs", str(jobs), "--runs", str(folder / "runs")]
+    batch = subprocess.Popen(
+        [sys.executable, "-m", "intuitor_lib", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*.begun"))) < jobs:
+        assert time.monotonic() < deadline
+        assert batch.poll() is None, batch.communicate()[0]
+        time.sleep(0.1)
+    for number in signals:
+        os.killpg(batch.pid, number)
+        time.sleep(2)
+    return batch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
+def test_a_batch_that_is_stopped_lets_its_trainings_save(tmp_path, jobs, number):
+    batch = stopped(tmp_path, jobs, [number])
+    told = batch.communicate(timeout=60)[0]
+    assert batch.returncode == 130, told
+    assert len(list(tmp_path.glob("*.begun"))) == len(list(tmp_path.glob("*.saved"))) == jobs
+    assert told.count(PROMISE) == 1
+    assert "the same command resumes" in told.splitlines()[-1]
+    assert "intuitor_lib/" not in told  # no traceback but of a kernel's own end, now and then
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_a_batch_at_once(tmp_path):
+    batch = stopped(tmp_path, 2, [signal.SIGINT, signal.SIGINT])
+    told = batch.communicate(timeout=30)[0]
+    assert batch.returncode == 130, told
+    time.sleep(2)
+    kernels = [int(file.read_text()) for file in tmp_path.glob("*.begun")]
+    assert not any(map(psutil.pid_exists, kernels))
+    assert not list(tmp_path.glob("*.saved"))
 
 
 def test_one_name_is_one_notebook(tmp_path):
@@ -400,6 +456,7 @@ def test_each_stage_of_a_notebook_is_a_line(tmp_path, capfd):
     last = [line for line in lines if line.startswith("train x")][-1]
     assert re.match(r"train x +10 of 14 in 50:\d\d, 1:4\d:\d\d left, kl 0.25", last), shown
     assert "WARNING" not in shown
+    assert "KeyboardInterrupt" not in shown  # of the kernel's end
 
 
 def test_other_parameters_are_another_execution(tmp_path):
@@ -444,6 +501,29 @@ def test_a_killed_batch_goes_on_and_trains_nothing_twice(tmp_path, tiny_recipe):
     assert "60 finished" in json.dumps(executed)
 
 
+def test_a_file_that_a_parameter_names_counts_by_its_contents(tmp_path):
+    path = write(tmp_path / "ok.ipynb", "profile = 'cpu'\nfile = 'b.jsonl'", "print(file)")
+    (tmp_path / "model").mkdir()
+    files = {"a.jsonl": "a.jsonl", "model": "model/config.json", None: "b.jsonl"}
+    for name, file in files.items():
+        kept = []
+        for content in "112":
+            (tmp_path / file).write_text(content)
+            own = {path.stem: {"file": name} if name else {}}
+            (done,) = reproduce([path], "smoke", own, runs=tmp_path / "runs")
+            kept.append(done.kept)
+        assert kept == [False, True, False]
+
+
+def test_progress_is_of_the_same_store_whatever_the_folder(tmp_path, monkeypatch):
+    path = write(tmp_path / "ok.ipynb", "profile = 'cpu'")
+    seen = []
+    monkeypatch.setattr("intuitor_lib.paper.batch.Progress", lambda *args: seen.append(args[2]))
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", str(path), "--runs", "runs"]) == 0
+    assert seen == [tmp_path.resolve() / "runs"]
+
+
 def test_two_batches_at_once_execute_a_notebook_once(tmp_path):
     log = tmp_path / "log.txt"
     path = counting(tmp_path / "slow.ipynb", log, "import time; time.sleep(2)")
@@ -467,3 +547,18 @@ def test_no_secret_lands_in_a_notebook(tmp_path, monkeypatch):
     done = execute(path, "smoke", runs=tmp_path / "runs")
     texts = [done.error, *(p.read_text() for p in (done.notebook, done.html))]
     assert all("hf_abc" not in text and "HF_TOKEN" in text for text in texts)
+
+
+def test_no_secret_stays_in_an_interrupted_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    target = tmp_path / "runs" / "notebooks" / "smoke" / "leaky.ipynb"
+
+    def interrupted(*_):
+        target.write_bytes(b"my token: hf_abcdefghijklmnop \xe2\x82")  # torn in a character
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "_run", interrupted)
+    path = write(tmp_path / "leaky.ipynb", "profile = 'cpu'")
+    with pytest.raises(KeyboardInterrupt):
+        execute(path, "smoke", runs=tmp_path / "runs")
+    assert "hf_abc" not in target.read_text(encoding="utf-8")

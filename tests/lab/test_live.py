@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import shutil
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,7 +14,7 @@ from intuitor_lib.lab import LiveRun, live, panel, start, watch
 from intuitor_lib.lab.panel import Panel, duration, headline
 from intuitor_lib.problems import load_problems
 from intuitor_lib.recipe import InputError, Recipe
-from intuitor_lib.store import RunStore
+from intuitor_lib.store import Run, RunStore
 from intuitor_lib.store.locks import LOCK, OWNER, hold
 
 
@@ -146,11 +148,35 @@ def test_a_refused_stop_is_shown(new, monkeypatch):
     assert "another machine" in shown._message.value
 
 
+def test_the_panel_follows_a_run_that_another_process_resumes(new, monkeypatch):
+    handle = Mock()
+    monkeypatch.setattr(panel.display, "show", lambda *_: handle)
+    monkeypatch.setattr(panel, "_POLL", 0.02)
+    new.run.set_status("interrupted")
+    shown = Panel(new)
+    shown.show()
+    until(lambda: handle.update.called)
+    with hold(new.run.path, "training"):
+        new.run.set_status("running")
+        until(lambda: "running" in shown._headline.value)
+    new.run.set_status("interrupted")
+    until(lambda: "interrupted" in shown._headline.value)
+    shutil.rmtree(new.run.path)
+    until(lambda: "is gone: run the cell again" in shown._message.value)
+
+
+def test_the_panel_reads_the_recipe_once(new, monkeypatch):
+    """Reading it silences warnings, in the whole process, and the panel has a thread."""
+    monkeypatch.setattr(Run, "recipe", property(lambda run: pytest.fail("read again")))
+    assert Panel(new).refresh() == "new"
+    assert "step 0 of 2" in repr(new)
+
+
 @pytest.mark.slow
 def test_a_training_is_stopped_resumed_and_ends(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "person_there", lambda: True)
     monkeypatch.setattr(panel.display, "show", lambda *_: None)
-    monkeypatch.setattr(Panel, "follow", lambda self: None)
+    monkeypatch.setattr(Panel, "_watch", lambda self: None)
     began = time.monotonic()
     training = start(tiny_recipe.replace(max_steps=400), runs=tmp_path)
     assert time.monotonic() - began < 5

@@ -204,7 +204,7 @@ def test_a_plan_has_its_own_notebooks_and_profile(capsys, tmp_path, monkeypatch)
     assert "use --profile smoke" in capsys.readouterr().err
     seen = []
     monkeypatch.setattr(batch, "jobs", lambda *args, **kwargs: seen.append(args) or [])
-    assert main(["plan", "--plan", "evening", "--profile", "gpu-24gb"]) == 0
+    assert main(["plan", "--plan", "evening"]) == 0
     assert main(["plan", "--plan", "weekend", "--profile", "gpu-24gb"]) == 0
     assert main(["plan", "--plan", "everything", "--profile", "gpu-24gb"]) == 0
     arms = {"arms": ["grpo", "intuitor", "random"]}

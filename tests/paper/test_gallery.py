@@ -43,3 +43,6 @@ def test_the_page_shows_figures_tables_and_links(tmp_path):
     cells[-1]["outputs"][1:] = [{"output_type": "error"}]
     (folder / "02_main_results.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
     assert "Results &lt;b&gt; (failed)" in build_gallery("smoke", tmp_path).read_text("utf-8")
+    (folder / "03_early_learning.ipynb").write_text('{"cells": [', encoding="utf-8")  # killed
+    text = build_gallery("smoke", tmp_path).read_text("utf-8")
+    assert "03_early_learning (cannot be read: execute it again)" in text
