@@ -112,7 +112,7 @@ def test_processes_share_an_update(tiny_recipe):
     one = estimate_memory(recipe, device="cuda").total
     shared = require_memory(recipe, device="cuda", available=one, processes=2)
     half = recipe.replace(per_device_train_batch_size=2)
-    assert shared.total == estimate_memory(half, device="cuda").total < one
+    assert shared.total == estimate_memory(half, device="cuda", processes=2).total < one
 
 
 def test_the_preflight_takes_the_longest_prompt_of_the_problems(tiny_recipe):
