@@ -143,5 +143,5 @@ def test_trainings_and_evaluations_run(
             other = train(recipe, runs=tmp_path / "cpu")
         for row, theirs in zip(run.metrics, other.metrics, strict=True):
             for name in ("loss", "reward", "kl", "grad_norm", "completions/mean_length"):
-                near_0 = 1e-5 if name == "loss" else 1e-6
+                near_0 = 5e-5 if name == "loss" else 1e-6  # advantages cancel up to rounding
                 assert row[name] == pytest.approx(theirs[name], rel=1e-4, abs=near_0), name
