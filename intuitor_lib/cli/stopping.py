@@ -4,12 +4,13 @@ import contextlib
 import multiprocessing
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from types import FrameType
 
 from jupyter_client.manager import AsyncKernelManager
+
+from ..store.signals import handling
 
 PROMISE = "stopping: a training ends its step and saves it first; Ctrl-C again ends all at once"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,15 +36,8 @@ def interruptible() -> Iterator[None]:
             f"stopped by {signal.Signals(number).name}; the same command resumes"
         )
 
-    if threading.current_thread() is not threading.main_thread():
+    with handling(_SIGNALS, take):
         yield
-        return
-    before = {number: signal.signal(number, take) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def outlive_signals() -> None:

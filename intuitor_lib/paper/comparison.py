@@ -254,18 +254,13 @@ def verdicts_table(
 def in_short(entry: Mapping[str, Any]) -> str:
     """The verdict of an answer, with the difference that decides it."""
     kind = QUESTIONS[entry["question"]].kind
-    gaps = {label: restored(value) for label, value in entry["differences"].items()}
+    gaps, verdict = entry["differences"], entry["verdict"]
     # A share is decided by the last one, a gain by the lower end of the smaller one.
-    if kind == "share":
-        against = [*gaps][-1]
-    elif entry["verdict"] == "loss":
-        against = max(gaps, key=lambda label: gaps[label].high)
-    elif entry["verdict"] == "no gain":
-        against = min(gaps, key=lambda label: gaps[label].high)
-    else:
-        against = min(gaps, key=lambda label: gaps[label].low)
+    end = "high" if verdict in ("loss", "no gain") else "low"
+    decides = max if verdict == "loss" else min
+    against = [*gaps][-1] if kind == "share" else decides(gaps, key=lambda label: gaps[label][end])
     gap = differences_of(entry)[against]
-    return f"{entry['decoding']}: **{entry['verdict']}**, {gap} to {against}"
+    return f"{entry['decoding']}: **{verdict}**, {gap} to {against}"
 
 
 def claims_table(records: Iterable[Mapping[str, Any]], *, short: bool = False) -> Table:

@@ -5,8 +5,7 @@ import math
 import random
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
@@ -19,6 +18,7 @@ from accelerate.utils import gather_object
 from ..recipe import InputError, Recipe
 from ..store.checkpoints import complete_checkpoint
 from ..store.processes import join
+from ..store.signals import handling
 from .monitor import WINDOW
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -55,7 +55,7 @@ class StopRequest:
             with contextlib.suppress(RuntimeError):
                 print(f"\n{promise}", file=sys.stderr, flush=True)
 
-        with _handling(_SIGNALS, take):
+        with handling(_SIGNALS, take):
             yield
 
 
@@ -66,22 +66,8 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt("stopped by SIGTERM; the same command resumes")
 
-    with _handling([signal.SIGTERM], interrupt):
+    with handling([signal.SIGTERM], interrupt):
         yield
-
-
-@contextlib.contextmanager
-def _handling(signals: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
-    """Handle signals within the block, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def kept_checkpoints(recipe: Recipe) -> int:
